@@ -1,0 +1,55 @@
+"""The conversation: prompts, tokens, training texts and answers. Plain Python, without torch."""
+
+from video_llama.conversation.conversation_video import (
+    TEMPLATES,
+    Conversation,
+    Media,
+    Message,
+    Prompt,
+    Slot,
+    Style,
+    Template,
+    Words,
+    media_message,
+    prompt_text,
+    render,
+)
+from video_llama.conversation.tokenization import EncodedPrompt, Span, Tokenizer, encode_prompt, segment_ids
+from video_llama.conversation.training_text import (
+    IGNORE_INDEX,
+    PaddedBatch,
+    TrainingExample,
+    Turn,
+    image_turns,
+    pad_batch,
+    training_example,
+    video_turns,
+)
+
+__all__ = [
+    "IGNORE_INDEX",
+    "TEMPLATES",
+    "Conversation",
+    "EncodedPrompt",
+    "Media",
+    "Message",
+    "PaddedBatch",
+    "Prompt",
+    "Slot",
+    "Span",
+    "Style",
+    "Template",
+    "Tokenizer",
+    "TrainingExample",
+    "Turn",
+    "Words",
+    "encode_prompt",
+    "image_turns",
+    "media_message",
+    "pad_batch",
+    "prompt_text",
+    "render",
+    "segment_ids",
+    "training_example",
+    "video_turns",
+]

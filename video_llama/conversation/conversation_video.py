@@ -1,0 +1,297 @@
+"""Messages and media in, the prompt out: the templates, the media sentences and the rendering of a conversation.
+
+A prompt is a list of text segments and media slots. Every segment is tokenised on its own (``tokenization.py``), so
+where one ends is part of the format. The strings are those that the reference serves its checkpoints with
+(DAMO-NLP-SG/Video-LLaMA ``conversation/conversation_video.py``; golden ``text.json``: chat, get_prompt, templates).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import Literal, TypeAlias
+
+from video_llama.errors import PromptError
+
+PLACEHOLDER = "<ImageHere>"
+"""What a slot of either kind is called in a prompt's text."""
+
+SOUND_INTRODUCTION = "Close your eyes, open your ears and you imagine only based on the sound that: "
+SIGHT_INTRODUCTION = "Close your ears, open your eyes and you see that "
+SOUND_GAP = " " * 17  # the reference's string literal ran over several lines: their indentation is in the prompt
+SIGHT_GAP = " " * 18
+IMAGE_SYSTEM = (
+    "You are able to understand the visual content that the user provides. Follow the instructions carefully and "
+    "explain your answers in detail."
+)
+"""The system text that the reference's demo gives Vicuna for an image; for a video it is empty."""
+
+
+class Style(Enum):
+    """How messages are joined."""
+
+    SINGLE = "SINGLE"  # system + sep + "Role: text" + sep + ...
+    TWO = "TWO"  # as SINGLE, with sep after the user and sep2 after the assistant
+    LLAMA_2 = "LLAMA_2"  # [INST] <<SYS>> ... [/INST] answer </s><s>[INST] ...
+
+
+@dataclass(frozen=True)
+class Template:
+    """A prompt format. ``roles`` are the user's and the assistant's name."""
+
+    style: Style
+    system: str
+    roles: tuple[str, str]
+    sep: str
+    sep2: str | None = None
+
+    @property
+    def stop_string(self) -> str:
+        """The text that ends an answer: ``sep`` for SINGLE, ``sep2`` for the others."""
+        return self.sep if self.style is Style.SINGLE or self.sep2 is None else self.sep2
+
+
+_VICUNA = Template(Style.SINGLE, "", ("Human", "Assistant"), "###")
+_LLAMA_2 = Template(
+    Style.LLAMA_2,
+    "You are a helpful language and vision assistant. You are able to understand the visual content that the user "
+    "provides, and assist the user with a variety of tasks using natural language.",
+    ("USER", "ASSISTANT"),
+    "<s>",
+    "</s>",
+)
+
+TEMPLATES: dict[str, Template] = {
+    "default": _VICUNA,
+    "llama2": _LLAMA_2,
+    "default_conversation": _VICUNA,
+    "conv_llava_llama_2": _LLAMA_2,
+    "CONV_VISION": replace(
+        _VICUNA,
+        system="Give the following image: <Img>ImageContent</Img>. You will be able to see the image once I provide
+        it " "to you. Please answer my questions.",
+    ),
+    "dataset.video_conversation": _VICUNA,
+    "dataset.llama_v2_video_conversation": replace(_LLAMA_2, system=" "),
+}
+"""The reference's templates by its own names, and ``default`` (Vicuna) and ``llama2``, which it serves with."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Where a medium's tokens go. An image is a video of one frame."""
+
+    kind: Literal["video", "audio"]
+
+
+@dataclass(frozen=True)
+class Words:
+    """A medium described in words: stands where a Slot would, and is a segment of its own, as the Slot's tokens are."""
+
+    text: str
+
+
+Part: TypeAlias = "str | Slot | Words"
+Content: TypeAlias = "tuple[Part, ...]"
+Prompt: TypeAlias = "list[str | Slot]"
+
+
+@dataclass(frozen=True)
+class Media:
+    """A media message: its sentence with the slots in it, and whether it shows a still image."""
+
+    content: Content
+    is_image: bool = False
+
+    @property
+    def slots(self) -> list[Slot]:
+        """The slots in the order in which their tokens stand in the prompt."""
+        return [part for part in self.content if isinstance(part, Slot)]
+
+
+def media_message(
+    *, video: Slot | str | None = None, audio: Slot | str | None = None, image: Slot | str | None = None, sentence:
+    str = "" ) -> Media:
+    """The reference's sentence around a medium; a str in place of a Slot is the medium described in words.
+
+    Exactly one of these sets: ``video`` (with its frame ``sentence``, which ends in a space), ``image``, ``audio``
+    and ``video`` together (the reference drops the frame sentence there; the sound's tokens come first), ``audio``
+    alone (ours: the reference has no such message, so it is the first half of its sound-and-picture sentence).
+
+    Raises ValueError for any other set, and for a Slot of the wrong kind.
+    """
+    for name, medium, kind in (("video", video, "video"), ("audio", audio, "audio"), ("image", image, "video")):
+        if isinstance(medium, Slot) and medium.kind != kind:
+            raise ValueError(f"media_message: {name} got a Slot({medium.kind!r}). Give Slot({kind!r}).")
+    if image is not None:
+        if video is not None or audio is not None:
+            raise ValueError("media_message: an image goes alone. Make one message for each medium.")
+        return Media(("<Image>", _part(image), "</Image> "), is_image=True)
+    if audio is not None and video is not None:
+        seen_and_heard = f".{SIGHT_GAP}Now answer my question based on what you have just seen and heard."
+        sight = f".{SOUND_GAP}{SIGHT_INTRODUCTION}<Video>"
+        return Media((SOUND_INTRODUCTION, _part(audio), sight, _part(video), "</Video>" + seen_and_heard))
+    if audio is not None:
+        heard = f".{SIGHT_GAP}Now answer my question based on what you have just heard."
+        return Media((SOUND_INTRODUCTION, _part(audio), heard))
+    if video is not None:
+        return Media(("<Video>", _part(video), "</Video> " + sentence))
+    raise ValueError("media_message: no medium given. Give video, audio, video and audio, or image.")
+
+
+def _part(medium: Slot | str) -> Part:
+    return Words(medium) if isinstance(medium, str) else medium
+
+
+@dataclass(frozen=True)
+class Message:
+    """One side's turn: media and texts in the order given, which the prompt joins with single spaces."""
+
+    role: str
+    parts: tuple[Media | str, ...]
+
+    @property
+    def content(self) -> Content:
+        """The parts as text, slots and words, glued as the reference glues a question to its media message."""
+        content: list[Part] = []
+        for index, part in enumerate(self.parts):
+            glue = [" "] if index else []
+            content += [*glue, *(part.content if isinstance(part, Media) else (part,))]
+        return tuple(content)
+
+    @property
+    def media(self) -> tuple[Media, ...]:
+        """The media messages in it."""
+        return tuple(part for part in self.parts if isinstance(part, Media))
+
+
+def render(template: Template, messages: Iterable[tuple[str, Content | None]], system: str | None = None) -> Prompt:
+    """Join (role, content) messages to a prompt; a content that is None or empty is the place of the answer to come.
+
+    ``system`` replaces the template's. Text segments are merged as far as they go: one ends only at a Slot or at
+    Words.
+    """
+    turns = [(role, content if content and content != ("",) else None) for role, content in messages]
+    join = {Style.SINGLE: _join_with_seps, Style.TWO: _join_with_seps, Style.LLAMA_2: _join_llama_2}[template.style]
+    return _merge(join(template, turns, template.system if system is None else system))
+
+
+def _join_with_seps(template: Template, turns: Sequence[tuple[str, Content | None]], system: str) -> Iterable[Part]:
+    user_sep = template.sep
+    assistant_sep = template.stop_string
+    yield system + user_sep
+    for index, (role, content) in enumerate(turns):
+        if content is None:
+            yield f"{role}:"
+        else:
+            yield f"{role}: "
+            yield from content
+            yield assistant_sep if index % 2 else user_sep
+
+
+def _join_llama_2(template: Template, turns: Sequence[tuple[str, Content | None]], system: str) -> Iterable[Part]:
+    for index, (_, content) in enumerate(turns):
+        if content is None:
+            continue
+        if index % 2:
+            yield " "
+            yield from content
+            yield f" {template.stop_string}"
+        else:
+            # The first "<s>" is left to the tokenizer, which adds BOS to the first segment.
+            yield f"{template.sep}[INST] " if index else f"[INST] <<SYS>>\n{system}\n<</SYS>>\n\n"
+            yield from content
+            yield " [/INST]"
+
+
+def _merge(parts: Iterable[Part]) -> Prompt:
+    """Glue neighbouring texts; keep Slots, and Words as segments of their own."""
+    prompt: Prompt = []
+    is_open = False  # whether the last segment may be continued
+    for part in parts:
+        if isinstance(part, str) and is_open:
+            last = prompt.pop()
+            assert isinstance(last, str)
+            prompt.append(last + part)
+        else:
+            prompt.append(part.text if isinstance(part, Words) else part)
+            is_open = isinstance(part, str)
+    return prompt
+
+
+def prompt_text(prompt: Prompt) -> str:
+    """The whole prompt as one string, exactly the reference's: every slot is written ``<ImageHere>``."""
+    return "".join(PLACEHOLDER if isinstance(part, Slot) else part for part in prompt)
+
+
+@dataclass
+class Conversation:
+    """Who said what so far. Media go into the user's messages, any number, in any order and turn.
+
+    ``system`` None means what the reference uses with the first medium of the conversation: "" for video or sound,
+    ``IMAGE_SYSTEM`` for an image under a SINGLE template, else the template's own.
+    """
+
+    template: Template = _VICUNA
+    system: str | None = None
+    messages: list[Message] = field(default_factory=list)
+
+    @property
+    def media(self) -> list[Media]:
+        """Every media message so far, in prompt order."""
+        return [media for message in self.messages for media in message.media]
+
+    def add_media(self, media: Media) -> None:
+        """Put a medium into the user's message now being written; the question follows with ``ask``."""
+        self._extend_user(media, joins=True)
+
+    def ask(self, text: str) -> None:
+        """Add the user's words: to the message being written if it has media, as the reference does, else as a new one."""
+        last = self.messages[-1] if self.messages else None
+        # LLAMA_2 and TWO tell the sides apart by their turn, so two messages of one side running must become one.
+        self._extend_user(text, joins=self.template.style is not Style.SINGLE or bool(last and last.media))
+
+    def _extend_user(self, part: Media | str, *, joins: bool) -> None:
+        user = self.template.roles[0]
+        if joins and self.messages and self.messages[-1].role == user:
+            part_of = self.messages.pop()
+            self.messages.append(Message(user, (*part_of.parts, part)))
+        else:
+            self.messages.append(Message(user, (part,)))
+
+    def answer(self, text: str) -> None:
+        """Add the assistant's answer, as ``postprocess`` gave it. Raises PromptError when nothing was asked."""
+        if not self.messages or self.messages[-1].role != self.template.roles[0]:
+            raise PromptError("There is no question to answer. Ask one first.")
+        self.messages.append(Message(self.template.roles[1], (text,)))
+
+    @property
+    def resolved_system(self) -> str:
+        """The system text in use."""
+        if self.system is not None:
+            return self.system
+        media = self.media
+        if not media:
+            return self.template.system
+        if not media[0].is_image:
+            return ""
+        return IMAGE_SYSTEM if self.template.style is Style.SINGLE else self.template.system
+
+    def prompt(self) -> Prompt:
+        """The prompt: ready for the assistant's answer after a question, complete with its end symbol after an
+        answer.
+
+        Raises PromptError while nothing was said.
+        """
+        if not self.messages:
+            raise PromptError("The conversation is empty. Ask a question first.")
+        user, assistant = self.template.roles
+        turns: list[tuple[str, Content | None]] = [(message.role, message.content) for message in self.messages]
+        if turns[-1][0] == user:
+            turns.append((assistant, None))
+        return render(self.template, turns, self.resolved_system)
+
+    def text(self) -> str:
+        """The prompt as one string, exactly the reference's (``<ImageHere>`` for every slot)."""
+        return prompt_text(self.prompt())

@@ -1,0 +1,201 @@
+"""Questions and answers in, token ids with labels out: the two dialects that a training text can be written in.
+
+``serving`` is ours: exactly what ``Conversation`` renders when the model is served, with labels on every answer and
+its end symbol and on nothing else. ``reference`` is how Video-LLaMA's own checkpoints were trained
+(``datasets/datasets/video_instruct_dataset.py`` and ``llava_instruct_dataset.py``; golden ``text.json``: train), with
+everything that is odd about it; it lives in ``training_reference.py`` and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from video_llama.conversation.conversation_video import (
+    TEMPLATES,
+    Conversation,
+    Media,
+    Prompt,
+    Style,
+    Template,
+    prompt_text,
+)
+from video_llama.conversation.tokenization import EncodedPrompt, Span, Tokenizer, encode_prompt
+from video_llama.errors import DataError
+
+IGNORE_INDEX = -100
+"""The label of a token that the loss passes over."""
+
+IMAGE_MARK = "<image>"
+"""Where a LLaVA question has its picture."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A question, the media that come with it, and its answer.
+
+    A LLaVA question may hold ``<image>``: the reference puts the picture there, the serving dialect in front.
+    """
+
+    question: str
+    answer: str
+    media: tuple[Media, ...] = ()
+
+
+@dataclass(frozen=True)
+class TrainingExample:
+    """``input_ids`` with runs of placeholder ids, ``labels`` of the same length (-100 = no loss), the runs, the text."""
+
+    input_ids: list[int]
+    labels: list[int]
+    spans: list[Span]
+    text: str
+
+
+def training_example(
+    tokenizer: Tokenizer,
+    turns: Sequence[Turn],
+    *,
+    num_video_tokens: int,
+    num_audio_tokens: int,
+    template: Template | str = "default",
+    system: str | None = None,
+    dialect: Literal["serving", "reference"] = "serving",
+    max_length: int | None = None,
+) -> TrainingExample:
+    """One conversation as ids and labels.
+
+    ``template`` is a Template or a name in TEMPLATES. ``max_length`` cuts the end: serving None = never, reference
+    512. The reference dialect takes its template and system from the style alone, as it does.
+
+    Raises DataError when there is no turn, when the cut leaves no answer to learn, or (serving) reaches a medium.
+    """
+    chosen = TEMPLATES[template] if isinstance(template, str) else template
+    if not turns:
+        raise DataError("A training row has no question and answer. Drop the row, or repair its annotation.")
+    if dialect == "reference":
+        from video_llama.conversation.training_reference import MAX_LENGTH, reference_example
+
+        length = MAX_LENGTH if max_length is None else max_length
+        is_llama_2 = chosen.style is Style.LLAMA_2
+        return reference_example(tokenizer, turns, is_llama_2, num_video_tokens, num_audio_tokens, length)
+    example = _serving_example(tokenizer, turns, chosen, system, num_video_tokens, num_audio_tokens)
+    return example if max_length is None else _cut(example, max_length)
+
+
+def _serving_example(
+    tokenizer: Tokenizer,
+    turns: Sequence[Turn],
+    template: Template,
+    system: str | None,
+    num_video_tokens: int,
+    num_audio_tokens: int,
+) -> TrainingExample:
+    """The finished conversation, with labels between each answer's beginning and the end of its end symbol."""
+
+    def encode(prompt: Prompt) -> EncodedPrompt:
+        return encode_prompt(tokenizer, prompt, num_video_tokens=num_video_tokens, num_audio_tokens=num_audio_tokens)
+
+    prompts: list[tuple[Prompt, Prompt]] = []  # per turn: as it stands before the answer, and after
+    conversation = Conversation(template, resolve_system(template, system, turns))
+    for turn in turns:
+        for media in turn.media:
+            conversation.add_media(media)
+        conversation.ask(
+            turn.question.replace(IMAGE_MARK, "").strip() if IMAGE_MARK in turn.question else turn.question
+        )
+        before = conversation.prompt()
+        conversation.answer(turn.answer)
+        prompts.append((before, conversation.prompt()))
+    whole = encode(prompts[-1][1])
+    labels = [IGNORE_INDEX] * len(whole.input_ids)
+    for before, after in prompts:
+        start = _shared_length(encode(before).input_ids, whole.input_ids)
+        after_ids = encode(after).input_ids
+        end = _shared_length(after_ids, whole.input_ids)
+        end += end < len(after_ids)  # one token spans the end symbol and what follows: it is the end symbol's
+        labels[start:end] = whole.input_ids[start:end]
+    return TrainingExample(whole.input_ids, labels, whole.spans, prompt_text(prompts[-1][1]))
+
+
+def resolve_system(template: Template, system: str | None, turns: Sequence[Turn]) -> str:
+    """The system text for the whole conversation, which its first medium decides, in whatever turn that comes."""
+    conversation = Conversation(template, system)
+    for media in [media for turn in turns for media in turn.media][:1]:
+        conversation.add_media(media)
+    return conversation.resolved_system
+
+
+def _shared_length(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many leading ids two sequences share."""
+    for index, (x, y) in enumerate(zip(a, b, strict=False)):
+        if x != y:
+            return index
+    return min(len(a), len(b))
+
+
+def _cut(example: TrainingExample, max_length: int) -> TrainingExample:
+    """The first ``max_length`` tokens, never through a medium and never without an answer."""
+    num_tokens = len(example.input_ids)
+    if num_tokens <= max_length:
+        return example
+    labels = example.labels[:max_length]
+    if all(label == IGNORE_INDEX for label in labels):
+        raise DataError(
+            f"A training row has {num_tokens} tokens and no answer within the first {max_length}. "
+            "Raise max_length, or shorten the question."
+        )
+    if any(span.start + span.length > max_length for span in example.spans):
+        raise DataError(
+            f"A training row has {num_tokens} tokens and a medium beyond the first {max_length}. "
+            "Raise max_length, or put the medium in an earlier turn."
+        )
+    return TrainingExample(example.input_ids[:max_length], labels, example.spans, example.text)
+
+
+def video_turns(rows: Sequence[dict[str, str]], media: Media) -> list[Turn]:
+    """Turns of a VideoChat row's ``QA`` list ({"q", "a"}); the medium goes with the first question."""
+    try:
+        return [Turn(row["q"], row["a"], () if index else (media,)) for index, row in enumerate(rows)]
+    except KeyError as e:
+        raise DataError(f"A QA row lacks {e}. Each needs 'q' and 'a'.") from e
+
+
+def image_turns(rows: Sequence[dict[str, str]], media: Media) -> list[Turn]:
+    """Turns of a LLaVA row's ``conversations`` ({"from": "human" | "gpt", "value"}), which must alternate.
+
+    The picture goes with the question that holds ``<image>``, or with the first.
+    """
+    if [row.get("from") for row in rows] != ["human", "gpt"] * (len(rows) // 2):
+        raise DataError("A conversation does not alternate human, gpt, human, gpt ... Drop the row, or repair it.")
+    questions = [row["value"] for row in rows[::2]]
+    with_image = next((index for index, question in enumerate(questions) if IMAGE_MARK in question), 0)
+    return [
+        Turn(question, row["value"], (media,) if index == with_image else ())
+        for index, (question, row) in enumerate(zip(questions, rows[1::2], strict=True))
+    ]
+
+
+@dataclass(frozen=True)
+class PaddedBatch:
+    """Rows of equal length, padded on the right: ``input_ids``, ``labels`` (-100 in the padding), ``attention_mask`` 0/1."""
+
+    input_ids: list[list[int]]
+    labels: list[list[int]]
+    attention_mask: list[list[int]]
+
+
+def pad_batch(examples: Sequence[TrainingExample], pad_id: int, *, multiple_of: int = 1) -> PaddedBatch:
+    """Pad examples to the longest, rounded up to ``multiple_of``. The reference pads with ``unk_id`` whatever the tokenizer."""
+    longest = max(len(example.input_ids) for example in examples)
+    width = -(-longest // multiple_of) * multiple_of
+
+    def padded(row: list[int], value: int) -> list[int]:
+        return row + [value] * (width - len(row))
+
+    return PaddedBatch(
+        [padded(example.input_ids, pad_id) for example in examples],
+        [padded(example.labels, IGNORE_INDEX) for example in examples],
+        [padded([1] * len(example.input_ids), 0) for example in examples],
+    )
