@@ -69,8 +69,8 @@ TEMPLATES: dict[str, Template] = {
     "conv_llava_llama_2": _LLAMA_2,
     "CONV_VISION": replace(
         _VICUNA,
-        system="Give the following image: <Img>ImageContent</Img>. You will be able to see the image once I provide
-        it " "to you. Please answer my questions.",
+        system="Give the following image: <Img>ImageContent</Img>. You will be able to see the image once I provide "
+        "it to you. Please answer my questions.",
     ),
     "dataset.video_conversation": _VICUNA,
     "dataset.llama_v2_video_conversation": replace(_LLAMA_2, system=" "),
@@ -111,8 +111,12 @@ class Media:
 
 
 def media_message(
-    *, video: Slot | str | None = None, audio: Slot | str | None = None, image: Slot | str | None = None, sentence:
-    str = "" ) -> Media:
+    *,
+    video: Slot | str | None = None,
+    audio: Slot | str | None = None,
+    image: Slot | str | None = None,
+    sentence: str = "",
+) -> Media:
     """The reference's sentence around a medium; a str in place of a Slot is the medium described in words.
 
     Exactly one of these sets: ``video`` (with its frame ``sentence``, which ends in a space), ``image``, ``audio``
@@ -247,7 +251,7 @@ class Conversation:
         self._extend_user(media, joins=True)
 
     def ask(self, text: str) -> None:
-        """Add the user's words: to the message being written if it has media, as the reference does, else as a new one."""
+        """Add the user's words: to the message being written if it has media (as the reference does), or anew."""
         last = self.messages[-1] if self.messages else None
         # LLAMA_2 and TWO tell the sides apart by their turn, so two messages of one side running must become one.
         self._extend_user(text, joins=self.template.style is not Style.SINGLE or bool(last and last.media))

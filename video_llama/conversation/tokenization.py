@@ -76,7 +76,10 @@ class Tokenizer:
 
     def decode(self, ids: Iterable[int], *, skip_special_tokens: bool = False) -> str:
         """Text of ids, spaced as transformers 4.28 spaces it: one space around added tokens, and one in front of a
-        stretch that a special token ends. Bytes that are no UTF-8 become U+FFFD. Raises ValueError for an id out of range."""
+        stretch that a special token ends. Bytes that are no UTF-8 become U+FFFD.
+
+        Raises ValueError for an id out of range.
+        """
         kept = [i for i in ids if not (skip_special_tokens and i in self._special)]
         texts: list[str] = []
         for is_added, run in groupby(kept, key=self._added.__contains__):

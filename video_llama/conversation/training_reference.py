@@ -31,7 +31,7 @@ _LLAMA_2 = TEMPLATES["dataset.llama_v2_video_conversation"]
 _HEADER = "\n\n"
 _END_OF_INSTRUCTION = "[/INST] "
 _NUM_BOUNDARY_TOKENS = 2
-"""Vicuna: what its mask leaves of a human turn. LLaMA-2: BOS and the last space mark of an instruction encoded alone."""
+"""Vicuna: what its mask leaves of a human turn. LLaMA-2: BOS and the closing space mark of an instruction alone."""
 
 
 def reference_example(
@@ -42,7 +42,7 @@ def reference_example(
     num_audio_tokens: int,
     max_length: int = MAX_LENGTH,
 ) -> TrainingExample:
-    """The reference's ids and labels. A medium beyond the cut is lost, in part or whole: its span tells what is left."""
+    """The reference's ids and labels. A medium beyond the cut is lost, in part or whole: its span says what is left."""
     runs = {"video": PLACEHOLDER * num_video_tokens, "audio": AUDIO_PLACEHOLDER * num_audio_tokens}
     questions = [_question(turn, runs) for turn in turns]
     answers = [turn.answer.replace(IMAGE_MARK, _image(turn, runs)) for turn in turns]

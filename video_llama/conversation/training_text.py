@@ -45,7 +45,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class TrainingExample:
-    """``input_ids`` with runs of placeholder ids, ``labels`` of the same length (-100 = no loss), the runs, the text."""
+    """``input_ids`` with runs of placeholder ids, ``labels`` as long (-100 = no loss), the runs, and the text."""
 
     input_ids: list[int]
     labels: list[int]
@@ -179,7 +179,7 @@ def image_turns(rows: Sequence[dict[str, str]], media: Media) -> list[Turn]:
 
 @dataclass(frozen=True)
 class PaddedBatch:
-    """Rows of equal length, padded on the right: ``input_ids``, ``labels`` (-100 in the padding), ``attention_mask`` 0/1."""
+    """Rows of equal length, padded on the right: ``labels`` with -100 there, ``attention_mask`` with 0."""
 
     input_ids: list[list[int]]
     labels: list[list[int]]
@@ -187,7 +187,7 @@ class PaddedBatch:
 
 
 def pad_batch(examples: Sequence[TrainingExample], pad_id: int, *, multiple_of: int = 1) -> PaddedBatch:
-    """Pad examples to the longest, rounded up to ``multiple_of``. The reference pads with ``unk_id`` whatever the tokenizer."""
+    """Pad to the longest, rounded up to ``multiple_of``. The reference pads with ``unk_id`` whatever the tokenizer."""
     longest = max(len(example.input_ids) for example in examples)
     width = -(-longest // multiple_of) * multiple_of
 
