@@ -1,0 +1,76 @@
+"""Pictures: one image, or a folder or list of frames that stand for a video.
+
+In: image files. Out: uint8 RGB [T, 3, H, W], resized by PIL's bicubic filter with both axes stretched, as the
+reference's image processor does (bit for bit).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from video_llama.errors import MediaError
+from video_llama.processors.sources import Media, as_media, natural_key
+
+# What PIL may decide by content; everything else goes to PyAV. GIF counts as an image only with a single frame.
+IMAGE_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
+ANIMATED_FORMATS = ("GIF", "PNG", "WEBP")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm")
+
+
+def is_image(media: Media) -> bool:
+    """True if the content (not the name) is a still picture."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(media.stream(), formats=IMAGE_FORMATS) as image:
+            return image.format not in ANIMATED_FORMATS or getattr(image, "n_frames", 1) == 1
+    except Image.DecompressionBombError:
+        return True  # a picture, and too large: load_image says so
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError):
+        return False
+
+
+def load_image(media: Media, size: tuple[int, int]) -> np.ndarray:
+    """Return uint8 RGB [3, H, W] of ``size`` (height, width), turned upright by its EXIF tag.
+
+    Raises ``MediaError`` for a picture that is damaged, cut short or too large.
+    """
+    from PIL import Image, ImageOps
+
+    height, width = size
+    try:
+        with Image.open(media.stream(), formats=IMAGE_FORMATS) as image:
+            upright = ImageOps.exif_transpose(image).convert("RGB")
+            resized = upright.resize((width, height), Image.Resampling.BICUBIC)
+    except Image.DecompressionBombError as error:
+        raise MediaError(f"{media.name} is too large a picture ({error}). Make it smaller.") from error
+    except (OSError, ValueError, SyntaxError) as error:
+        raise MediaError(
+            f"{media.name} cannot be read as a picture ({error}). It may be damaged or cut short: copy it again, or "
+            "save it as PNG or JPEG."
+        ) from error
+    return np.ascontiguousarray(np.asarray(resized, dtype=np.uint8).transpose(2, 0, 1))
+
+
+def frame_paths(folder: Path) -> list[Path]:
+    """Return the pictures of a folder in natural order (2 before 10). Raises ``MediaError`` if it has none."""
+    paths = sorted((path for path in folder.iterdir() if _is_frame_name(path)), key=natural_key)
+    if not paths:
+        raise MediaError(
+            f"{folder} is a folder without pictures. Give a video file, or a folder of frames "
+            f"({', '.join(IMAGE_SUFFIXES)})."
+        )
+    return paths
+
+
+def _is_frame_name(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
+def load_frames(paths: Sequence[str | os.PathLike[str]], size: tuple[int, int]) -> np.ndarray:
+    """Return uint8 RGB [T, 3, H, W] of these image files, each stretched to ``size`` (height, width)."""
+    return np.stack([load_image(as_media(path), size) for path in paths])

@@ -1,0 +1,101 @@
+"""Where media come from: a path, bytes or a binary file object, opened with PyAV.
+
+In: what a caller calls a source. Out: a ``Media`` that can be opened again and again, with a name for messages.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from video_llama.errors import MediaError
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+
+BytesLike = bytes | bytearray | memoryview
+Source = str | os.PathLike[str] | BytesLike | BinaryIO
+FrameListSource = Sequence[str | os.PathLike[str]]
+
+# A playlist (HLS, DASH) may name any address; only the file that was given is to be read.
+OPEN_OPTIONS = {"protocol_whitelist": "file"}
+
+
+@dataclass(frozen=True)
+class Media:
+    """One source: ``path`` of a file that exists, or ``data``, a seekable binary stream."""
+
+    name: str
+    path: Path | None = None
+    data: BinaryIO | None = None
+
+    def stream(self) -> Path | BinaryIO:
+        """Return what PIL opens: the path, or the data from its first byte."""
+        if self.data is not None:
+            self.data.seek(0)
+            return self.data
+        assert self.path is not None
+        return self.path
+
+    @contextmanager
+    def open(self) -> Iterator[InputContainer]:
+        """Open the container from its start. Raises ``MediaError`` if it is not a media file."""
+        import av
+
+        source = self.stream()
+        try:
+            # "file:" keeps a colon in a name from being read as a protocol.
+            file = f"file:{source}" if isinstance(source, Path) else source
+            container = av.open(file, mode="r", options=OPEN_OPTIONS, metadata_errors="replace")
+        except (av.error.FFmpegError, UnicodeError, ValueError) as error:
+            raise MediaError(
+                f"{self.name} cannot be read as video or sound ({_reason(error)}). It may be damaged, cut short, or "
+                "another kind of file. Play it in a media player, or convert it: ffmpeg -i FILE out.mp4"
+            ) from error
+        with container:
+            yield container
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def as_media(source: Source) -> Media:
+    """Check that ``source`` exists and is not empty. Raises ``MediaError`` (file) or ``ValueError`` (wrong type)."""
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return _checked_data("<bytes>", io.BytesIO(source))
+    if isinstance(source, (str, os.PathLike)):
+        path = Path(source)
+        try:
+            size = path.stat().st_size
+        except (OSError, ValueError) as error:
+            raise MediaError(f"{source} does not exist or cannot be read. Check the path.") from error
+        if path.is_dir():
+            raise MediaError(f"{source} is a folder, not a media file. Give a file.")
+        if size == 0 and path.is_file():
+            raise MediaError(f"{source} is empty (0 bytes). Copy or download it again.")
+        return Media(str(source), path=path)
+    if hasattr(source, "read"):
+        name = getattr(source, "name", None)
+        seekable = bool(getattr(source, "seekable", lambda: False)())
+        data = source if seekable else io.BytesIO(source.read())
+        return _checked_data(name if isinstance(name, str) else "<file object>", data)
+    raise ValueError(f"A source is a path, bytes or a binary file object, not {type(source).__name__}.")
+
+
+def _checked_data(name: str, data: BinaryIO) -> Media:
+    if data.seek(0, os.SEEK_END) == 0:
+        raise MediaError(f"{name} is empty (0 bytes). Give the whole content of a media file.")
+    return Media(name, data=data)
+
+
+def natural_key(path: Path) -> tuple[tuple[int, int, str], ...]:
+    """Sort key that puts frame_2 before frame_10."""
+    parts = re.findall(r"[0-9]+|[^0-9]+", path.name)
+    return tuple((0, int(part), "") if part.isdecimal() else (1, 0, part.lower()) for part in parts)

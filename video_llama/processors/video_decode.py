@@ -1,0 +1,212 @@
+"""Decode chosen frames of a video, and as few others as possible.
+
+In: an open container, its ``FrameIndex``, the indices wanted. Out: uint8 RGB pictures [3, H, W] by index.
+Pictures equal decord's bit for bit: libavfilter ``scale=W:H:flags=bilinear,format=rgb24``, after the turn that the
+file's rotation tag asks for (swscale through ``VideoFrame.reformat`` rounds differently).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from video_llama.processors.sources import Media
+from video_llama.processors.video_index import FrameIndex, video_stream
+
+if TYPE_CHECKING:
+    from av import Packet, VideoFrame, VideoStream
+    from av.container import InputContainer
+    from av.filter import Graph
+    from av.filter.context import FilterContext
+
+Pictures = dict[int, np.ndarray]  # frame index -> uint8 RGB [3, H, W]
+
+# Filters that undo a rotation tag; the key is PyAV's frame.rotation, degrees counterclockwise.
+TURNS: dict[int, tuple[tuple[str, str | None], ...]] = {
+    90: (("transpose", "cclock"),),
+    -90: (("transpose", "clock"),),
+    180: (("hflip", None), ("vflip", None)),
+    -180: (("hflip", None), ("vflip", None)),
+}
+# A seek that lands late (MPEG-TS, open groups) is tried again from this many keyframes earlier.
+EARLIER_KEYFRAMES = (0, 1)
+# Between two groups of wanted frames, decoding on is cheaper than a seek up to this many frames.
+SEEK_WORTH_FRAMES = 4
+
+
+class Scaler:
+    """Turns decoded frames into uint8 RGB [3, H, W]; keeps a filter graph per kind of frame, since files may change."""
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        self.size = size
+        self._graphs: dict[tuple[object, ...], tuple[Graph, FilterContext, FilterContext]] = {}
+
+    def __call__(self, frame: VideoFrame) -> np.ndarray:
+        from av import VideoFrame
+
+        kind = (frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range, frame.rotation)
+        if kind not in self._graphs:
+            self._graphs[kind] = self._build(frame)
+        _, head, tail = self._graphs[kind]
+        head.push(frame)
+        picture = tail.pull()
+        assert isinstance(picture, VideoFrame)
+        return np.ascontiguousarray(picture.to_ndarray().transpose(2, 0, 1))
+
+    def _build(self, frame: VideoFrame) -> tuple[Graph, FilterContext, FilterContext]:
+        from av.filter import Graph
+
+        height, width = self.size
+        graph = Graph()
+        head = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base)
+        nodes = [head]
+        nodes += [graph.add(name, argument) for name, argument in TURNS.get(round(frame.rotation / 90) * 90, ())]
+        nodes += [graph.add("scale", f"{width}:{height}:flags=bilinear"), graph.add("format", "rgb24")]
+        nodes.append(graph.add("buffersink"))
+        graph.link_nodes(*nodes).configure()
+        return graph, head, nodes[-1]
+
+
+def decode_by_seeking(
+    container: InputContainer, stream: VideoStream, index: FrameIndex, indices: list[int], scaler: Scaler
+) -> Pictures:
+    """Decode ``indices`` (sorted), jumping from group to group. A frame that cannot be had so is left out."""
+    if not index.is_timed:
+        return {}
+    stream.thread_type = "AUTO"
+    by_pts = {int(index.pts[i]): i for i in indices}
+    pictures: Pictures = {}
+
+    def take(frame: VideoFrame) -> None:
+        if frame.pts in by_pts and not frame.is_corrupt:
+            pictures.setdefault(by_pts[frame.pts], scaler(frame))
+
+    at_start = index.is_table  # nothing has been read from the file yet
+    for group in _groups(index, indices):
+        for earlier in EARLIER_KEYFRAMES:
+            missing = {int(index.pts[i]) for i in group if i not in pictures}
+            first_key = _keyframe_before(index, min(missing, default=0), earlier)
+            if not missing or first_key is None:
+                break
+            if not (at_start and first_key == 0) and not _seek(container, stream, int(index.keyframes[first_key])):
+                return pictures
+            at_start = False
+            _decode_until(container, stream, missing, take)
+        if any(i not in pictures for i in group):
+            break  # the rest is better read in order, once
+    return pictures
+
+
+def _groups(index: FrameIndex, indices: list[int]) -> list[list[int]]:
+    """Split the wanted frames where a keyframe lies between two of them and jumping to it saves decoding."""
+    groups: list[list[int]] = []
+    key_positions = np.searchsorted(index.pts, index.keyframes)
+    for i in indices:
+        key = int(np.searchsorted(key_positions, i, side="right")) - 1
+        if groups and (key < 0 or key_positions[key] - groups[-1][-1] <= SEEK_WORTH_FRAMES):
+            groups[-1].append(i)
+        else:
+            groups.append([i])
+    return groups
+
+
+def _keyframe_before(index: FrameIndex, pts: int, earlier: int) -> int | None:
+    """Position in ``index.keyframes`` of the last keyframe shown at or before ``pts``, less ``earlier``."""
+    position = int(np.searchsorted(index.keyframes, pts, side="right")) - 1 - earlier
+    if position < 0:
+        return 0 if earlier == 0 and len(index.keyframes) else None
+    return position
+
+
+def _seek(container: InputContainer, stream: VideoStream, pts: int) -> bool:
+    import av
+
+    try:
+        container.seek(pts, stream=stream, backward=True)
+    except (av.error.FFmpegError, OSError):
+        return False
+    return True
+
+
+def _decode_until(
+    container: InputContainer, stream: VideoStream, wanted: set[int], take: Callable[[VideoFrame], None]
+) -> None:
+    """Feed packets until all of ``wanted`` (pts) have been fed, then drain; frames that nothing needs are skipped."""
+    import av
+
+    context = stream.codec_context
+    pending, last = set(wanted), max(wanted)
+    context.skip_frame = "NONREF"
+    try:
+        for packet in container.demux(stream):
+            if packet.size == 0:
+                break
+            context.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
+            for frame in _decode(stream, packet):
+                take(frame)
+            pending.discard(packet.pts)
+            # Decoding times never exceed the times of showing: past the last one, nothing wanted can follow.
+            if not pending or (packet.dts is not None and packet.dts > last):
+                break
+    except av.error.FFmpegError:
+        pass  # the file ends in the middle: what is missing is looked for by reading in order, and reported there
+    context.skip_frame = "DEFAULT"
+    for frame in _decode(stream, None):
+        take(frame)
+
+
+def _decode(stream: VideoStream, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
+    """Decode one packet (None drains); a packet that the decoder refuses gives no frame."""
+    import av
+
+    try:
+        return stream.codec_context.decode(packet)
+    except (av.error.InvalidDataError, av.error.EOFError):
+        return []
+
+
+@dataclass
+class OrderedRead:
+    """What came out of decoding a file from its first packet on."""
+
+    pictures: Pictures = field(default_factory=dict)
+    shown: list[int | None] = field(default_factory=list)  # pts of the frames, in the order of display
+    num_packets: int = 0  # that the edit list does not cut away
+    num_refused: int = 0  # packets that the decoder could not use
+
+
+def decode_in_order(media: Media, index: FrameIndex, indices: list[int], scaler: Scaler) -> OrderedRead:
+    """Open the file anew and decode every frame from the first until all of ``indices`` are found, or the end."""
+    read = OrderedRead()
+    wanted = {int(index.pts[i]): i for i in indices}
+    with media.open() as container:
+        stream = video_stream(container, media.name)
+        for frame in _frames_in_order(container, stream, read):
+            key = frame.pts if index.is_timed else len(read.shown)
+            read.shown.append(frame.pts)
+            if key in wanted:
+                read.pictures.setdefault(wanted[key], scaler(frame))
+                if len(read.pictures) == len(wanted):
+                    break
+    return read
+
+
+def _frames_in_order(container: InputContainer, stream: VideoStream, read: OrderedRead) -> Iterator[VideoFrame]:
+    import av
+
+    stream.thread_type = "AUTO"
+    try:
+        for packet in container.demux(stream):
+            if packet.size == 0:
+                break
+            read.num_packets += not packet.is_discard
+            try:
+                yield from stream.codec_context.decode(packet)
+            except av.error.InvalidDataError:
+                read.num_refused += 1
+    except av.error.FFmpegError:
+        read.num_refused += 1
+    yield from _decode(stream, None)

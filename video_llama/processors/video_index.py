@@ -1,0 +1,154 @@
+"""Which frames a video file has, and when each is shown, found without decoding where the container says so.
+
+In: an open container. Out: a ``FrameIndex``: presentation timestamps in the order of display.
+mp4 and mov list their samples in a table; other files are demuxed once (packets are read, not decoded); a file whose
+packets carry no timestamps, or hide frames that are never shown, is decoded once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from video_llama.errors import MediaError
+from video_llama.log import logger
+
+if TYPE_CHECKING:
+    from av import VideoStream
+    from av.container import InputContainer
+
+FALLBACK_FPS = 25.0  # a stream of one frame without any rate: its time is 0 whatever the rate
+# A header that promises this much more than the file holds is worth a warning.
+SHORT_FACTOR, SHORT_SECONDS = 1.5, 1.0
+
+
+@dataclass(frozen=True)
+class FrameIndex:
+    """The frames of one stream: ``pts`` (int64, ascending, unit ``time_base``), and ``keyframes``, the pts of those
+    that decoding can start at. ``is_timed`` is False where the packets have no pts: then ``pts`` only counts frames
+    and seeking is not possible. ``is_table`` is True where the container's table was trusted unread."""
+
+    pts: np.ndarray
+    keyframes: np.ndarray
+    time_base: Fraction
+    fps: float
+    is_timed: bool = True
+    is_table: bool = False
+
+    @property
+    def seconds(self) -> np.ndarray:
+        """Presentation times in seconds, float64 [N], the first frame at 0.0."""
+        times: np.ndarray = (self.pts - self.pts[0]) * float(self.time_base)
+        return times
+
+    @property
+    def duration(self) -> float:
+        """Seconds until the last frame has been shown for one average frame step."""
+        return float(self.seconds[-1]) + 1.0 / self.fps
+
+
+def video_stream(container: InputContainer, name: str) -> VideoStream:
+    """Return the main video stream. Raises ``MediaError`` if there is none (a cover picture does not count)."""
+    from av.stream import Discard, Disposition
+
+    streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    if not streams:
+        has_sound = bool(container.streams.audio)
+        remedy = "It has sound only: give it as audio." if has_sound else "Give a video file, or a picture."
+        raise MediaError(f"{name} has no video stream. {remedy}")
+    best = container.streams.best("video")
+    chosen = [candidate for candidate in streams if best is not None and candidate.index == best.index]
+    stream = (chosen or streams)[0]
+    for other in container.streams:
+        if other.index != stream.index:
+            other.discard = Discard.all
+    return stream
+
+
+def average_fps(stream: VideoStream) -> float | None:
+    """Return the container's average rate (what decord reports), else FFmpeg's guess, else None."""
+    rate = stream.average_rate or stream.guessed_rate
+    return float(rate) if rate else None
+
+
+def build_index(container: InputContainer, stream: VideoStream, name: str) -> FrameIndex:
+    """Index the stream; reads the file only where its table cannot be trusted. ``MediaError`` if it has no frame."""
+    index = _index_from_table(container, stream) or _index_from_packets(container, stream, name)
+    _warn_if_short(container, index, name)
+    return index
+
+
+def _index_from_table(container: InputContainer, stream: VideoStream) -> FrameIndex | None:
+    """Use the sample table of an mp4/mov if its decoding times have one constant step: then so have the shown times."""
+    entries = getattr(stream, "index_entries", None)  # PyAV 18
+    fps = average_fps(stream)
+    if entries is None or fps is None or "mp4" not in container.format.name or stream.start_time is None:
+        return None
+    count = len(entries)
+    if count < 2 or count != stream.frames or stream.time_base is None:
+        return None  # fragmented, or an edit list added or dropped samples
+    table = list(entries)
+    if any(entry.is_discard for entry in table):
+        return None
+    decoding_times = np.fromiter((entry.timestamp for entry in table), np.int64, count)
+    steps = np.diff(decoding_times)
+    if steps[0] <= 0 or np.any(steps != steps[0]):
+        return None
+    is_keyframe = np.fromiter((entry.is_keyframe for entry in table), np.bool_, count)
+    pts = stream.start_time + np.arange(count, dtype=np.int64) * steps[0]
+    return FrameIndex(pts, pts[is_keyframe], stream.time_base, fps, is_table=True)
+
+
+def _index_from_packets(container: InputContainer, stream: VideoStream, name: str) -> FrameIndex:
+    import av
+
+    times: list[int | None] = []
+    keyframes: list[int] = []
+    try:
+        for packet in container.demux(stream):
+            if packet.size == 0 or packet.is_discard:  # the end mark; or cut away by an edit list
+                continue
+            times.append(packet.pts)
+            if packet.is_keyframe and packet.pts is not None:
+                keyframes.append(packet.pts)
+    except av.error.FFmpegError as error:
+        logger.warning("%s: reading stopped after %d frames (%s); using those.", name, len(times), error.strerror)
+    if not times:
+        raise MediaError(f"{name} has a video stream and no frame in it. It may be cut short: copy it again.")
+    pts = [time for time in times if time is not None]
+    if len(pts) < len(times) or len(set(pts)) < len(pts):
+        return _counted_index(len(times), average_fps(stream) or FALLBACK_FPS)
+    return _timed_index(pts, keyframes, stream)
+
+
+def _timed_index(pts: list[int], keyframes: list[int], stream: VideoStream) -> FrameIndex:
+    """Make an index of these timestamps, in any order; the rate is the container's or, without one, measured."""
+    ordered = np.sort(np.asarray(pts, dtype=np.int64))
+    time_base = stream.time_base or Fraction(1, 1000)
+    fps = average_fps(stream)
+    if fps is None:
+        span = float((ordered[-1] - ordered[0]) * time_base)
+        fps = (len(ordered) - 1) / span if span > 0 else FALLBACK_FPS
+    return FrameIndex(ordered, np.sort(np.asarray(keyframes, dtype=np.int64)), time_base, fps)
+
+
+def index_of_shown(shown: list[int | None], index: FrameIndex) -> FrameIndex:
+    """Replace ``index`` by the frames that decoding really gave (their pts, in the order of display)."""
+    pts = [time for time in shown if time is not None]
+    if len(pts) < len(shown) or len(set(pts)) < len(pts):
+        return _counted_index(len(shown), index.fps)
+    return replace(index, pts=np.sort(np.asarray(pts, dtype=np.int64)), is_timed=True, is_table=False)
+
+
+def _counted_index(count: int, fps: float) -> FrameIndex:
+    counted = np.arange(count, dtype=np.int64)
+    return FrameIndex(counted, counted[:1], 1 / Fraction(fps), fps, is_timed=False)
+
+
+def _warn_if_short(container: InputContainer, index: FrameIndex, name: str) -> None:
+    promised = (container.duration or 0) / 1_000_000
+    if promised > SHORT_FACTOR * index.duration + SHORT_SECONDS:
+        logger.warning("%s: the header says %.1f s, %.1f s of video are there.", name, promised, index.duration)

@@ -1,0 +1,203 @@
+"""A video becomes the frames that the model sees, their times, and the sentence that tells it the times.
+
+In: a video file, an image, a folder or list of frames, bytes or a file object. Out: ``SampledVideo`` with uint8 RGB
+frames [T, 3, H, W]; ``VideoProcessor`` makes them the float tensor that the encoder takes.
+Source: the reference's ``load_video``, ``AlproVideoEvalProcessor`` and ``AlproVideoTrainProcessor``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from video_llama.errors import MediaError
+from video_llama.processors.images import frame_paths, is_image, load_frames, load_image
+from video_llama.processors.sampling import FrameSampling, check_frame_limit, choose_indices, frame_indices
+from video_llama.processors.sources import FrameListSource, Media, Source, as_media
+from video_llama.processors.video_decode import OrderedRead, Pictures, Scaler, decode_by_seeking, decode_in_order
+from video_llama.processors.video_index import FrameIndex, build_index, index_of_shown, video_stream
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["FrameSampling", "SampledVideo", "VideoProcessor", "frame_indices", "read_image", "read_video"]
+
+DEFAULT_SIZE = (224, 224)
+DEFAULT_MAX_FRAMES = 32
+FOLDER_FPS = 1.0  # files of frames carry no times: one a second, unless the caller knows better
+IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
+IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclass(frozen=True)
+class SampledVideo:
+    """The chosen frames: ``frames`` uint8 RGB [T, 3, H, W], ``indices`` into the video, ``seconds`` since its first
+    frame (real presentation times). ``fps`` is the container's average rate, ``duration`` in seconds."""
+
+    frames: np.ndarray
+    indices: list[int]
+    seconds: list[float]
+    fps: float
+    total_frames: int
+    duration: float
+    source: str
+    kind: Literal["video", "image", "frames"]
+
+    @property
+    def message(self) -> str:
+        """The reference's sentence about the frames. Its times are index / average rate, as the reference computes
+        them, also where the rate varies; an image has none."""
+        return "" if self.kind == "image" else frames_message(self.indices, self.fps)
+
+
+def frames_message(indices: Sequence[int], fps: float) -> str:
+    """Return "The video contains N frames sampled at ... seconds. ", times to one decimal."""
+    times = ", ".join(str(round(index / fps, 1)) for index in indices)
+    return f"The video contains {len(indices)} frames sampled at {times} seconds. "
+
+
+def read_video(
+    source: Source | FrameListSource,
+    *,
+    size: tuple[int, int] = DEFAULT_SIZE,
+    sampling: FrameSampling | None = None,
+    max_frames: int = DEFAULT_MAX_FRAMES,
+    frames_fps: float = FOLDER_FPS,
+) -> SampledVideo:
+    """Read the frames that ``sampling`` (default: 8, uniform) chooses, stretched to ``size`` (height, width).
+
+    ``source``: a video file, bytes or binary file object; an image (a video of one frame); a folder of frames in
+    natural order, or a list of their paths, shown ``frames_fps`` a second. Only the chosen frames are decoded, and
+    what they depend on. Raises ``MediaError`` for a source that cannot be used, ``ValueError`` for arguments that
+    cannot, such as more than ``max_frames`` frames.
+    """
+    sampling = sampling or FrameSampling()
+    if min(size) < 1:
+        raise ValueError(f"size is {size}. Give (height, width), 1 or more each.")
+    check_frame_limit(sampling, max_frames)
+    if isinstance(source, (list, tuple)):
+        return _read_frames(source, f"{len(source)} frames", size, sampling, max_frames, frames_fps)
+    if isinstance(source, (str, os.PathLike)) and Path(source).is_dir():
+        return _read_frames(frame_paths(Path(source)), str(source), size, sampling, max_frames, frames_fps)
+    media = as_media(source)  # type: ignore[arg-type]
+    if is_image(media):
+        return _image(media, size)
+    return _read_file(media, size, sampling, max_frames)
+
+
+def read_image(source: Source, *, size: tuple[int, int] = DEFAULT_SIZE) -> SampledVideo:
+    """Read a picture as a video of one frame [1, 3, H, W], by PIL's bicubic resize. ``MediaError`` if it is none."""
+    return _image(as_media(source), size)
+
+
+def _image(media: Media, size: tuple[int, int]) -> SampledVideo:
+    frames = load_image(media, size)[None]
+    return SampledVideo(frames, [0], [0.0], FOLDER_FPS, 1, 0.0, media.name, "image")
+
+
+def _read_frames(
+    paths: FrameListSource, name: str, size: tuple[int, int], sampling: FrameSampling, max_frames: int, fps: float
+) -> SampledVideo:
+    if not paths:
+        raise MediaError("The list of frames is empty. Give at least one picture.")
+    if not fps > 0:
+        raise ValueError(f"frames_fps is {fps}. Give a positive number of frames per second.")
+    seconds, duration = [k / fps for k in range(len(paths))], len(paths) / fps
+    indices = choose_indices(seconds, duration, sampling, max_frames)
+    frames = load_frames([paths[i] for i in indices], size)
+    return SampledVideo(frames, indices, [seconds[i] for i in indices], fps, len(paths), duration, name, "frames")
+
+
+def _read_file(media: Media, size: tuple[int, int], sampling: FrameSampling, max_frames: int) -> SampledVideo:
+    scaler = Scaler(size)
+    with media.open() as container:
+        stream = video_stream(container, media.name)
+        index = build_index(container, stream, media.name)
+        indices = _choose(media, index, sampling, max_frames)
+        pictures = decode_by_seeking(container, stream, index, indices, scaler)
+    if len(pictures) < len(indices):
+        read = decode_in_order(media, index, indices, scaler)
+        pictures = read.pictures
+        if len(pictures) < len(indices):
+            index = _index_after(media, index, indices, read)
+            indices = _choose(media, index, sampling, max_frames)
+            pictures = decode_in_order(media, index, indices, scaler).pictures
+    return _sampled(media, index, indices, pictures)
+
+
+def _choose(media: Media, index: FrameIndex, sampling: FrameSampling, max_frames: int) -> list[int]:
+    try:
+        return choose_indices(index.seconds.tolist(), index.duration, sampling, max_frames)
+    except MediaError as error:
+        raise MediaError(f"{media.name}: {error}") from error
+
+
+def _index_after(media: Media, index: FrameIndex, indices: list[int], read: OrderedRead) -> FrameIndex:
+    """Explain why frames are missing after reading to the end, or index what is really shown.
+
+    A whole file without faults may list frames that are never shown (VP8's hidden references): they do not count.
+    """
+    lost = [i for i in indices if i not in read.pictures]
+    if not read.shown:
+        raise MediaError(
+            f"{media.name} lists {len(index.pts)} frames and none can be decoded. It is cut short or damaged: copy it "
+            "again, or convert it: ffmpeg -i FILE out.mp4"
+        )
+    if read.num_packets < len(index.pts) or read.num_refused:
+        step = 1.0 / index.fps
+        end = float(index.seconds[lost[0]])
+        raise MediaError(
+            f"{media.name} is cut short or damaged: it lists {len(index.pts)} frames ({index.duration:.1f} s), "
+            f"{len(read.shown)} can be decoded, and the frame at {end:.1f} s is not among them. "
+            f"Ask for the part that is there (end={max(end - step, step):.1f}), or copy the file again."
+        )
+    return index_of_shown(read.shown, index)
+
+
+def _sampled(media: Media, index: FrameIndex, indices: list[int], pictures: Pictures) -> SampledVideo:
+    assert len(pictures) == len(indices), "every frame was chosen from those that were shown"
+    frames = np.stack([pictures[i] for i in indices])
+    seconds = [float(index.seconds[i]) for i in indices]
+    return SampledVideo(frames, indices, seconds, index.fps, len(index.pts), index.duration, media.name, "video")
+
+
+class VideoProcessor:
+    """Frames for the encoder: ``processor(frames)`` when answering, ``augment`` first when training."""
+
+    def __init__(
+        self,
+        size: tuple[int, int] = DEFAULT_SIZE,
+        image_mean: Sequence[float] = IMAGE_MEAN,
+        image_std: Sequence[float] = IMAGE_STD,
+        crop_scale: tuple[float, float] = (0.5, 1.0),
+    ) -> None:
+        self.size = size
+        self.image_mean = np.asarray(image_mean, dtype=np.float32)
+        self.image_std = np.asarray(image_std, dtype=np.float32)
+        self.crop_scale = crop_scale
+
+    def __call__(self, frames_uint8: np.ndarray) -> np.ndarray:
+        """Map uint8 RGB [T, 3, H, W] to float32 (x / 255 - mean) / std, same shape."""
+        if frames_uint8.dtype != np.uint8 or frames_uint8.ndim != 4 or frames_uint8.shape[1] != 3:
+            raise ValueError(
+                f"Frames are {frames_uint8.dtype} {list(frames_uint8.shape)}. Give uint8 [T, 3, H, W] as from read_video."
+            )
+        scaled = frames_uint8.astype(np.float32) / np.float32(255)
+        return (scaled - self.image_mean[:, None, None]) / self.image_std[:, None, None]
+
+    def augment(self, frames_uint8: np.ndarray, rng: torch.Generator | None = None) -> np.ndarray:
+        """Training: crop the same random part of all frames and resize it (bicubic) to ``size``; uint8 in and out.
+
+        ``rng`` is a torch generator; None means torch's global one. Overshoot is clamped and values are rounded (the
+        reference lets them wrap around and truncates).
+        """
+        from video_llama.processors.crop import crop_and_resize, random_crop, to_uint8
+
+        height, width = frames_uint8.shape[-2:]
+        box = random_crop(height, width, scale=self.crop_scale, rng=rng)
+        return to_uint8(crop_and_resize(frames_uint8, box, self.size))
