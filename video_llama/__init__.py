@@ -6,7 +6,7 @@
     chat = assistant.chat("clip.mp4")
     print(chat.ask("What happens in the video?").text)
 
-Importing this package loads none of its modules: each public name is fetched from its module when it is first used (PEP 562).
+Importing this package loads none of its modules: a public name is fetched when it is first used (PEP 562).
 """
 
 from importlib import import_module

@@ -1,0 +1,296 @@
+"""A YAML file and dotted overrides in, a typed and frozen settings object out; or one line that says what is wrong.
+
+Every settings class of the project derives from `Config`: it is frozen, refuses unknown keys, and takes the description
+of a field from the string below it. `load_config` is the way in and `dump_yaml` the way out: what it writes reads back
+as the same settings.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import NoneType
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+
+from video_llama.errors import ConfigError
+
+Key = str | int
+ConfigT = TypeVar("ConfigT", bound="Config")
+
+# PyYAML follows YAML 1.1, where 1e-4 and 1.5e4 are strings because they lack a point or a sign. In YAML 1.2 they are
+# numbers.
+_EXPONENT = re.compile(r"^[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$")
+# What published recipes write where the user's own path belongs: "path/eva_vit_g.pth", "/path/to/...", "your/data/...".
+# "ckpt/..." is not among them: it is a folder that the recipes' users really make.
+_PLACEHOLDER = re.compile(r"^[./]*(?:path|your)/|<[^>]+>", re.IGNORECASE)
+_MERGE_TAG = "tag:yaml.org,2002:merge"
+
+
+class Config(BaseModel):
+    """Base of every settings class: frozen, no unknown keys, defaults checked too."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_truth_for_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """pydantic takes ``num_frames: yes`` for 1; nobody who writes that means it."""
+        field = cls.model_fields[info.field_name or ""]
+        wanted = set(get_args(field.annotation)) or {field.annotation}
+        if isinstance(value, bool) and wanted & {int, float} and wanted <= {int, float, NoneType}:
+            raise ValueError("should be a number")
+        return value
+
+
+def load_config(kind: type[ConfigT], path: str | Path, overrides: Sequence[str] = ()) -> ConfigT:
+    """Read ``path`` and apply ``overrides`` ("model.num_query_token=16") in their order.
+
+    Raises ConfigError that names the file (or the override), the key, what is wrong with it and what is allowed.
+    """
+    data = apply_overrides(load_yaml(path), overrides)
+    changed = {_split_override(text)[0]: text for text in overrides}
+    return parse_config(kind, data, source=str(path), changed=changed)
+
+
+def parse_config(
+    kind: type[ConfigT], data: Mapping[str, Any], *, source: str, changed: Mapping[str, str] | None = None
+) -> ConfigT:
+    """Check ``data`` against ``kind``.
+
+    ``source`` names the origin in errors; ``changed`` maps a dotted key to the override that set it, which errors
+    name in its place.
+    """
+    try:
+        return kind.model_validate(dict(data))
+    except ValidationError as error:
+        problems = [_describe(kind, data, details, source, changed or {}) for details in error.errors()]
+        raise ConfigError("; ".join(dict.fromkeys(problems))) from error
+
+
+def load_yaml(path: str | Path) -> dict[str, Any]:
+    """The mapping in a YAML file; of an empty file, an empty one.
+
+    1e-4 is read as a float. Raises ConfigError, with the line, for bad YAML and for a key that stands twice.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such file.{_suggest_file(path)}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as text: {error}. Give a YAML file.") from error
+    data = _parse_yaml(text, str(path))
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}:1: holds a {type(data).__name__}, not 'key: value' lines.")
+    return data
+
+
+def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """A copy of ``data`` with each "a.b.0.c=value" put in; sections that are not there are made.
+
+    Values are read as YAML. Raises ConfigError for an override without "=" or through something that has no keys.
+    """
+    result: dict[str, Any] = _copy(data)
+    for text in overrides:
+        dotted, value = _split_override(text)
+        keys = dotted.split(".")
+        section: Any = result
+        for depth, key in enumerate(keys[:-1]):
+            if isinstance(section, dict) and section.get(key) is None:
+                section[key] = {}
+            section = section[_place(section, key, keys[:depth], text)]
+        section[_place(section, keys[-1], keys[:-1], text)] = value
+    return result
+
+
+def dump_yaml(config: Config) -> str:
+    """Every setting with its value, defaults included, as YAML that `load_yaml` reads back as the same settings."""
+    data = config.model_dump(mode="json", by_alias=True)
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+
+
+def is_placeholder(value: str) -> bool:
+    """Whether ``value`` stands where the user's own path belongs ("path/to/weights.pth") and no such file exists.
+
+    A path that merely does not exist ("ckpt/llama-2-7b-chat-hf") is not a placeholder but a missing file.
+    """
+    return bool(_PLACEHOLDER.search(value)) and not Path(value).exists()
+
+
+def placeholders(config: Config) -> dict[str, str]:
+    """Dotted key -> value of every setting that is still a placeholder."""
+    return {key: value for key, value in _leaves(config.model_dump()) if is_placeholder(value)}
+
+
+def require_filled(config: Config, *, source: str, only: Sequence[str] | None = None) -> None:
+    """Raise ConfigError if a setting (of the dotted keys in ``only``, or any) is still a placeholder."""
+    found = {key: value for key, value in placeholders(config).items() if only is None or key in only}
+    if found:
+        listed = ", ".join(f"{key} ({value})" for key, value in found.items())
+        verb = "is still a placeholder" if len(found) == 1 else "are still placeholders"
+        example = f"{next(iter(found))}=/data/..."
+        raise ConfigError(f"{source}: {listed} {verb}. Put your own path there, or override it: {example}")
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that reads 1e-4 as a number and refuses a key that stands twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            if key_node.tag == _MERGE_TAG:
+                continue
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise _at(key_node, "a key is a single word")
+            if key_node.value in seen:
+                raise _at(key_node, f"the key {key_node.value} stands twice")
+            seen.add(key_node.value)
+        return super().construct_mapping(node, deep)
+
+
+class _Dumper(yaml.SafeDumper):
+    """SafeDumper that quotes a string which `_Loader` would read as a number."""
+
+
+for _class in (_Loader, _Dumper):
+    _class.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
+
+
+def _at(node: yaml.Node, problem: str) -> yaml.MarkedYAMLError:
+    return yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+
+
+def _parse_yaml(text: str, source: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        number = mark.line if mark else 0
+        lines = text.splitlines()
+        line = lines[number].strip() if number < len(lines) else ""
+        raise ConfigError(
+            f"{source}:{number + 1}: not valid YAML: {error.problem or error.context}: {line!r}."
+        ) from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"{source}: not valid YAML: {' '.join(str(error).split())}.") from error
+
+
+def _split_override(text: str) -> tuple[str, Any]:
+    dotted, equals, value = text.partition("=")
+    dotted = dotted.strip()
+    if not equals or not all(dotted.split(".")):
+        raise ConfigError(f"override {text!r}: is not of the form section.key=value.")
+    return dotted, _parse_yaml(value, f"override {dotted}")
+
+
+def _place(section: Any, key: str, parents: Sequence[str], text: str) -> Key:
+    """``key`` as it indexes ``section``: itself in a mapping, a number in a list."""
+    where = ".".join(parents) or "the file"
+    if isinstance(section, dict):
+        return key
+    if not isinstance(section, list):
+        raise ConfigError(f"override {text!r}: {where} is {section!r}, not a section with keys.")
+    if not key.isdecimal() or int(key) >= len(section):
+        raise ConfigError(
+            f"override {text!r}: {where} is a list of {len(section)}; use a number from 0 in place of {key}."
+        )
+    return int(key)
+
+
+def _copy(value: Any) -> Any:
+    """A deep copy, in which a section that YAML anchors share becomes several: an override changes only one."""
+    if isinstance(value, Mapping):
+        return {key: _copy(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_copy(item) for item in value]
+    return value
+
+
+def _describe(kind: type[BaseModel], data: Any, details: Any, source: str, changed: Mapping[str, str]) -> str:
+    """One line for one of pydantic's errors."""
+    path = _path_in(data, details["loc"])
+    dotted = ".".join(map(str, path))
+    override = next((text for key, text in changed.items() if dotted == key or dotted.startswith(f"{key}.")), None)
+    where = f"override {override}" if override else source
+    if dotted and dotted not in changed:
+        where = f"{where}: {dotted}"
+    if details["type"] == "extra_forbidden":
+        known = sorted({name for model in _models_at(kind, details["loc"][:-1]) for name in _names(model)})
+        return f"{where}: unknown key. {_suggest(str(path[-1]), known)}"
+    if details["type"] == "missing":
+        return f"{where}: missing. It has no default: give it a value."
+    message = details["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    return f"{where}: {message} (it is {details['input']!r})."
+
+
+def _path_in(data: Any, location: Sequence[Key]) -> list[Key]:
+    """``location`` without the names of union members, which pydantic puts between the keys."""
+    path: list[Key] = []
+    for depth, key in enumerate(location):
+        is_last = depth == len(location) - 1
+        try:
+            data = data[key]
+        except (KeyError, IndexError, TypeError):
+            if not is_last or _is_union_member(data):
+                continue
+        path.append(key)
+    return path
+
+
+def _is_union_member(data: Any) -> bool:
+    """Below a plain value there are no keys: what pydantic names there is the type that it tried."""
+    return not isinstance(data, (Mapping, list, tuple))
+
+
+def _models_at(kind: type[BaseModel], location: Sequence[Key]) -> list[type[BaseModel]]:
+    """The settings classes that may stand at ``location`` below ``kind``."""
+    models = [kind]
+    for key in location:
+        fields = [field for model in models for name, field in _names(model).items() if name == key]
+        below = [model for field in fields for model in _models_in(field.annotation)]
+        named = [model for model in models if model.__name__ == key]
+        models = below or named or models
+    return models
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models_in(part)
+
+
+def _names(model: type[BaseModel]) -> dict[str, Any]:
+    """The keys of a settings class as a file writes them -> their fields."""
+    return {field.alias or name: field for name, field in model.model_fields.items()}
+
+
+def _suggest(word: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"Did you mean {close[0]}?" if close else f"Known keys: {', '.join(known) or 'none'}."
+
+
+def _suggest_file(path: Path) -> str:
+    if not path.parent.is_dir():
+        return f" There is no folder {path.parent} either."
+    close = difflib.get_close_matches(path.name, [file.name for file in path.parent.iterdir()], n=1)
+    return f" Did you mean {path.parent / close[0]}?" if close else ""
+
+
+def _leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:
+    """(dotted key, text) of every string and path below ``value``."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _leaves(item, (*path, str(key)))
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            yield from _leaves(item, (*path, str(index)))
+    elif isinstance(value, (str, Path)):
+        yield ".".join(path), str(value)
