@@ -15,7 +15,7 @@ DECLARED := pyproject.toml constraints.txt
 # The pinned versions need Python 3.11 or newer; on 3.10 pip chooses older ones within pyproject.toml's bounds.
 PINS = $(shell $(BIN)/python -c 'import sys; print("" if sys.version_info < (3, 11) else "-c constraints.txt")')
 
-# Two threads on two busy cores ran slower than one; tests and the demo are small.
+# On two busy cores two threads are slower than one; tests and the demo are small.
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help

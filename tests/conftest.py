@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-# Two threads on two busy cores ran slower than one (docs/log.md). Set before torch is imported.
+# On two busy cores two threads are slower than one. Set before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
