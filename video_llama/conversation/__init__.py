@@ -1,5 +1,13 @@
 """The conversation: prompts, tokens, training texts and answers. Plain Python, without torch."""
 
+from video_llama.conversation.answer import REFERENCE_DECODING, StreamDecoder, has_stop, postprocess, stop_sequences
+from video_llama.conversation.caption_text import (
+    caption_example,
+    caption_ids,
+    caption_prompt,
+    caption_targets,
+    prompt_wrap,
+)
 from video_llama.conversation.conversation_video import (
     TEMPLATES,
     Conversation,
@@ -14,6 +22,7 @@ from video_llama.conversation.conversation_video import (
     prompt_text,
     render,
 )
+from video_llama.conversation.history import fit_history
 from video_llama.conversation.tokenization import EncodedPrompt, Span, Tokenizer, encode_prompt, segment_ids
 from video_llama.conversation.training_text import (
     IGNORE_INDEX,
@@ -28,6 +37,7 @@ from video_llama.conversation.training_text import (
 
 __all__ = [
     "IGNORE_INDEX",
+    "REFERENCE_DECODING",
     "TEMPLATES",
     "Conversation",
     "EncodedPrompt",
@@ -37,19 +47,29 @@ __all__ = [
     "Prompt",
     "Slot",
     "Span",
+    "StreamDecoder",
     "Style",
     "Template",
     "Tokenizer",
     "TrainingExample",
     "Turn",
     "Words",
+    "caption_example",
+    "caption_ids",
+    "caption_prompt",
+    "caption_targets",
     "encode_prompt",
+    "fit_history",
+    "has_stop",
     "image_turns",
     "media_message",
     "pad_batch",
+    "postprocess",
     "prompt_text",
+    "prompt_wrap",
     "render",
     "segment_ids",
+    "stop_sequences",
     "training_example",
     "video_turns",
 ]

@@ -165,6 +165,11 @@ class Message:
         return tuple(content)
 
     @property
+    def text(self) -> str:
+        """The message as the reference writes it: every slot is ``<ImageHere>``."""
+        return _written(self.content)
+
+    @property
     def media(self) -> tuple[Media, ...]:
         """The media messages in it."""
         return tuple(part for part in self.parts if isinstance(part, Media))
@@ -226,7 +231,12 @@ def _merge(parts: Iterable[Part]) -> Prompt:
 
 def prompt_text(prompt: Prompt) -> str:
     """The whole prompt as one string, exactly the reference's: every slot is written ``<ImageHere>``."""
-    return "".join(PLACEHOLDER if isinstance(part, Slot) else part for part in prompt)
+    return _written(prompt)
+
+
+def _written(parts: Iterable[Part]) -> str:
+    words = (part.text if isinstance(part, Words) else part for part in parts)
+    return "".join(PLACEHOLDER if isinstance(part, Slot) else part for part in words)
 
 
 @dataclass
