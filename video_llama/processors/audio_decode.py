@@ -12,14 +12,15 @@ import numpy as np
 
 from video_llama.errors import MediaError, NoAudioTrackError
 from video_llama.log import logger
-from video_llama.processors.sources import Media, Source, as_media
+from video_llama.processors.sources import Source, as_media
 
 if TYPE_CHECKING:
     from av import AudioFrame, AudioStream
     from av.container import InputContainer
 
+PCM16_SCALE = 32768.0
 # Whole scale of the integer sample formats; unsigned 8 bit is centred on 128.
-INTEGER_SCALE = {"u8": 128.0, "s16": 32768.0, "s32": 2147483648.0, "s64": 9223372036854775808.0}
+INTEGER_SCALE = {"u8": 128.0, "s16": PCM16_SCALE, "s32": 2147483648.0, "s64": 9223372036854775808.0}
 
 
 def read_waveform(source: Source) -> tuple[np.ndarray, int]:
@@ -87,10 +88,11 @@ def _decode(container: InputContainer, stream: AudioStream) -> tuple[list[np.nda
 
     blocks: list[np.ndarray] = []
     num_refused = 0
+    is_lossy = not stream.codec_context.name.startswith("pcm_")
     try:
         for packet in container.demux(stream):
             try:
-                blocks += [_samples(frame) for frame in stream.codec_context.decode(packet) if frame.samples]
+                blocks += [_samples(frame, is_lossy) for frame in stream.codec_context.decode(packet) if frame.samples]
             except av.error.InvalidDataError:
                 num_refused += 1
     except (av.error.FFmpegError, OSError):
@@ -98,13 +100,19 @@ def _decode(container: InputContainer, stream: AudioStream) -> tuple[list[np.nda
     return blocks, num_refused
 
 
-def _samples(frame: AudioFrame) -> np.ndarray:
-    """Return float32 [channels, samples] of one decoded frame, integers scaled to -1..1."""
+def _samples(frame: AudioFrame, is_lossy: bool) -> np.ndarray:
+    """Return float32 [channels, samples] of one decoded frame, integers scaled to -1..1.
+
+    Lossy codecs (AAC, MP3, ...) decode to floats; those are rounded to 16 bits and clipped, as the reference's sound
+    was when its mels were measured: in quiet bins the rounding shows (up to 0.9 in log-mel).
+    """
     values = frame.to_ndarray()
     if not frame.format.is_planar:
         values = values.reshape(frame.samples, -1).T
     kind = frame.format.name.removesuffix("p")
-    if kind not in INTEGER_SCALE:
-        return np.ascontiguousarray(values, dtype=np.float32)
-    offset = 128.0 if kind == "u8" else 0.0
-    return ((values.astype(np.float64) - offset) / INTEGER_SCALE[kind]).astype(np.float32)
+    if kind in INTEGER_SCALE:
+        offset = 128.0 if kind == "u8" else 0.0
+        return ((values.astype(np.float64) - offset) / INTEGER_SCALE[kind]).astype(np.float32)
+    if is_lossy:
+        values = np.clip(np.rint(values * np.float32(PCM16_SCALE)), -PCM16_SCALE, PCM16_SCALE - 1) / PCM16_SCALE
+    return np.ascontiguousarray(values, dtype=np.float32)

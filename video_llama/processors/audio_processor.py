@@ -106,7 +106,12 @@ class AudioProcessor:
         step = Fraction(max(duration - self.clip_seconds, 0)) / self.num_clips
         return [step * clip for clip in range(self.num_clips)]
 
+    @property
+    def clip_fraction(self) -> Fraction:
+        """Length of a clip in exact seconds."""
+        return Fraction(self.clip_seconds)
+
     def sample_range(self, start: Fraction) -> tuple[int, int]:
         """Return (first, last + 1) of a clip's samples; the track may end before."""
-        end = start + Fraction(self.clip_seconds)
+        end = start + self.clip_fraction
         return int(start * self.sampling_rate), int(end * self.sampling_rate)

@@ -60,7 +60,9 @@ def _mel_triangles(rate: int, fft_length: int, num_mel_bins: int) -> torch.Tenso
 
     low, high = mel(torch.tensor([LOWEST_HZ, rate / 2.0], dtype=torch.float64)).tolist()
     width = (high - low) / (num_mel_bins + 1)
-    left = low + width * torch.arange(num_mel_bins)
+    bins = torch.arange(num_mel_bins)
+    left, centre, right = low + bins * width, low + (bins + 1.0) * width, low + (bins + 2.0) * width
     place = mel(rate / fft_length * torch.arange(fft_length // 2))[:, None]
-    triangles = torch.minimum((place - left) / width, (left + 2 * width - place) / width).clamp(min=0)
+    # Differences of float32 numbers, as in Kaldi's port: narrow triangles show another rounding at 2e-4.
+    triangles = torch.minimum((place - left) / (centre - left), (right - place) / (right - centre)).clamp(min=0)
     return torch.nn.functional.pad(triangles, (0, 0, 0, 1))  # nothing at half the rate itself

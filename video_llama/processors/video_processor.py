@@ -184,9 +184,7 @@ class VideoProcessor:
     def __call__(self, frames_uint8: np.ndarray) -> np.ndarray:
         """Map uint8 RGB [T, 3, H, W] to float32 (x / 255 - mean) / std, same shape."""
         if frames_uint8.dtype != np.uint8 or frames_uint8.ndim != 4 or frames_uint8.shape[1] != 3:
-            raise ValueError(
-                f"Frames are {frames_uint8.dtype} {list(frames_uint8.shape)}. Give uint8 [T, 3, H, W] as from read_video."
-            )
+            raise ValueError(f"Frames are {frames_uint8.dtype} {list(frames_uint8.shape)}. Give uint8 [T, 3, H, W].")
         scaled = frames_uint8.astype(np.float32) / np.float32(255)
         return (scaled - self.image_mean[:, None, None]) / self.image_std[:, None, None]
 
