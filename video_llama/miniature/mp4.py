@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 VIDEO_OPTIONS = {"crf": "23", "preset": "veryfast", "threads": "1"}
-AUDIO_BIT_RATE = 16_000  # bit/s; enough for one voice at 16 kHz, and half of a clip's size already
+AUDIO_OPTIONS = {"aac_coder": "fast", "cutoff": "7800"}  # Hz; by itself the encoder cuts at 4.5 kHz, and hisses vanish
+AUDIO_BIT_RATE = 24_000  # bit/s; already most of a clip's size
 BIT_EXACT = {"fflags": "+bitexact", "movflags": "+faststart"}
 
 
@@ -38,7 +39,7 @@ def write_mp4(
             video.height, video.width, video.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
             video.codec_context.flags |= av.codec.context.Flags.bitexact
             if samples is not None:
-                audio = container.add_stream("aac", rate=sampling_rate, layout="mono")
+                audio = container.add_stream("aac", rate=sampling_rate, layout="mono", options=AUDIO_OPTIONS)
                 audio.bit_rate = AUDIO_BIT_RATE
                 audio.codec_context.flags |= av.codec.context.Flags.bitexact
             for index, picture in enumerate(frames):

@@ -17,6 +17,8 @@ SAMPLING_RATE = 16_000  # Hz
 LOUDNESS = (0.04, 0.7)  # peak of a sound, drawn log-uniformly
 NOISE_FLOOR = (1e-4, 4e-3)  # standard deviation of the noise under every sound, drawn log-uniformly
 FADE_SECONDS = 0.02
+BAND_LIMITED_SHARE = 0.5  # of the sounds; codecs and microphones cut the top, and a listener must not mind
+BAND_EDGE = (3500.0, 8000.0)  # Hz
 
 HUM_PITCH, HUM_HARMONICS = (90.0, 150.0), 3
 BUZZ_PITCH, BUZZ_HARMONICS = (180.0, 300.0), 21
@@ -89,6 +91,14 @@ def _bare_sound(rng: np.random.Generator, shape: str, num_samples: int) -> Sampl
     return loud
 
 
+def _band_limit(rng: np.random.Generator, samples: Samples) -> Samples:
+    """The samples without what lies above a random frequency."""
+    spectrum = np.fft.rfft(samples)
+    spectrum[int(rng.uniform(*BAND_EDGE) / SAMPLING_RATE * len(samples)) :] = 0
+    limited: Samples = np.fft.irfft(spectrum, len(samples)).astype(np.float32)
+    return limited
+
+
 def sample_sequence(rng: np.random.Generator, shapes: Sequence[str], seconds: float) -> Samples:
     """The sounds of one or more shapes one after the other, equally long, over one noise floor.
 
@@ -111,6 +121,8 @@ def sample_sequence(rng: np.random.Generator, shapes: Sequence[str], seconds: fl
     samples = rng.standard_normal(num_samples, dtype=np.float32) * np.float32(log_uniform(rng, NOISE_FLOOR))
     for shape, start, end in zip(shapes, borders, borders[1:], strict=False):
         samples[start:end] += _bare_sound(rng, shape, end - start)
+    if num_samples and rng.random() < BAND_LIMITED_SHARE:
+        samples = _band_limit(rng, samples)
     clipped: Samples = np.clip(samples, -1, 1)
     return clipped
 

@@ -1,0 +1,194 @@
+"""The language: canonical answers for every kind and view, honest answers without a medium, and the marking."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from video_llama.miniature import language, wording
+from video_llama.miniature.language import NO_PICTURE, NO_SOUND, QA, QUESTION_KINDS, dialogue, facts, grade, question
+from video_llama.miniature.world import Part, Scene, sample_scene
+
+SEEDS = st.integers(0, 2**32 - 1)
+SINGLE = Scene((Part("red", "circle", "left"),), ("circle",), 0, 5.0)
+TWO = Scene((Part("red", "circle", "still"), Part("blue", "star", "still")), ("circle", "star"), 0, 5.0)
+MISMATCHED = Scene((Part("red", "square", "left"),), ("circle",), 0, 5.0)
+
+
+def answers(scene: Scene, kind: str, **given: object) -> set[str]:
+    rng = np.random.default_rng(0)
+    return {question(scene, kind, rng, **given).answer for _ in range(200)}  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("kind", "single", "two"),
+    [
+        ("desc", {"A red circle moves left."}, {"First a red circle appears, then a blue star appears."}),
+        ("colour", {"It is red."}, {"It is red.", "It is blue."}),
+        ("shape", {"It is a circle."}, {"It is a circle.", "It is a star."}),
+        ("motion", {"It moves left."}, {"They stay still."}),
+        (
+            "order",
+            {"There is only one shape."},
+            {"The first shape is a red circle.", "The second shape is a blue star."},
+        ),
+        ("count", {"There is one shape."}, {"There are two shapes."}),
+        (
+            "hear",
+            {"I hear a low hum, the sound of a circle."},
+            {"I hear a low hum, the sound of a circle, and then a hiss, the sound of a star."},
+        ),
+        ("any_sound", {"Yes, I hear a sound."}, {"Yes, I hear a sound."}),
+        ("source", {"A circle makes the sound."}, {"A circle and then a star make the sound."}),
+        (
+            "match",
+            {"I see a circle and hear a circle, so yes."},
+            {"I see a circle and then a star, and hear a circle and then a star, so yes."},
+        ),
+    ],
+)
+def test_canonical_answers(kind: str, single: set[str], two: set[str]) -> None:
+    assert answers(SINGLE, kind) == single
+    assert answers(TWO, kind) == two
+
+
+def test_what_is_seen_and_what_is_heard_are_kept_apart() -> None:
+    assert answers(MISMATCHED, "shape") == {"It is a square."}
+    assert answers(MISMATCHED, "source") == {"A circle makes the sound."}
+    assert answers(MISMATCHED, "match") == {"I see a square and hear a circle, so no."}
+    assert answers(MISMATCHED, "both") == {"A red square moves left. I hear a low hum, the sound of a circle."}
+
+
+def test_comparisons_give_the_reason_first_and_are_balanced() -> None:
+    rng = np.random.default_rng(0)
+    asked = [question(sample_scene(rng), "yes_no", rng) for _ in range(400)]
+    assert all(qa.answer.startswith("It ") and qa.answer.endswith((", so yes.", ", so no.")) for qa in asked)
+    assert 0.4 < np.mean(["yes" in qa.answer for qa in asked]) < 0.65
+    for qa in asked:
+        named = set(facts(qa.question)) - {"first", "second"}
+        if named:
+            assert named.issubset(facts(qa.answer)) is qa.answer.endswith("yes."), qa
+
+
+def test_order_questions_ask_for_what_is_answered() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        for kind in ("colour", "shape", "order"):
+            qa = question(TWO, kind, rng)
+            late = any(word in qa.question for word in ("second", "star", "next", "after", "last", "end"))
+            assert set(facts(qa.answer)) & ({"blue", "star"} if late else {"red", "circle"}), qa
+
+
+@pytest.mark.parametrize("kind", [*language.SEEING_KINDS, "match"])
+def test_without_a_picture_the_answer_says_so(kind: str) -> None:
+    assert answers(TWO, kind, sees="nothing") == {NO_PICTURE}
+
+
+@pytest.mark.parametrize("kind", [*language.HEARING_KINDS, "match"])
+def test_without_sound_the_answer_says_so(kind: str) -> None:
+    assert answers(SINGLE, kind, hears=False) == {NO_SOUND}
+    assert answers(Scene(SINGLE.parts, (), 0, 5.0), kind) == {NO_SOUND}
+
+
+def test_a_picture_has_no_motion_and_no_second_shape() -> None:
+    assert answers(TWO, "motion", sees="image") == {"I see one still picture."}
+    assert answers(TWO, "desc", sees="image") == {"A red circle."}
+    assert answers(TWO, "count", sees="image") == {"There is one shape."}
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    SEEDS,
+    st.sampled_from(QUESTION_KINDS),
+    st.sampled_from(["matched", "mismatched", "single", "silent"]),
+    st.sampled_from(["video", "image", "nothing"]),
+    st.booleans(),
+)
+def test_every_kind_is_answerable_for_every_scene(seed: int, kind: str, sound: str, sees: str, hears: bool) -> None:
+    rng = np.random.default_rng(seed)
+    scene = sample_scene(rng, sound=sound)  # type: ignore[arg-type]
+    qa = question(scene, kind, rng, sees=sees, hears=hears)  # type: ignore[arg-type]
+    assert qa.kind == kind
+    assert qa.question[-1] in "?."
+    assert qa.answer.endswith(".")
+    assert "{" not in qa.question + qa.answer
+    assert grade(qa, qa.answer)
+    assert grade(qa, f"  {qa.answer.lower()}")
+    assert facts(qa.answer)
+
+
+def test_an_unknown_kind_names_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="use one of desc, colour, shape"):
+        question(SINGLE, "smell", np.random.default_rng(0))
+
+
+def test_grading_takes_any_wording_but_no_other_facts() -> None:
+    qa = QA("desc", "What do you see?", "A red circle moves left.")
+    assert grade(qa, "I see a red circle. It is moving left.")
+    assert not grade(qa, "A red circle moves right.")
+    assert not grade(qa, "A red circle, a blue square.")
+    assert not grade(qa, "")
+    assert grade(qa, "A blue circle moves up.", "shape")
+    assert not grade(qa, "A blue circle moves up.", "colour")
+
+
+def test_grading_minds_the_order_and_the_verdict() -> None:
+    order = QA("hear", "", "I hear a low hum, the sound of a circle, and then a buzz, the sound of a square.")
+    assert not grade(order, "I hear a buzz, the sound of a square, and then a low hum, the sound of a circle.")
+    assert grade(order, "a hum and then a buzz", "sound")
+    assert not grade(QA("yes_no", "", "It is red, so no."), "It is red, so yes.")
+    assert not grade(QA("hear", "", NO_SOUND), NO_PICTURE)
+    assert not grade(QA("chat", "", "Goodbye."), "Hello.")
+    assert grade(QA("chat", "", "Goodbye."), "Goodbye.")
+
+
+@settings(max_examples=80, deadline=None)
+@given(SEEDS)
+def test_captions_state_the_scene_in_any_wording(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    scene = sample_scene(rng)
+    for field in ("colour", "shape"):
+        expected = tuple(getattr(part, field) for part in scene.parts)
+        assert facts(wording.caption(scene, rng), field) == expected  # type: ignore[arg-type]
+        assert facts(wording.canonical_caption(scene), field) == expected  # type: ignore[arg-type]
+        assert facts(wording.image_caption(scene, rng), field) == expected[:1]  # type: ignore[arg-type]
+    sound = wording.sound_caption(scene.sounds, rng)
+    names = tuple(wording.SOUND_NAMES[shape] for shape in scene.sounds)
+    assert facts(sound, "shape") == scene.sounds or facts(sound, "sound") == names
+    told, plain = language.caption_pair(rng)
+    assert facts(told, "colour") == facts(plain, "colour")
+
+
+@settings(max_examples=80, deadline=None)
+@given(SEEDS)
+def test_dialogues_hold_the_slots_of_their_medium(seed: int) -> None:
+    document = dialogue(np.random.default_rng(seed))
+    assert document == dialogue(np.random.default_rng(seed))
+    assert 1 <= len(document.turns) <= 3
+    assert (document.video_words is not None) == (document.medium in ("video", "audio_video"))
+    assert (document.image_words is not None) == (document.medium == "image")
+    assert (document.sound_words is not None) == (document.medium in ("audio", "audio_video"))
+    assert document.medium == "video" or not document.frame_seconds
+
+
+def test_dialogues_follow_their_arguments() -> None:
+    rng = np.random.default_rng(0)
+    documents = [dialogue(rng, max_turns=1, hard_share=1.0, media_shares={"video": 1.0}) for _ in range(100)]
+    assert {document.turns[0].kind for document in documents} == {"order", "yes_no", "colour", "shape"}
+    singles = [dialogue(rng, two_part_share=0.0, media_shares={"video": 1.0}) for _ in range(50)]
+    assert all(len(facts(document.video_words or "", "shape")) == 1 for document in singles)
+    both = [dialogue(rng) for _ in range(600)]
+    matches = [qa.answer for document in both for qa in document.turns if qa.kind == "match" and "hear a" in qa.answer]
+    assert 0.25 < np.mean([answer.endswith("yes.") for answer in matches]) < 0.7
+    assert {document.medium for document in both} == set(language.MEDIA_SHARES)
+
+
+def test_the_vocabulary_stays_small() -> None:
+    rng = np.random.default_rng(0)
+    words: set[str] = set()
+    for _ in range(1500):
+        document = dialogue(rng)
+        texts = [document.video_words or "", document.sound_words or "", document.image_words or ""]
+        texts += [text for qa in document.turns for text in (qa.question, qa.answer)]
+        words |= {word.strip(".,?!").lower() for text in texts for word in text.split()}
+    assert len(words) < 220
