@@ -57,8 +57,9 @@ def crop_and_resize(frames: np.ndarray, box: Box, size: tuple[int, int]) -> np.n
 
     top, left, height, width = box
     part = torch.from_numpy(np.ascontiguousarray(frames[..., top : top + height, left : left + width])).float()
-    resized: np.ndarray = torch.nn.functional.interpolate(part, size=size, mode="bicubic", align_corners=False).numpy()
-    return resized
+    resized: torch.Tensor = torch.nn.functional.interpolate(part, size=size, mode="bicubic", align_corners=False)
+    floats: np.ndarray = resized.numpy()
+    return floats
 
 
 def to_uint8(frames: np.ndarray) -> np.ndarray:

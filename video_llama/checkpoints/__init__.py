@@ -1,0 +1,1 @@
+"""Weights on disk: the reference's names and ours, and how they become each other."""

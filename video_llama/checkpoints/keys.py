@@ -1,0 +1,144 @@
+"""The name table between the reference's checkpoints and ours, as data, in both directions.
+
+Source: golden/full_keys.json (every key of the reference at 7B and 13B) and its NOTES.md, section 3. Two things are
+more than renaming: the ViT stores its query and value biases apart (the key bias is zero), and ImageBind keeps its
+scale in a shapeless buffer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_VIT = "model.frame_encoder.vision_model"
+
+PREFIXES: dict[str, str] = {
+    "visual_encoder.blocks.": f"{_VIT}.encoder.layers.",
+    "visual_encoder.patch_embed.proj.": f"{_VIT}.embeddings.patch_embedding.",
+    "ln_vision.": f"{_VIT}.post_layernorm.",
+    "Qformer.bert.": "model.frame_encoder.qformer.",
+    "video_Qformer.bert.": "model.video_qformer.qformer.",
+    "audio_Qformer.bert.": "model.audio_qformer.qformer.",
+    "video_frame_position_embedding.": "model.video_qformer.position_embeddings.",
+    "audio_position_embedding.": "model.audio_qformer.position_embeddings.",
+    "llama_proj.": "model.video_qformer.language_projection.",
+    "audio_llama_proj.": "model.audio_qformer.language_projection.",
+    "llama_model.model.": "model.language_model.",
+    "llama_model.lm_head.": "lm_head.",
+}
+"""The first part of a name: reference -> ours. No prefix of one side is a prefix of another of that side."""
+
+WHOLE_NAMES: dict[str, str] = {
+    "visual_encoder.cls_token": f"{_VIT}.embeddings.class_embedding",
+    "visual_encoder.pos_embed": f"{_VIT}.embeddings.position_embedding",
+    "query_tokens": "model.frame_encoder.query_tokens",
+    "video_query_tokens": "model.video_qformer.query_tokens",
+    "audio_query_tokens": "model.audio_qformer.query_tokens",
+    "audio_encoder.modality_postprocessors.audio.1.log_logit_scale": "model.imagebind_audio.log_logit_scale",
+}
+
+_VIT_PARTS = {
+    ".norm1.": ".layer_norm1.",
+    ".norm2.": ".layer_norm2.",
+    ".attn.qkv.": ".self_attn.qkv.",
+    ".attn.proj.": ".self_attn.projection.",
+}
+_QFORMER_PARTS = {"embeddings.LayerNorm.": "layernorm.", "attention.self.": "attention.attention."}
+_TOWER_PARTS = {
+    ".norm_1.": ".norm1.",
+    ".norm_2.": ".norm2.",
+    ".attn.in_proj_": ".attention.qkv.",
+    ".attn.out_proj.": ".attention.projection.",
+    ".attn.bias_": ".attention.bias_",
+    ".mlp.fc": ".fc",
+}
+INNER_PARTS: dict[str, dict[str, str]] = {
+    f"{_VIT}.encoder.layers.": _VIT_PARTS,
+    "model.frame_encoder.qformer.": _QFORMER_PARTS,
+    "model.video_qformer.qformer.": _QFORMER_PARTS,
+    "model.audio_qformer.qformer.": _QFORMER_PARTS,
+    "model.imagebind_audio.blocks.": _TOWER_PARTS,
+    "model.imagebind_vision.blocks.": _TOWER_PARTS,
+}
+"""Below one of our prefixes: parts of the rest of the name, reference -> ours."""
+
+for _modality in ("audio", "vision"):
+    _ours = f"model.imagebind_{_modality}"
+    _theirs = "audio_encoder.modality"
+    PREFIXES[f"{_theirs}_trunks.{_modality}.blocks."] = f"{_ours}.blocks."
+    PREFIXES[f"{_theirs}_trunks.{_modality}.pre_transformer_layer.0."] = f"{_ours}.pre_norm."
+    PREFIXES[f"{_theirs}_preprocessors.{_modality}.rgbt_stem.norm_layer."] = f"{_ours}.stem_norm."
+    PREFIXES[f"{_theirs}_heads.{_modality}.0."] = f"{_ours}.head_norm."
+    PREFIXES[f"{_theirs}_heads.{_modality}.2."] = f"{_ours}.head."
+    WHOLE_NAMES[f"{_theirs}_preprocessors.{_modality}.cls_token"] = f"{_ours}.class_token"
+    WHOLE_NAMES[f"{_theirs}_preprocessors.{_modality}.pos_embedding_helper.pos_embed"] = f"{_ours}.position_embedding"
+WHOLE_NAMES["audio_encoder.modality_preprocessors.audio.rgbt_stem.proj.weight"] = "model.imagebind_audio.patch_weight"
+WHOLE_NAMES["audio_encoder.modality_preprocessors.vision.rgbt_stem.proj.1.weight"] = (
+    "model.imagebind_vision.patch_weight"
+)
+
+IGNORED = re.compile(
+    r".*\.position_ids$|.*\.rotary_emb\.inv_freq$"
+    r"|audio_encoder\.modality_\w+\.(text|depth|thermal|imu)\..*"
+)
+"""Buffers that are computed anew, and the four modalities of ImageBind that Video-LLaMA does not use."""
+
+BIAS_PARTS = re.compile(r"visual_encoder\.blocks\.(\d+)\.attn\.[qv]_bias$")
+
+
+def to_ours(name: str) -> str | None:
+    """Our name for one of the reference's, or None if it is ignored, part of a joined bias, or unknown.
+
+    >>> to_ours("llama_proj.weight")
+    'model.video_qformer.language_projection.weight'
+    """
+    if name in WHOLE_NAMES:
+        return WHOLE_NAMES[name]
+    for theirs, ours in PREFIXES.items():
+        if name.startswith(theirs) and not BIAS_PARTS.match(name):
+            rest = name[len(theirs) :]
+            for old, new in INNER_PARTS.get(ours, {}).items():
+                rest = rest.replace(old, new)
+            return ours + rest
+    return None
+
+
+def convert_state_dict(
+    reference: Mapping[str, Tensor], include: Callable[[str], bool] = lambda name: True
+) -> tuple[dict[str, Tensor], list[str], list[str]]:
+    """Rename a reference state dict to ours.
+
+    Args:
+        reference: tensors by the reference's names.
+        include: which of our names are wanted; the others are counted as ignored.
+
+    Returns:
+        our state dict, the reference's names that are known and left out, and the names that are unknown.
+    """
+    import torch
+
+    ours: dict[str, Tensor] = {}
+    ignored: list[str] = []
+    unknown: list[str] = []
+    for name, tensor in reference.items():
+        if BIAS_PARTS.match(name):
+            continue
+        if IGNORED.match(name):
+            ignored.append(name)
+            continue
+        renamed = to_ours(name)
+        if renamed is None:
+            unknown.append(name)
+        elif not include(renamed):
+            ignored.append(name)
+        else:
+            ours[renamed] = tensor.reshape(()) if renamed.endswith("log_logit_scale") else tensor
+    for name in (name for name in reference if name.endswith(".attn.q_bias") and BIAS_PARTS.match(name)):
+        query, value = reference[name], reference[name.replace("q_bias", "v_bias")]
+        joined = torch.cat([query, torch.zeros_like(query), value])
+        ours[f"{_VIT}.encoder.layers.{name.split('.')[2]}.self_attn.qkv.bias"] = joined
+    return ours, ignored, unknown

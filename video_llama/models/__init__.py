@@ -1,0 +1,1 @@
+"""Tensors, ids and weights: the architecture of Video-LLaMA (arXiv 2306.02858), without media paths or prompt text."""

@@ -1,0 +1,222 @@
+"""Every dimension of the model. Defaults are Video-LLaMA-2 7B.
+
+The parts that transformers has keep its configuration classes (BLIP-2's ViT and Q-Former, LLaMA); ImageBind's two
+towers are described by :class:`ImageBindTowerConfig`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import Blip2QFormerConfig, Blip2VisionConfig, LlamaConfig, PretrainedConfig
+
+FUSION_HEADER_TYPE = "seqTransf"
+"""The only fusion of the paper: sequential transformer layers over the frames' query tokens."""
+
+
+class ImageBindTowerConfig(PretrainedConfig):
+    """One tower of ImageBind: a pre-norm transformer over patches of a frame, or of a mel clip.
+
+    Args:
+        input_size: height and width of what the tower reads (pixels; or mel bins and frames of a mel clip).
+        num_channels: 3 for frames, 1 for mel clips.
+        kernel_size: height and width of a patch.
+        stride: step between patches; smaller than ``kernel_size`` they overlap.
+        temporal_kernel: depth of the patch in time; a single frame is repeated to fill it. 1 for mel clips.
+        stem_norm: LayerNorm right after the patches (audio); its eps is ``stem_norm_eps``.
+        pre_norm: LayerNorm before the first block (vision).
+        bias_kv: one learned extra key and value in each attention (audio).
+        logit_scale: whether the normalised embedding is multiplied by a stored scale (audio; about 20).
+        embedding_size: width of the space that all towers share.
+    """
+
+    model_type = "video_llama_imagebind_tower"
+
+    def __init__(
+        self,
+        input_size: tuple[int, int] = (224, 224),
+        num_channels: int = 3,
+        kernel_size: tuple[int, int] = (14, 14),
+        stride: tuple[int, int] = (14, 14),
+        temporal_kernel: int = 2,
+        hidden_size: int = 1280,
+        num_hidden_layers: int = 32,
+        num_attention_heads: int = 16,
+        mlp_ratio: float = 4.0,
+        stem_norm: bool = False,
+        stem_norm_eps: float = 1e-5,
+        pre_norm: bool = True,
+        bias_kv: bool = False,
+        logit_scale: bool = False,
+        layer_norm_eps: float = 1e-6,
+        embedding_size: int = 1024,
+        initializer_range: float = 0.02,
+        **kwargs: Any,
+    ) -> None:
+        self.input_size = tuple(input_size)
+        self.num_channels = num_channels
+        self.kernel_size = tuple(kernel_size)
+        self.stride = tuple(stride)
+        self.temporal_kernel = temporal_kernel
+        self.hidden_size = hidden_size
+        self.num_hidden_layers = num_hidden_layers
+        self.num_attention_heads = num_attention_heads
+        self.mlp_ratio = mlp_ratio
+        self.stem_norm = stem_norm
+        self.stem_norm_eps = stem_norm_eps
+        self.pre_norm = pre_norm
+        self.bias_kv = bias_kv
+        self.logit_scale = logit_scale
+        self.layer_norm_eps = layer_norm_eps
+        self.embedding_size = embedding_size
+        self.initializer_range = initializer_range
+        super().__init__(**kwargs)
+
+    @property
+    def num_patches(self) -> int:
+        sizes = zip(self.input_size, self.kernel_size, self.stride, strict=True)
+        rows, columns = ((size - kernel) // stride + 1 for size, kernel, stride in sizes)
+        return int(rows * columns)
+
+
+def audio_tower_config(**overrides: Any) -> ImageBindTowerConfig:
+    """ImageBind-Huge's audio trunk: 128 mel bins x 204 frames, 16x16 patches every 10, width 768, 12 blocks."""
+    defaults: dict[str, Any] = dict(
+        input_size=(128, 204),
+        num_channels=1,
+        kernel_size=(16, 16),
+        stride=(10, 10),
+        temporal_kernel=1,
+        hidden_size=768,
+        num_hidden_layers=12,
+        num_attention_heads=12,
+        stem_norm=True,
+        pre_norm=False,
+        bias_kv=True,
+        logit_scale=True,
+    )
+    return ImageBindTowerConfig(**{**defaults, **overrides})
+
+
+class VideoLlamaConfig(PretrainedConfig):
+    """The whole model; see the module heading for where the defaults come from.
+
+    Args:
+        vision_config: the EVA ViT. ``layer_norm_eps`` is that of its blocks; the final norm has ``vision_post_norm_eps``.
+        qformer_config: the frame Q-Former (cross-attention in every second layer).
+        video_qformer_config, audio_qformer_config: the fusion over frames and over clips (cross-attention in each layer).
+        imagebind_vision_config, imagebind_audio_config: ImageBind's towers. The vision tower is only needed to train
+            the audio branch on frames; ``with_imagebind_vision=False`` leaves it out.
+        text_config: the LLaMA decoder.
+        num_query_tokens: queries of the frame Q-Former, per frame.
+        num_video_query_tokens, num_audio_query_tokens: tokens that a video, or a sound, becomes in the decoder.
+        max_frame_pos: how many frames have a position; more is an error.
+        max_audio_pos: how many clips have a position.
+        fusion_head_layers: layers of the video Q-Former; if given, it decides ``video_qformer_config``.
+        with_audio_branch, with_imagebind_vision: parts that are built at all.
+        video_token_id, audio_token_id: the ids that mark where media tokens go; they need no row in the embedding.
+        prompt_template: name of the conversation template that the decoder was trained with.
+    """
+
+    model_type = "video_llama"
+    sub_configs = {
+        "vision_config": Blip2VisionConfig,
+        "qformer_config": Blip2QFormerConfig,
+        "video_qformer_config": Blip2QFormerConfig,
+        "audio_qformer_config": Blip2QFormerConfig,
+        "imagebind_vision_config": ImageBindTowerConfig,
+        "imagebind_audio_config": ImageBindTowerConfig,
+        "text_config": LlamaConfig,
+    }
+
+    def __init__(
+        self,
+        vision_config: dict[str, Any] | Blip2VisionConfig | None = None,
+        qformer_config: dict[str, Any] | Blip2QFormerConfig | None = None,
+        video_qformer_config: dict[str, Any] | Blip2QFormerConfig | None = None,
+        audio_qformer_config: dict[str, Any] | Blip2QFormerConfig | None = None,
+        imagebind_vision_config: dict[str, Any] | ImageBindTowerConfig | None = None,
+        imagebind_audio_config: dict[str, Any] | ImageBindTowerConfig | None = None,
+        text_config: dict[str, Any] | LlamaConfig | None = None,
+        vision_post_norm_eps: float = 1e-5,
+        num_query_tokens: int = 32,
+        num_video_query_tokens: int = 32,
+        num_audio_query_tokens: int = 8,
+        max_frame_pos: int = 32,
+        max_audio_pos: int = 8,
+        fusion_header_type: str = FUSION_HEADER_TYPE,
+        fusion_head_layers: int | None = None,
+        with_audio_branch: bool = True,
+        with_imagebind_vision: bool = False,
+        video_token_id: int = 32000,
+        audio_token_id: int = 32001,
+        prompt_template: str = "llama_2",
+        initializer_range: float = 0.02,
+        **kwargs: Any,
+    ) -> None:
+        if fusion_header_type != FUSION_HEADER_TYPE:
+            raise ValueError(f"fusion_header_type is {fusion_header_type!r}; only {FUSION_HEADER_TYPE!r} exists.")
+        self.vision_config = _typed(Blip2VisionConfig, vision_config, initializer_range=initializer_range)
+        self.qformer_config = _typed(
+            Blip2QFormerConfig, qformer_config, encoder_hidden_size=self.vision_config.hidden_size
+        )
+        self.imagebind_vision_config = _typed(ImageBindTowerConfig, imagebind_vision_config)
+        if imagebind_audio_config is None:
+            imagebind_audio_config = audio_tower_config(embedding_size=self.imagebind_vision_config.embedding_size)
+        self.imagebind_audio_config = _typed(ImageBindTowerConfig, imagebind_audio_config)
+        self.video_qformer_config = _fusion(
+            self.qformer_config, video_qformer_config, self.qformer_config.hidden_size, fusion_head_layers
+        )
+        self.audio_qformer_config = _fusion(
+            self.qformer_config, audio_qformer_config, self.imagebind_audio_config.embedding_size, None
+        )
+        self.text_config = _typed(LlamaConfig, text_config)
+        self.vision_post_norm_eps = vision_post_norm_eps
+        self.num_query_tokens = num_query_tokens
+        self.num_video_query_tokens = num_video_query_tokens
+        self.num_audio_query_tokens = num_audio_query_tokens
+        self.max_frame_pos = max_frame_pos
+        self.max_audio_pos = max_audio_pos
+        self.fusion_header_type = fusion_header_type
+        self.fusion_head_layers = self.video_qformer_config.num_hidden_layers
+        self.with_audio_branch = with_audio_branch
+        self.with_imagebind_vision = with_imagebind_vision
+        self.video_token_id = video_token_id
+        self.audio_token_id = audio_token_id
+        self.prompt_template = prompt_template
+        self.initializer_range = initializer_range
+        kwargs.setdefault("tie_word_embeddings", self.text_config.tie_word_embeddings)
+        super().__init__(**kwargs)
+
+    def get_text_config(self, *args: Any, **kwargs: Any) -> LlamaConfig:
+        """The decoder's configuration: transformers' generation asks for it."""
+        return self.text_config
+
+
+def _typed(kind: type[Any], value: Any, **defaults: Any) -> Any:
+    """``value`` as a ``kind``; a dict is completed by ``defaults`` and a ``kind`` is taken as it is."""
+    if isinstance(value, PretrainedConfig):
+        return value
+    return kind(**{**defaults, **(value or {})})
+
+
+def _fusion(
+    frame: Blip2QFormerConfig, value: Any, encoder_hidden_size: int, num_hidden_layers: int | None
+) -> Blip2QFormerConfig:
+    """The configuration of a fusion Q-Former: the frame Q-Former's width, two layers, cross-attention in each."""
+    shared = ("hidden_size", "num_attention_heads", "intermediate_size", "hidden_act", "layer_norm_eps")
+    defaults = {name: getattr(frame, name) for name in shared}
+    config = _typed(
+        Blip2QFormerConfig,
+        value,
+        **defaults,
+        num_hidden_layers=num_hidden_layers or 2,
+        cross_attention_frequency=1,
+        encoder_hidden_size=encoder_hidden_size,
+    )
+    if num_hidden_layers is not None and config.num_hidden_layers != num_hidden_layers:
+        raise ValueError(
+            f"fusion_head_layers is {num_hidden_layers} and video_qformer_config.num_hidden_layers is "
+            f"{config.num_hidden_layers}. Give one of them, or the same number."
+        )
+    return config

@@ -1,0 +1,126 @@
+"""ImageBind's vision and audio towers: a frame or a mel clip in, one vector of the shared space out.
+
+Sources: Girdhar et al. 2023 (arXiv 2305.05665), and the reference's models/ImageBind/models/imagebind_model.py and
+multimodal_preprocessors.py for what the paper leaves open (norm positions, the extra key and value, the scale).
+"""
+
+# N media (frames or mel clips), P patches, L = P + 1 tokens, D width, E shared embedding width, H heads
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from video_llama.models.configuration import ImageBindTowerConfig
+
+MAX_LOGIT_SCALE = 100.0
+"""The stored scale is a log; its exponential is cut here, as CLIP does."""
+
+INITIAL_LOGIT_SCALE = 20.0
+
+
+class TowerOutput(NamedTuple):
+    """``hidden_ND``: the class token after the head's norm. ``embedding_NE``: projected, of norm 1 (audio: scaled)."""
+
+    hidden_ND: Tensor
+    embedding_NE: Tensor
+
+
+class ImageBindAttention(nn.Module):
+    """Self-attention; with ``bias_kv`` every token also attends to one learned key and value."""
+
+    def __init__(self, config: ImageBindTowerConfig) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.num_heads = config.num_attention_heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.projection = nn.Linear(width, width)
+        self.bias_k = nn.Parameter(torch.zeros(1, 1, width)) if config.bias_kv else None
+        self.bias_v = nn.Parameter(torch.zeros(1, 1, width)) if config.bias_kv else None
+
+    def forward(self, tokens_NLD: Tensor) -> Tensor:
+        query, key, value = self.qkv(tokens_NLD).chunk(3, dim=-1)
+        if self.bias_k is not None and self.bias_v is not None:
+            key = torch.cat([key, self.bias_k.to(key.dtype).expand(len(key), -1, -1)], dim=1)
+            value = torch.cat([value, self.bias_v.to(value.dtype).expand(len(value), -1, -1)], dim=1)
+        heads = [part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in (query, key, value)]
+        mixed = functional.scaled_dot_product_attention(*heads)
+        output: Tensor = self.projection(mixed.transpose(1, 2).flatten(2))
+        return output
+
+
+class ImageBindBlock(nn.Module):
+    """A pre-norm transformer block."""
+
+    def __init__(self, config: ImageBindTowerConfig) -> None:
+        super().__init__()
+        width, hidden = config.hidden_size, int(config.hidden_size * config.mlp_ratio)
+        self.norm1 = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.attention = ImageBindAttention(config)
+        self.norm2 = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, width)
+
+    def forward(self, tokens_NLD: Tensor) -> Tensor:
+        tokens_NLD = tokens_NLD + self.attention(self.norm1(tokens_NLD))
+        return tokens_NLD + self.fc2(functional.gelu(self.fc1(self.norm2(tokens_NLD))))
+
+
+class ImageBindTower(nn.Module):
+    """Patches -> [norm] -> class token + positions -> [norm] -> blocks -> class token -> head -> shared space.
+
+    Drop path of the reference's audio trunk is left out: the trunk is frozen and always in evaluation mode here.
+    """
+
+    def __init__(self, config: ImageBindTowerConfig) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.input_size = tuple(config.input_size)
+        self.stride = config.stride
+        kernel = (config.temporal_kernel, *config.kernel_size)
+        self.patch_weight = nn.Parameter(torch.empty(width, config.num_channels, *kernel))
+        self.stem_norm = nn.LayerNorm(width, eps=config.stem_norm_eps) if config.stem_norm else nn.Identity()
+        self.class_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.position_embedding = nn.Parameter(torch.zeros(1, config.num_patches + 1, width))
+        self.pre_norm = nn.LayerNorm(width, eps=config.layer_norm_eps) if config.pre_norm else nn.Identity()
+        self.blocks = nn.ModuleList(ImageBindBlock(config) for _ in range(config.num_hidden_layers))
+        self.head_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.head = nn.Linear(width, config.embedding_size, bias=False)
+        self.log_logit_scale: Tensor | None
+        self.register_buffer(
+            "log_logit_scale", torch.tensor(math.log(INITIAL_LOGIT_SCALE)) if config.logit_scale else None
+        )
+
+    @torch.no_grad()
+    def reset_parameters(self, std: float) -> None:
+        """Draw what no submodule initialises by itself; ``std`` is the standard deviation of tokens and positions."""
+        nn.init.normal_(self.patch_weight, std=self.patch_weight[0].numel() ** -0.5)
+        for parameter in (self.class_token, self.position_embedding):
+            nn.init.normal_(parameter, std=std)
+        for name, parameter in self.blocks.named_parameters():
+            if name.endswith(("bias_k", "bias_v")):
+                nn.init.normal_(parameter, std=std)
+        if self.log_logit_scale is not None:
+            self.log_logit_scale.fill_(math.log(INITIAL_LOGIT_SCALE))
+
+    def forward(self, media_NCHW: Tensor) -> TowerOutput:
+        """``media_NCHW``: normalised frames [N, 3, H, W] or mel clips [N, 1, mel bins, frames]."""
+        if tuple(media_NCHW.shape[-2:]) != self.input_size:
+            raise ValueError(f"ImageBind's tower reads {self.input_size}, got {tuple(media_NCHW.shape[-2:])}.")
+        # A single frame fills the whole temporal kernel, so the kernel can be summed over time instead.
+        weight = self.patch_weight.sum(dim=2)
+        patches = functional.conv2d(media_NCHW.to(weight.dtype), weight, stride=self.stride)
+        patches_NPD = self.stem_norm(patches.flatten(2).transpose(1, 2))
+        tokens_NLD = torch.cat([self.class_token.expand(len(patches_NPD), -1, -1), patches_NPD], dim=1)
+        tokens_NLD = self.pre_norm(tokens_NLD + self.position_embedding)
+        for block in self.blocks:
+            tokens_NLD = block(tokens_NLD)
+        hidden_ND = self.head_norm(tokens_NLD[:, 0])
+        embedding_NE = functional.normalize(self.head(hidden_ND), dim=-1)
+        if self.log_logit_scale is not None:
+            embedding_NE = embedding_NE * self.log_logit_scale.exp().clamp(max=MAX_LOGIT_SCALE)
+        return TowerOutput(hidden_ND, embedding_NE)

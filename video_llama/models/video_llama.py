@@ -1,0 +1,325 @@
+"""The whole model: media become query tokens, which stand in the decoder's input where the prompt left room for them.
+
+Source: arXiv 2306.02858, section 2; the reference's models/video_llama.py. ``VideoLlamaModel`` is the body without the
+vocabulary head and ``VideoLlamaForConditionalGeneration`` the whole, as transformers' Auto classes expect.
+"""
+
+# B batch, N media, T frames, S clips, K queries per frame, Q queries per medium, L prompt length, D decoder width
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, GenerationMixin, LlamaModel, PreTrainedModel
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from video_llama.models.blip2 import FrameEncoder
+from video_llama.models.configuration import VideoLlamaConfig
+from video_llama.models.imagebind import ImageBindTower
+from video_llama.models.qformer import SequenceQFormer
+
+MEDIA_ARGUMENTS = (
+    "pixel_values_videos",
+    "input_features",
+    "audio_pixel_values",
+    "frame_tokens",
+    "clip_embeddings",
+    "video_features",
+    "audio_features",
+)
+"""What :meth:`VideoLlamaModel.embed_inputs` takes beside the ids."""
+
+Media = Tensor | Sequence[Tensor]
+"""N media of one length as a tensor [N, T, ...], or of different lengths as a list of [T, ...]."""
+
+
+class VideoLlamaPreTrainedModel(PreTrainedModel):
+    """What transformers needs to know of both classes below."""
+
+    config_class = VideoLlamaConfig
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = False
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _no_split_modules = ["LlamaDecoderLayer", "Blip2EncoderLayer", "Blip2QFormerLayer", "ImageBindBlock"]
+    _skip_keys_device_placement = ["past_key_values"]
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        std = self.config.initializer_range
+        if isinstance(module, FrameEncoder | SequenceQFormer):
+            nn.init.normal_(module.query_tokens, std=std)
+        elif isinstance(module, ImageBindTower):
+            module.reset_parameters(std)
+
+
+class VideoLlamaModel(VideoLlamaPreTrainedModel):
+    """Frame encoder, ImageBind, the two sequence Q-Formers, and the decoder without its head.
+
+    The frozen parts of a training run stay in evaluation mode: see :meth:`train`.
+    """
+
+    def __init__(self, config: VideoLlamaConfig) -> None:
+        super().__init__(config)
+        width = config.text_config.hidden_size
+        self.frame_encoder = FrameEncoder(config)
+        self.video_qformer = SequenceQFormer(
+            config.video_qformer_config, config.num_video_query_tokens, config.max_frame_pos, width
+        )
+        if config.with_audio_branch:
+            self.imagebind_audio = ImageBindTower(config.imagebind_audio_config)
+            self.audio_qformer = SequenceQFormer(
+                config.audio_qformer_config, config.num_audio_query_tokens, config.max_audio_pos, width
+            )
+        if config.with_imagebind_vision:
+            self.imagebind_vision = ImageBindTower(config.imagebind_vision_config)
+        self.language_model = LlamaModel(config.text_config)
+        self.post_init()
+
+    def train(self, mode: bool = True) -> VideoLlamaModel:
+        """Training mode for the parts that train; a child without a trainable parameter keeps its dropout off."""
+        super().train(mode)
+        for child in self.children():
+            if not any(parameter.requires_grad for parameter in child.parameters()):
+                child.eval()
+        return self
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.language_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.language_model.set_input_embeddings(value)
+
+    # --- media to tokens -------------------------------------------------------------------------------------------
+
+    def encode_frames(self, pixel_values_videos: Tensor) -> Tensor:
+        """[N, T, 3, H, W] normalised pixels -> [N, T, K, H] query tokens of each frame, without positions."""
+        tokens = self.frame_encoder(pixel_values_videos.flatten(0, 1))
+        return tokens.unflatten(0, pixel_values_videos.shape[:2])  # type: ignore[no-any-return]
+
+    def encode_clips(self, input_features: Tensor) -> Tensor:
+        """[N, S, 1, mel bins, frames] mel clips -> [N, S, E] ImageBind embeddings (norm = the logit scale, about 20)."""
+        clips = self._branch("imagebind_audio", "with_audio_branch")(input_features.flatten(0, 1)).embedding_NE
+        return clips.unflatten(0, input_features.shape[:2])  # type: ignore[no-any-return]
+
+    def encode_frames_as_clips(self, audio_pixel_values: Tensor) -> Tensor:
+        """[N, S, 3, H, W] frames -> [N, S, E] ImageBind embeddings of norm 1: what the audio branch trains on."""
+        tower = self._branch("imagebind_vision", "with_imagebind_vision")
+        return tower(audio_pixel_values.flatten(0, 1)).embedding_NE.unflatten(0, audio_pixel_values.shape[:2])  # type: ignore[no-any-return]
+
+    def get_video_features(self, pixel_values_videos: Media) -> Tensor:
+        """Normalised pixels [N, T, 3, H, W], or a list of [T, 3, H, W] -> decoder tokens [N, Q, D]. An image is T = 1."""
+        return by_length(pixel_values_videos, lambda pixels: self.video_qformer(self.encode_frames(pixels)))
+
+    def get_audio_features(self, input_features: Media) -> Tensor:
+        """Mel clips [N, S, 1, mel bins, frames], or a list of [S, ...] -> decoder tokens [N, Q, D]."""
+        return by_length(input_features, lambda mel: self.fuse_clips(self.encode_clips(mel)))
+
+    def get_audio_features_from_frames(self, audio_pixel_values: Media) -> Tensor:
+        """Frames [N, S, 3, H, W] in the place of sound, through ImageBind's vision tower -> [N, Q, D]."""
+        return by_length(audio_pixel_values, lambda pixels: self.fuse_clips(self.encode_frames_as_clips(pixels)))
+
+    def fuse_clips(self, clip_embeddings: Tensor) -> Tensor:
+        """ImageBind embeddings [N, S, E] -> decoder tokens [N, Q, D]."""
+        return self._branch("audio_qformer", "with_audio_branch")(clip_embeddings[:, :, None])  # type: ignore[no-any-return]
+
+    def get_audiovisual_features(self, pixel_values_videos: Tensor, input_features: Tensor) -> Tensor:
+        """The joint path: one set of video queries reads frames [N, T, ...] and clips [N, S, ...] -> [N, Q, D].
+
+        Possible where the audio trunk is as wide as the Q-Former (768 in the published model): the clips' class
+        tokens, before ImageBind's last projection, stand beside the frames' query tokens.
+        """
+        audio_width, width = self.config.imagebind_audio_config.hidden_size, self.config.qformer_config.hidden_size
+        if audio_width != width:
+            raise ValueError(f"The joint path needs one width; the audio trunk has {audio_width}, the Q-Former {width}.")
+        trunk = self._branch("imagebind_audio", "with_audio_branch")
+        clips = trunk(input_features.flatten(0, 1)).hidden_ND.unflatten(0, input_features.shape[:2])
+        return self.video_qformer(self.encode_frames(pixel_values_videos), clips[:, :, None])  # type: ignore[no-any-return]
+
+    def _branch(self, name: str, flag: str) -> nn.Module:
+        if not hasattr(self, name):
+            raise ValueError(f"This model was built without {name}. Set {flag}=True in its config and load its weights.")
+        return getattr(self, name)  # type: ignore[no-any-return]
+
+    # --- the decoder's input ---------------------------------------------------------------------------------------
+
+    def embed_inputs(
+        self,
+        input_ids: Tensor,
+        pixel_values_videos: Media | None = None,
+        input_features: Media | None = None,
+        audio_pixel_values: Media | None = None,
+        frame_tokens: Media | None = None,
+        clip_embeddings: Media | None = None,
+        video_features: Tensor | None = None,
+        audio_features: Tensor | None = None,
+    ) -> Tensor:
+        """Word embeddings with the media's tokens in the places that ``input_ids`` marks: [B, L] -> [B, L, D].
+
+        A medium comes raw (``pixel_values_videos``, ``input_features``, or ``audio_pixel_values`` for frames in the
+        place of sound), as frozen features (``frame_tokens`` [N, T, K, H], ``clip_embeddings`` [N, S, E]) or ready
+        (``video_features``, ``audio_features`` [N, Q, D]); one form per modality, media in the order of their places.
+        Raises ValueError if places and media do not agree in number.
+        """
+        video = _only_one(
+            video_features, (self.get_video_features, pixel_values_videos), (self._fuse_frames, frame_tokens)
+        )
+        audio = _only_one(
+            audio_features,
+            (self.get_audio_features, input_features),
+            (self.get_audio_features_from_frames, audio_pixel_values),
+            (self._fuse_all_clips, clip_embeddings),
+        )
+        is_video, is_audio = input_ids == self.config.video_token_id, input_ids == self.config.audio_token_id
+        embeds = self.get_input_embeddings()(input_ids.masked_fill(is_video | is_audio, 0))
+        embeds = _place(embeds, is_video, video, "video")
+        return _place(embeds, is_audio, audio, "audio")
+
+    def _fuse_frames(self, frame_tokens: Media) -> Tensor:
+        return by_length(frame_tokens, self.video_qformer)
+
+    def _fuse_all_clips(self, clip_embeddings: Media) -> Tensor:
+        return by_length(clip_embeddings, self.fuse_clips)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Any = None,
+        inputs_embeds: Tensor | None = None,
+        use_cache: bool | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """The decoder's last hidden states [B, L, D] for ids and media (see :meth:`embed_inputs`), or for embeddings."""
+        media = {name: kwargs.pop(name) for name in MEDIA_ARGUMENTS if name in kwargs}
+        if inputs_embeds is None:
+            if input_ids is None:
+                raise ValueError("Give input_ids or inputs_embeds.")
+            inputs_embeds = self.embed_inputs(input_ids, **media)
+        return self.language_model(
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            use_cache=use_cache,
+            **kwargs,
+        )
+
+
+class VideoLlamaForConditionalGeneration(VideoLlamaPreTrainedModel, GenerationMixin):
+    """:class:`VideoLlamaModel` with the vocabulary head: the training losses and ``generate``."""
+
+    _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}
+
+    def __init__(self, config: VideoLlamaConfig) -> None:
+        super().__init__(config)
+        self.model = VideoLlamaModel(config)
+        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.model.set_input_embeddings(value)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Any = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast:
+        """Logits [B, L, vocabulary], and with ``labels`` [B, L] the mean cross-entropy of the next token where != -100.
+
+        Both of the reference's losses are this one: a caption batch and an instruction batch differ in ids and labels.
+        """
+        outputs = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            **kwargs,
+        )
+        keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.lm_head(outputs.last_hidden_state[:, keep])
+        loss = None
+        if labels is not None:
+            flat = logits[:, :-1].float().flatten(0, 1)
+            loss = nn.functional.cross_entropy(flat, labels[:, 1:].flatten(), ignore_index=-100)
+        return CausalLMOutputWithPast(
+            loss=loss,  # type: ignore[arg-type]
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+    @torch.no_grad()
+    def generate(self, input_ids: Tensor | None = None, **kwargs: Any) -> Any:
+        """transformers' ``generate``: greedy, sampling, beams, streamers, with the media arguments of ``embed_inputs``.
+
+        The media are encoded here, once, so a row may hold any number of them and beams repeat nothing. With
+        ``input_ids`` the result is prompt + answer ids, as everywhere in transformers; pad a batch on the left.
+        """
+        media = {name: kwargs.pop(name) for name in MEDIA_ARGUMENTS if name in kwargs}
+        if input_ids is not None and kwargs.get("inputs_embeds") is None:
+            kwargs["inputs_embeds"] = self.model.embed_inputs(input_ids, **media)
+        if input_ids is not None:
+            kwargs["input_ids"] = input_ids
+        return super().generate(**kwargs)  # type: ignore[misc]
+
+
+def by_length(media: Media, encode: Callable[[Tensor], Tensor]) -> Tensor:
+    """Encode media of different lengths [T, ...], equal lengths together, and return the results in the given order."""
+    if isinstance(media, Tensor):
+        return encode(media)
+    groups: dict[int, list[int]] = {}
+    for index, medium in enumerate(media):
+        groups.setdefault(len(medium), []).append(index)
+    encoded: dict[int, Tensor] = {}
+    for indices in groups.values():
+        batch = encode(torch.stack([media[index] for index in indices]))
+        encoded.update(zip(indices, batch, strict=True))
+    return torch.stack([encoded[index] for index in range(len(media))])
+
+
+def _only_one(ready: Tensor | None, *forms: tuple[Callable[[Media], Tensor], Media | None]) -> Tensor | None:
+    """The decoder tokens of a modality, from whichever one form was given; None if none was, ValueError if several."""
+    given = [(encode, medium) for encode, medium in forms if medium is not None and len(medium) > 0]
+    if len(given) + (ready is not None) > 1:
+        raise ValueError("Give the media of one modality in one form: raw, as frozen features, or as decoder tokens.")
+    if given:
+        encode, medium = given[0]
+        return encode(medium)
+    return ready
+
+
+def _place(embeds_BLD: Tensor, places_BL: Tensor, features_NQD: Tensor | None, modality: str) -> Tensor:
+    """Write the media's tokens where ``places_BL`` is true, in reading order."""
+    num_places = int(places_BL.sum())
+    num_tokens = 0 if features_NQD is None else features_NQD.shape[0] * features_NQD.shape[1]
+    if num_places != num_tokens:
+        raise ValueError(f"The prompt has {num_places} places for {modality} tokens, the media given have {num_tokens}.")
+    if features_NQD is None or num_tokens == 0:
+        return embeds_BLD
+    tokens = features_NQD.flatten(0, 1).to(embeds_BLD.dtype)
+    return embeds_BLD.masked_scatter(places_BL[..., None], tokens)
+
+
+AutoConfig.register(VideoLlamaConfig.model_type, VideoLlamaConfig, exist_ok=True)
+AutoModel.register(VideoLlamaConfig, VideoLlamaForConditionalGeneration, exist_ok=True)
