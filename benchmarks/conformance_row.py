@@ -1,19 +1,42 @@
-"""One line of the conformance report."""
+"""One line of the conformance report, and the guard that turns an exception into such a line."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Row:
-    """``value`` is the max relative error (a number <= ``limit`` passes) or, where ``limit`` is None, how many items differ."""
+    """``value``: the max relative error (<= ``limit`` passes) or, where ``limit`` is None, how many items differ.
+
+    A case that could not be tried has no value and is neither passed nor failed; ``note`` says what it lacks.
+    """
 
     case: str
-    value: float
+    value: float | None
     limit: float | None = None
     note: str = ""
 
     @property
+    def skipped(self) -> bool:
+        return self.value is None
+
+    @property
     def passed(self) -> bool:
+        if self.value is None:
+            return False
         return self.value <= self.limit if self.limit is not None else self.value == 0
+
+    @property
+    def failed(self) -> bool:
+        return not self.passed and not self.skipped
+
+
+def guarded(case: str, make: Callable[[], Iterable[Row]]) -> Iterator[Row]:
+    """Yield the rows of a case. One that raises, whatever it raises, is a failed row: the others still have to run."""
+    try:
+        yield from make()
+    except Exception as e:
+        text = " ".join(str(e).split())
+        yield Row(case, 1, note=f"{type(e).__name__}: {text}")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.conformance_row import Row
+from benchmarks.conformance_row import Row, guarded
 from video_llama.conversation import (
     REFERENCE_DECODING,
     TEMPLATES,
@@ -54,7 +54,7 @@ def rows(folder: Path, tokenizer_path: Path | None) -> Iterator[Row]:
     text: dict[str, Any] = json.loads(text_path.read_text(encoding="utf-8"))
     yield from _rows_without_tokenizer(text)
     if tokenizer_path is None:
-        yield Row("text.tokenizer", 0, note="not run: chat, train, tokenize and all other ids need --tokenizer FILE")
+        yield Row("text.tokenizer", None, note="chat, train, tokenize and all other ids need --tokenizer FILE")
         return
     tokenizers = _tokenizers(text, tokenizer_path)
     checks: dict[str, Check] = {
@@ -66,10 +66,14 @@ def rows(folder: Path, tokenizer_path: Path | None) -> Iterator[Row]:
         "answer_postprocess": _answer_agrees,
     }
     for section, check in checks.items():
-        yield from _section_rows(text, section, check, tokenizers)
+        yield from guarded(
+            f"text.{section}",
+            lambda section=section, check=check: _section_rows(text, section, check, tokenizers),
+        )
     if "stopping" in text:
-        yield _stopping_row(text["stopping"], next(iter(tokenizers.values())))
-    yield from _batch_rows(folder, tokenizer_path)
+        first = next(iter(tokenizers.values()))
+        yield from guarded("text.stopping", lambda: [_stopping_row(text["stopping"], first)])
+    yield from guarded("text.batch", lambda: _batch_rows(folder, tokenizer_path))
 
 
 def _rows_without_tokenizer(text: dict[str, Any]) -> Iterator[Row]:

@@ -31,22 +31,46 @@ def test_captions_are_webvid_rows(folder: Path) -> None:
             assert row["name"] == row["name"].lower().rstrip(".")
 
 
-def test_questions_are_videochat_rows(folder: Path) -> None:
-    for name, marks in (
-        ("questions_seeing.json", ("It", "A ", "First", "The", "They")),
-        ("questions_hearing.json", ()),
-    ):
-        rows = json.loads((folder / name).read_text())
-        assert len(rows) == 6 * dataset.DIALOGUES_PER_CLIP
-        for row in rows:
-            assert (folder / "videos" / row["video"]).is_file()
-            assert 1 <= len(row["QA"]) <= dataset.MAX_TURNS
-            for turn in row["QA"]:
-                assert set(turn) == {"i", "q", "a"}
-                assert turn["q"]
-                assert "I see no" not in turn["a"]
-                assert not marks or turn["a"].startswith(marks)
-                assert marks or "sound" in turn["a"]
+@pytest.mark.parametrize(("name", "other"), [("seeing", "audio_words"), ("hearing", "video_words")])
+def test_questions_are_videochat_rows(folder: Path, name: str, other: str) -> None:
+    rows = json.loads((folder / f"questions_{name}.json").read_text())
+    assert len(rows) == 6 * dataset.DIALOGUES_PER_CLIP
+    for row in rows:
+        assert (folder / "videos" / row["video"]).is_file()
+        assert set(row) - {other} == {"video", "QA"}
+        assert 1 <= len(row["QA"]) <= dataset.MAX_TURNS
+        for turn in row["QA"]:
+            assert set(turn) == {"i", "q", "a"}
+            assert turn["q"]
+    assert 0 < sum(other in row for row in rows) < len(rows)
+
+
+def test_answers_are_about_the_clip_in_its_own_medium(folder: Path) -> None:
+    truth = {path.relative_to(folder / "videos").as_posix(): scene for path, scene in read_scenes(folder)}
+    for row in json.loads((folder / "questions_seeing.json").read_text()):
+        shapes = truth[row["video"]].shapes
+        assert all("I see no" not in turn["a"] for turn in row["QA"])
+        assert all(f"I see a {shapes[0]}" in turn["a"] for turn in row["QA"] if turn["a"].startswith("I see a"))
+        assert all(turn["a"] == "I hear no sound." for turn in row["QA"] if turn["a"].startswith("I hear"))
+    for row in json.loads((folder / "questions_hearing.json").read_text()):
+        shapes = truth[row["video"]].shapes
+        assert all("I hear no" not in turn["a"] for turn in row["QA"])
+        for turn in row["QA"]:
+            if "the sound of" in turn["a"]:
+                assert f"the sound of a {shapes[0]}" in turn["a"]
+
+
+def test_pictures_are_llava_rows(folder: Path) -> None:
+    rows = json.loads((folder / "questions_pictures.json").read_text())
+    assert len(rows) == 2  # of six clips
+    for row in rows:
+        assert (folder / "pictures" / row["image"]).is_file()
+        sides = [turn["from"] for turn in row["conversations"]]
+        assert sides == ["human", "gpt"] * (len(sides) // 2)
+        assert [turn["value"].startswith("<image>\n") for turn in row["conversations"]] == [
+            True,
+            *[False] * (len(sides) - 1),
+        ]
 
 
 def test_the_truth_is_read_back_and_keeps_the_split(folder: Path) -> None:

@@ -89,6 +89,9 @@ IGNORED = re.compile(
 
 BIAS_PARTS = re.compile(r"visual_encoder\.blocks\.(\d+)\.attn\.[qv]_bias$")
 
+JOINED_BIAS = re.compile(re.escape(_VIT) + r"\.encoder\.layers\.(\d+)\.self_attn\.qkv\.bias$")
+"""Ours in the place of two: query, key and value in one vector."""
+
 
 def to_ours(name: str) -> str | None:
     """Our name for one of the reference's, or None if it is ignored, part of a joined bias, or unknown.
@@ -107,6 +110,24 @@ def to_ours(name: str) -> str | None:
     return None
 
 
+def to_reference(name: str) -> str | None:
+    """The reference's name for one of ours, or None if it is a joined bias or unknown.
+
+    >>> to_reference("model.video_qformer.query_tokens")
+    'video_query_tokens'
+    """
+    for theirs, ours in WHOLE_NAMES.items():
+        if name == ours:
+            return theirs
+    for theirs, ours in PREFIXES.items():
+        if name.startswith(ours) and not JOINED_BIAS.match(name):
+            rest = name[len(ours) :]
+            for old, new in INNER_PARTS.get(ours, {}).items():
+                rest = rest.replace(new, old)
+            return theirs + rest
+    return None
+
+
 def convert_state_dict(
     reference: Mapping[str, Tensor], include: Callable[[str], bool] = lambda name: True
 ) -> tuple[dict[str, Tensor], list[str], list[str]]:
@@ -117,28 +138,59 @@ def convert_state_dict(
         include: which of our names are wanted; the others are counted as ignored.
 
     Returns:
-        our state dict, the reference's names that are known and left out, and the names that are unknown.
+        our state dict, the reference's names that are known and left out, and the names that are unknown. One half of
+        a ViT bias without the other is unknown.
     """
-    import torch
-
     ours: dict[str, Tensor] = {}
     ignored: list[str] = []
     unknown: list[str] = []
     for name, tensor in reference.items():
-        if BIAS_PARTS.match(name):
-            continue
+        renamed = _bias_name(name, reference) if BIAS_PARTS.match(name) else to_ours(name)
         if IGNORED.match(name):
             ignored.append(name)
-            continue
-        renamed = to_ours(name)
-        if renamed is None:
+        elif renamed is None:
             unknown.append(name)
         elif not include(renamed):
             ignored.append(name)
+        elif BIAS_PARTS.match(name):
+            ours[renamed] = _joined_bias(name, reference)
         else:
             ours[renamed] = tensor.reshape(()) if renamed.endswith("log_logit_scale") else tensor
-    for name in (name for name in reference if name.endswith(".attn.q_bias") and BIAS_PARTS.match(name)):
-        query, value = reference[name], reference[name.replace("q_bias", "v_bias")]
-        joined = torch.cat([query, torch.zeros_like(query), value])
-        ours[f"{_VIT}.encoder.layers.{name.split('.')[2]}.self_attn.qkv.bias"] = joined
     return ours, ignored, unknown
+
+
+def revert_state_dict(ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename a state dict of ours to the reference's names, the inverse of :func:`convert_state_dict`.
+
+    The ViT's key bias is left out: the reference has none, and the softmax is blind to it. Raises ValueError for a name
+    that the reference has no counterpart of, such as an adapter's.
+    """
+    reference: dict[str, Tensor] = {}
+    for name, tensor in ours.items():
+        joined = JOINED_BIAS.match(name)
+        renamed = to_reference(name)
+        if joined:
+            query, _, value = tensor.chunk(3)
+            stem = f"visual_encoder.blocks.{joined.group(1)}.attn"
+            reference[f"{stem}.q_bias"], reference[f"{stem}.v_bias"] = query, value
+        elif renamed is None:
+            raise ValueError(f"{name} has no name in the reference's checkpoints. Merge adapters, or leave it out.")
+        else:
+            reference[renamed] = tensor
+    return reference
+
+
+def _bias_name(name: str, reference: Mapping[str, Tensor]) -> str | None:
+    """Our name for the bias that ``name`` is a half of, or None if the other half is not there."""
+    stem, block = name[: -len("q_bias")], name.split(".")[2]
+    if {f"{stem}q_bias", f"{stem}v_bias"} <= reference.keys():
+        return f"{_VIT}.encoder.layers.{block}.self_attn.qkv.bias"
+    return None
+
+
+def _joined_bias(name: str, reference: Mapping[str, Tensor]) -> Tensor:
+    import torch
+
+    stem = name[: -len("q_bias")]
+    query, value = reference[f"{stem}q_bias"], reference[f"{stem}v_bias"]
+    return torch.cat([query, torch.zeros_like(query), value])

@@ -5,9 +5,12 @@ and the real trainer use it unchanged.
 videos/{page_dir}/{videoid}.mp4
 captions/captions.csv               WebVid columns videoid, name, page_dir; name = "a red circle moves left"
 sound_captions/captions.csv         the same clips; name = "a circle", what would sound
-questions_seeing.json               VideoChat rows {"video", "QA": [{"i", "q", "a"}]}, about the picture
-questions_hearing.json              the same, about the sound, as if what is seen sounded: the audio branch is
-                                    trained on pictures in the place of sound
+questions_seeing.json               VideoChat rows {"video", "QA": [{"i", "q", "a"}]}, about the picture; some with
+                                    "audio_words", a sound told in words beside it
+questions_hearing.json              the same about the sound, as if what is seen sounded: the audio branch is trained on
+                                    pictures in the place of sound; some with "video_words", a picture told in words
+pictures/{videoid}.png              a still of the beginning of every fourth clip
+questions_pictures.json             LLaVA rows {"image", "conversations"} about them
 scenes.jsonl                        the truth, one scene per line
 ```
 Everything follows from seed and split. A second call goes on where the first was cut off.
@@ -30,8 +33,8 @@ import numpy as np
 
 from video_llama.errors import DataError
 from video_llama.log import progress
-from video_llama.miniature.language import HARD_KINDS, HEARING_KINDS, SEEING_KINDS, question
-from video_llama.miniature.wording import choose, plain_caption
+from video_llama.miniature.language import HARD_KINDS, HEARING_KINDS, JOINT_KINDS, SEEING_KINDS, Sees, question
+from video_llama.miniature.wording import caption, choose, plain_caption, sound_caption
 from video_llama.miniature.world import (
     TWO_PART_SHARE,
     Part,
@@ -39,7 +42,9 @@ from video_llama.miniature.world import (
     SoundSort,
     Split,
     is_held_out,
+    render_frames,
     sample_scene,
+    sample_sounds,
     write_clip,
 )
 
@@ -47,6 +52,15 @@ CLIPS_PER_FOLDER = 500
 DIALOGUES_PER_CLIP = 3
 MAX_TURNS = 3
 HARD_SHARE = 0.4
+CLIPS_PER_PICTURE = 4
+LATEST_STILL = 0.45  # of a clip: before the second of two shapes
+OTHER_WORDS_SHARE = 0.5  # of the dialogues: the other medium stands beside, told in words
+KindShares = Sequence[tuple[Sequence[str], float]]
+SEEING_ALONE: KindShares = ((SEEING_KINDS, 0.9), (HEARING_KINDS, 0.1))
+SEEING_WITH_SOUND: KindShares = ((SEEING_KINDS, 0.75), (JOINT_KINDS, 0.25))
+PICTURE_ALONE: KindShares = ((SEEING_KINDS, 0.95), (HEARING_KINDS, 0.05))
+HEARING_ALONE: KindShares = ((HEARING_KINDS, 0.9), (SEEING_KINDS, 0.1))
+HEARING_WITH_SIGHT: KindShares = ((HEARING_KINDS, 0.65), (JOINT_KINDS, 0.35))
 SEEDS_OF_SPLITS: dict[Split, int] = {"train": 0, "test": 1, "any": 2}
 SETTINGS_FILE = "settings.json"
 WORLD_VERSION = 1  # raise it when the same scene looks or sounds otherwise, so that old clips are not mixed in
@@ -90,26 +104,79 @@ def sound_name(scene: Scene) -> str:
     return " and then ".join(f"a {shape}" for shape in scene.shapes)
 
 
-def _questions(scene: Scene, rng: np.random.Generator, kinds: Sequence[str], *, hears: bool) -> list[dict[str, str]]:
-    hard = [kind for kind in kinds if kind in HARD_KINDS]
+def _questions(
+    scene: Scene, rng: np.random.Generator, shares: KindShares, *, sees: Sees, hears: bool
+) -> list[dict[str, str]]:
     rows = []
     for _ in range(int(rng.integers(1, MAX_TURNS + 1))):
+        groups = [kinds for kinds, _ in shares]
+        kinds = groups[int(rng.choice(len(groups), p=[share for _, share in shares]))]
+        hard = [kind for kind in kinds if kind in HARD_KINDS]
         kind = choose(rng, hard if hard and rng.random() < HARD_SHARE else kinds)
-        qa = question(scene, kind, rng, sees="nothing" if hears else "video", hears=hears)
+        qa = question(scene, kind, rng, sees=sees, hears=hears)
         rows.append({"i": "", "q": qa.question, "a": qa.answer})
     return rows
+
+
+def _seeing_row(scene: Scene, rng: np.random.Generator) -> dict[str, Any]:
+    """Questions about the clip's picture, alone or beside a sound told in words that matches it or not."""
+    if rng.random() >= OTHER_WORDS_SHARE:
+        return {"QA": _questions(scene, rng, SEEING_ALONE, sees="video", hears=False)}
+    sort: SoundSort = "matched" if rng.random() < 0.5 else "mismatched"
+    told = replace(scene, sounds=sample_sounds(rng, scene.shapes, sort))
+    words = sound_caption(told.sounds, rng)
+    return {"audio_words": words, "QA": _questions(told, rng, SEEING_WITH_SOUND, sees="video", hears=True)}
+
+
+def _hearing_row(scene: Scene, rng: np.random.Generator) -> dict[str, Any]:
+    """Questions about the clip as a sound, alone or beside a picture told in words that matches it or not."""
+    heard = replace(scene, sounds=scene.shapes)
+    if rng.random() >= OTHER_WORDS_SHARE:
+        return {"QA": _questions(heard, rng, HEARING_ALONE, sees="nothing", hears=True)}
+    is_matched = rng.random() < 0.5
+    seen = sample_scene(rng, "any", two_part=scene.is_two_part if is_matched else None)
+    while (seen.shapes == scene.shapes) != is_matched:
+        seen = sample_scene(rng, "any", two_part=scene.is_two_part if is_matched else None)
+    told = replace(seen, sounds=scene.shapes)
+    return {
+        "video_words": caption(seen, rng),
+        "QA": _questions(told, rng, HEARING_WITH_SIGHT, sees="video", hears=True),
+    }
 
 
 def _annotations(scenes: Sequence[Scene], seed: int, *, hears: bool) -> str:
     """VideoChat rows for all clips: several short dialogues about each."""
     rng = np.random.default_rng([seed, 10 + hears])
-    rows: list[dict[str, Any]] = []
-    for index, scene in enumerate(scenes):
-        told = replace(scene, sounds=scene.shapes) if hears else scene
-        kinds = HEARING_KINDS if hears else SEEING_KINDS
-        for _ in range(DIALOGUES_PER_CLIP):
-            rows.append({"video": clip_path(index), "QA": _questions(told, rng, kinds, hears=hears)})
+    row_of = _hearing_row if hears else _seeing_row
+    clips = [(clip_path(index), scene) for index, scene in enumerate(scenes) for _ in range(DIALOGUES_PER_CLIP)]
+    return json.dumps([{"video": path, **row_of(scene, rng)} for path, scene in clips], indent=0)
+
+
+def _write_pictures(folder: Path, scenes: Sequence[Scene], seed: int) -> str:
+    """Write the stills that are not there yet, and return the LLaVA rows about all of them."""
+    from PIL import Image
+
+    rng = np.random.default_rng([seed, 12])
+    pictures = folder / "pictures"
+    pictures.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for index in range(0, len(scenes), CLIPS_PER_PICTURE):
+        scene, path = scenes[index], pictures / f"{index}.png"
+        second = float(rng.uniform(0, LATEST_STILL)) * scene.duration
+        if not path.exists():
+            Image.fromarray(render_frames(scene, [second])[0]).save(path)
+        asked = _questions(scene, rng, PICTURE_ALONE, sees="image", hears=False)
+        rows.append({"image": path.name, "conversations": _llava_turns(asked)})
     return json.dumps(rows, indent=0)
+
+
+def _llava_turns(asked: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+    mark = "<image>\n"  # where LLaVA's first question has its picture
+    return [
+        {"from": side, "value": f"{mark if side == 'human' and index == 0 else ''}{turn[key]}"}
+        for index, turn in enumerate(asked)
+        for side, key in (("human", "q"), ("gpt", "a"))
+    ]
 
 
 def _write_one(job: tuple[Scene, Path]) -> None:
@@ -184,6 +251,7 @@ def write_dataset(
     _write_text(folder / "sound_captions/captions.csv", _captions([sound_name(scene) for scene in scenes]))
     _write_text(folder / "questions_seeing.json", _annotations(scenes, seed, hears=False))
     _write_text(folder / "questions_hearing.json", _annotations(scenes, seed, hears=True))
+    _write_text(folder / "questions_pictures.json", _write_pictures(folder, scenes, seed))
     _write_text(folder / "scenes.jsonl", "".join(_scene_row(index, scene) for index, scene in enumerate(scenes)))
     return scenes
 

@@ -22,7 +22,8 @@ class ImageBindTowerConfig(PretrainedConfig):
         num_channels: 3 for frames, 1 for mel clips.
         kernel_size: height and width of a patch.
         stride: step between patches; smaller than ``kernel_size`` they overlap.
-        temporal_kernel: depth of the patch in time; a single frame is repeated to fill it. 1 for mel clips.
+        temporal_kernel: depth of the patch in time; a single frame is repeated to fill it. None for mel clips, whose
+            patches have no time beyond the mel's own.
         stem_norm: LayerNorm right after the patches (audio); its eps is ``stem_norm_eps``.
         pre_norm: LayerNorm before the first block (vision).
         bias_kv: one learned extra key and value in each attention (audio).
@@ -38,7 +39,7 @@ class ImageBindTowerConfig(PretrainedConfig):
         num_channels: int = 3,
         kernel_size: tuple[int, int] = (14, 14),
         stride: tuple[int, int] = (14, 14),
-        temporal_kernel: int = 2,
+        temporal_kernel: int | None = 2,
         hidden_size: int = 1280,
         num_hidden_layers: int = 32,
         num_attention_heads: int = 16,
@@ -86,7 +87,7 @@ def audio_tower_config(**overrides: Any) -> ImageBindTowerConfig:
         num_channels=1,
         kernel_size=(16, 16),
         stride=(10, 10),
-        temporal_kernel=1,
+        temporal_kernel=None,
         hidden_size=768,
         num_hidden_layers=12,
         num_attention_heads=12,
@@ -102,9 +103,10 @@ class VideoLlamaConfig(PretrainedConfig):
     """The whole model; see the module heading for where the defaults come from.
 
     Args:
-        vision_config: the EVA ViT. ``layer_norm_eps`` is that of its blocks; the final norm has ``vision_post_norm_eps``.
+        vision_config: the EVA ViT. ``layer_norm_eps`` is its blocks'; the final norm's is ``vision_post_norm_eps``.
         qformer_config: the frame Q-Former (cross-attention in every second layer).
-        video_qformer_config, audio_qformer_config: the fusion over frames and over clips (cross-attention in each layer).
+        video_qformer_config, audio_qformer_config: the fusion over frames and over clips (cross-attention in each
+            layer).
         imagebind_vision_config, imagebind_audio_config: ImageBind's towers. The vision tower is only needed to train
             the audio branch on frames; ``with_imagebind_vision=False`` leaves it out.
         text_config: the LLaMA decoder.

@@ -81,7 +81,7 @@ class ImageBindTower(nn.Module):
         width = config.hidden_size
         self.input_size = tuple(config.input_size)
         self.stride = config.stride
-        kernel = (config.temporal_kernel, *config.kernel_size)
+        kernel = (*filter(None, (config.temporal_kernel,)), *config.kernel_size)
         self.patch_weight = nn.Parameter(torch.empty(width, config.num_channels, *kernel))
         self.stem_norm = nn.LayerNorm(width, eps=config.stem_norm_eps) if config.stem_norm else nn.Identity()
         self.class_token = nn.Parameter(torch.zeros(1, 1, width))
@@ -112,7 +112,7 @@ class ImageBindTower(nn.Module):
         if tuple(media_NCHW.shape[-2:]) != self.input_size:
             raise ValueError(f"ImageBind's tower reads {self.input_size}, got {tuple(media_NCHW.shape[-2:])}.")
         # A single frame fills the whole temporal kernel, so the kernel can be summed over time instead.
-        weight = self.patch_weight.sum(dim=2)
+        weight = self.patch_weight.sum(dim=2) if self.patch_weight.dim() == 5 else self.patch_weight
         patches = functional.conv2d(media_NCHW.to(weight.dtype), weight, stride=self.stride)
         patches_NPD = self.stem_norm(patches.flatten(2).transpose(1, 2))
         tokens_NLD = torch.cat([self.class_token.expand(len(patches_NPD), -1, -1), patches_NPD], dim=1)

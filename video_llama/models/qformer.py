@@ -14,7 +14,7 @@ from transformers import Blip2QFormerConfig, Blip2QFormerModel
 
 
 class SequenceQFormer(nn.Module):
-    """Each step's tokens get the embedding of the step's ordinal; learned queries read them all; a linear layer follows.
+    """Each step's tokens get the embedding of its ordinal; learned queries read them all; a linear layer follows.
 
     Positions are ordinals, not seconds: the same as the published checkpoints were trained with.
     """

@@ -18,6 +18,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from video_llama.models.blip2 import FrameEncoder
 from video_llama.models.configuration import VideoLlamaConfig
+from video_llama.models.generation import with_answer_penalty
 from video_llama.models.imagebind import ImageBindTower
 from video_llama.models.qformer import SequenceQFormer
 
@@ -104,7 +105,7 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
         return tokens.unflatten(0, pixel_values_videos.shape[:2])  # type: ignore[no-any-return]
 
     def encode_clips(self, input_features: Tensor) -> Tensor:
-        """[N, S, 1, mel bins, frames] mel clips -> [N, S, E] ImageBind embeddings (norm = the logit scale, about 20)."""
+        """[N, S, 1, mel bins, frames] mel clips -> [N, S, E] ImageBind embeddings (their norm: the scale, about 20)."""
         clips = self._branch("imagebind_audio", "with_audio_branch")(input_features.flatten(0, 1)).embedding_NE
         return clips.unflatten(0, input_features.shape[:2])  # type: ignore[no-any-return]
 
@@ -114,7 +115,7 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
         return tower(audio_pixel_values.flatten(0, 1)).embedding_NE.unflatten(0, audio_pixel_values.shape[:2])  # type: ignore[no-any-return]
 
     def get_video_features(self, pixel_values_videos: Media) -> Tensor:
-        """Normalised pixels [N, T, 3, H, W], or a list of [T, 3, H, W] -> decoder tokens [N, Q, D]. An image is T = 1."""
+        """Normalised pixels [N, T, 3, H, W], or a list of [T, 3, H, W] -> decoder tokens [N, Q, D]; an image: T = 1."""
         return by_length(pixel_values_videos, lambda pixels: self.video_qformer(self.encode_frames(pixels)))
 
     def get_audio_features(self, input_features: Media) -> Tensor:
@@ -137,14 +138,18 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
         """
         audio_width, width = self.config.imagebind_audio_config.hidden_size, self.config.qformer_config.hidden_size
         if audio_width != width:
-            raise ValueError(f"The joint path needs one width; the audio trunk has {audio_width}, the Q-Former {width}.")
+            raise ValueError(
+                f"The joint path needs one width; the audio trunk has {audio_width}, the Q-Former {width}."
+            )
         trunk = self._branch("imagebind_audio", "with_audio_branch")
         clips = trunk(input_features.flatten(0, 1)).hidden_ND.unflatten(0, input_features.shape[:2])
         return self.video_qformer(self.encode_frames(pixel_values_videos), clips[:, :, None])  # type: ignore[no-any-return]
 
     def _branch(self, name: str, flag: str) -> nn.Module:
         if not hasattr(self, name):
-            raise ValueError(f"This model was built without {name}. Set {flag}=True in its config and load its weights.")
+            raise ValueError(
+                f"This model was built without {name}. Set {flag}=True in its config and load its weights."
+            )
         return getattr(self, name)  # type: ignore[no-any-return]
 
     # --- the decoder's input ---------------------------------------------------------------------------------------
@@ -197,11 +202,13 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
         use_cache: bool | None = None,
         **kwargs: Any,
     ) -> Any:
-        """The decoder's last hidden states [B, L, D] for ids and media (see :meth:`embed_inputs`), or for embeddings."""
+        """The decoder's last hidden states [B, L, D] for ids and media (see :meth:`embed_inputs`) or embeddings."""
         media = {name: kwargs.pop(name) for name in MEDIA_ARGUMENTS if name in kwargs}
-        if inputs_embeds is None:
-            if input_ids is None:
-                raise ValueError("Give input_ids or inputs_embeds.")
+        if inputs_embeds is not None:
+            _refuse_media(media)
+        elif input_ids is None:
+            raise ValueError("Give input_ids or inputs_embeds.")
+        else:
             inputs_embeds = self.embed_inputs(input_ids, **media)
         return self.language_model(
             inputs_embeds=inputs_embeds,
@@ -275,12 +282,18 @@ class VideoLlamaForConditionalGeneration(VideoLlamaPreTrainedModel, GenerationMi
 
         The media are encoded here, once, so a row may hold any number of them and beams repeat nothing. With
         ``input_ids`` the result is prompt + answer ids, as everywhere in transformers; pad a batch on the left.
+        ``repetition_penalty`` counts the answer's tokens and BOS (see ``models/generation.py``).
         """
         media = {name: kwargs.pop(name) for name in MEDIA_ARGUMENTS if name in kwargs}
-        if input_ids is not None and kwargs.get("inputs_embeds") is None:
+        if kwargs.get("inputs_embeds") is not None:
+            _refuse_media(media)
+        elif input_ids is not None:
             kwargs["inputs_embeds"] = self.model.embed_inputs(input_ids, **media)
         if input_ids is not None:
             kwargs["input_ids"] = input_ids
+        prompt_length = 0 if input_ids is None else input_ids.shape[1]
+        bos_token_id = self.config.text_config.bos_token_id
+        kwargs = with_answer_penalty(kwargs, self.generation_config, prompt_length, bos_token_id)
         return super().generate(**kwargs)  # type: ignore[misc]
 
 
@@ -309,12 +322,20 @@ def _only_one(ready: Tensor | None, *forms: tuple[Callable[[Media], Tensor], Med
     return ready
 
 
+def _refuse_media(media: dict[str, Any]) -> None:
+    given = sorted(name for name, value in media.items() if value is not None)
+    if given:
+        raise ValueError(f"inputs_embeds already hold their media; {', '.join(given)} would be lost. Give input_ids.")
+
+
 def _place(embeds_BLD: Tensor, places_BL: Tensor, features_NQD: Tensor | None, modality: str) -> Tensor:
     """Write the media's tokens where ``places_BL`` is true, in reading order."""
     num_places = int(places_BL.sum())
     num_tokens = 0 if features_NQD is None else features_NQD.shape[0] * features_NQD.shape[1]
     if num_places != num_tokens:
-        raise ValueError(f"The prompt has {num_places} places for {modality} tokens, the media given have {num_tokens}.")
+        raise ValueError(
+            f"The prompt has {num_places} places for {modality} tokens, the media given have {num_tokens}."
+        )
     if features_NQD is None or num_tokens == 0:
         return embeds_BLD
     tokens = features_NQD.flatten(0, 1).to(embeds_BLD.dtype)

@@ -44,6 +44,20 @@ class Media:
         return self.path
 
     @contextmanager
+    def peek(self) -> Iterator[BinaryIO]:
+        """Give the bytes to read beside an open container, whose place in them is kept."""
+        if self.data is None:
+            assert self.path is not None
+            with self.path.open("rb") as file:
+                yield file
+            return
+        place = self.data.tell()
+        try:
+            yield self.data
+        finally:
+            self.data.seek(place)
+
+    @contextmanager
     def open(self) -> Iterator[InputContainer]:
         """Open the container from its start. Raises ``MediaError`` if it is not a media file."""
         import av

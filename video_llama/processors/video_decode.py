@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,6 +32,8 @@ TURNS: dict[int, tuple[tuple[str, str | None], ...]] = {
     180: (("hflip", None), ("vflip", None)),
     -180: (("hflip", None), ("vflip", None)),
 }
+# A filter must be told some unit of time; raw streams have none, and the scaler asks for no time.
+ANY_TIME_BASE = Fraction(1, 1000)
 # A seek that lands late (MPEG-TS, open groups) is tried again from this many keyframes earlier.
 EARLIER_KEYFRAMES = (0, 1)
 # Between two groups of wanted frames, decoding on is cheaper than a seek up to this many frames.
@@ -60,8 +63,8 @@ class Scaler:
         from av.filter import Graph
 
         height, width = self.size
-        graph = Graph()
-        head = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base)
+        graph, time_base = Graph(), frame.time_base or ANY_TIME_BASE
+        head = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=time_base)
         nodes = [head]
         nodes += [graph.add(name, argument) for name, argument in TURNS.get(round(frame.rotation / 90) * 90, ())]
         nodes += [graph.add("scale", f"{width}:{height}:flags=bilinear"), graph.add("format", "rgb24")]

@@ -1,7 +1,7 @@
 """Which frames a video file has, and when each is shown, found without decoding where the container says so.
 
 In: an open container. Out: a ``FrameIndex``: presentation timestamps in the order of display.
-mp4 and mov list their samples in a table; other files are demuxed once (packets are read, not decoded); a file whose
+mp4 and mov list their samples in tables; other files are demuxed once (packets are read, not decoded); a file whose
 packets carry no timestamps, or hide frames that are never shown, is decoded once.
 """
 
@@ -15,6 +15,8 @@ import numpy as np
 
 from video_llama.errors import MediaError
 from video_llama.log import logger
+from video_llama.processors.mp4_table import composition_offsets
+from video_llama.processors.sources import Media
 
 if TYPE_CHECKING:
     from av import VideoStream
@@ -74,15 +76,15 @@ def average_fps(stream: VideoStream) -> float | None:
     return float(rate) if rate else None
 
 
-def build_index(container: InputContainer, stream: VideoStream, name: str) -> FrameIndex:
-    """Index the stream; reads the file only where its table cannot be trusted. ``MediaError`` if it has no frame."""
-    index = _index_from_table(container, stream) or _index_from_packets(container, stream, name)
-    _warn_if_short(container, index, name)
+def build_index(container: InputContainer, stream: VideoStream, media: Media) -> FrameIndex:
+    """Index the stream; reads the file only where its tables cannot be trusted. ``MediaError`` if it has no frame."""
+    index = _index_from_table(container, stream, media) or _index_from_packets(container, stream, media.name)
+    _warn_if_short(container, index, media.name)
     return index
 
 
-def _index_from_table(container: InputContainer, stream: VideoStream) -> FrameIndex | None:
-    """Use the sample table of an mp4/mov if its decoding times have one constant step: then so have the shown times."""
+def _index_from_table(container: InputContainer, stream: VideoStream, media: Media) -> FrameIndex | None:
+    """Use the tables of an mp4/mov: a frame is shown its offset after it is decoded."""
     entries = getattr(stream, "index_entries", None)  # PyAV 18
     fps = average_fps(stream)
     if entries is None or fps is None or "mp4" not in container.format.name or stream.start_time is None:
@@ -93,13 +95,17 @@ def _index_from_table(container: InputContainer, stream: VideoStream) -> FrameIn
     table = list(entries)
     if any(entry.is_discard for entry in table):
         return None
-    decoding_times = np.fromiter((entry.timestamp for entry in table), np.int64, count)
-    steps = np.diff(decoding_times)
-    if steps[0] <= 0 or np.any(steps != steps[0]):
+    with media.peek() as file:
+        offsets = composition_offsets(file, stream.id, count)
+    if offsets is None:
+        return None
+    shown = np.fromiter((entry.timestamp for entry in table), np.int64, count) + offsets
+    shown += stream.start_time - shown.min()
+    pts = np.sort(shown)
+    if np.any(np.diff(pts) <= 0):
         return None
     is_keyframe = np.fromiter((entry.is_keyframe for entry in table), np.bool_, count)
-    pts = stream.start_time + np.arange(count, dtype=np.int64) * steps[0]
-    return FrameIndex(pts, pts[is_keyframe], stream.time_base, fps, is_table=True)
+    return FrameIndex(pts, np.sort(shown[is_keyframe]), stream.time_base, fps, is_table=True)
 
 
 def _index_from_packets(container: InputContainer, stream: VideoStream, name: str) -> FrameIndex:

@@ -117,7 +117,7 @@ def _read_file(media: Media, size: tuple[int, int], sampling: FrameSampling, max
     scaler = Scaler(size)
     with media.open() as container:
         stream = video_stream(container, media.name)
-        index = build_index(container, stream, media.name)
+        index = build_index(container, stream, media)
         indices = _choose(media, index, sampling, max_frames)
         pictures = decode_by_seeking(container, stream, index, indices, scaler)
     if len(pictures) < len(indices):

@@ -1,0 +1,97 @@
+"""The pre-training loop: it learns, goes on bit for bit where it was cut off, and refuses another recipe's state."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from video_llama.errors import CheckpointError
+from video_llama.miniature import pretraining
+from video_llama.miniature.pretraining import fit, learning_rate
+from video_llama.miniature.recipe import Pretraining
+
+RECIPE = Pretraining(num_steps=30, batch_size=8, peak_lr=0.05, warmup_steps=5)
+
+
+def line_loss(module: nn.Module, stop_at: int | None = None):
+    """The loss of fitting y = 3x; raises KeyboardInterrupt at a step, as a user does."""
+
+    def loss(step: int) -> tuple[torch.Tensor, dict[str, float]]:
+        if step == stop_at:
+            raise KeyboardInterrupt
+        inputs = torch.randn(RECIPE.batch_size, 1, generator=torch.Generator().manual_seed(step))
+        return (module(inputs) - 3 * inputs).square().mean(), {}
+
+    return loss
+
+
+def fresh() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Linear(1, 1)
+
+
+def test_learning_rate_rises_then_falls_to_its_last_share() -> None:
+    rates = [learning_rate(RECIPE, step) for step in range(RECIPE.num_steps)]
+    assert rates[0] < rates[4]
+    assert max(rates) <= RECIPE.peak_lr
+    assert rates[4:] == sorted(rates[4:], reverse=True)
+    assert rates[-1] == pytest.approx(pretraining.FINAL_LR_SHARE * RECIPE.peak_lr, rel=0.1)
+
+
+def test_it_learns_and_writes_a_row_for_each_step(tmp_path: Path) -> None:
+    module = fresh()
+    fit("line", module, line_loss(module), RECIPE, tmp_path)
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == list(range(RECIPE.num_steps))
+    assert rows[-1]["loss"] < 0.25 * rows[0]["loss"]
+    assert not module.training
+
+
+def test_a_run_that_was_cut_off_goes_on_as_if_it_had_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = fresh()
+    fit("line", whole, line_loss(whole), RECIPE, tmp_path / "whole")
+    monkeypatch.setattr(pretraining, "SAVE_EVERY_SECONDS", 0.0)  # a checkpoint at every step
+    cut = fresh()
+    with pytest.raises(KeyboardInterrupt):
+        fit("line", cut, line_loss(cut, stop_at=12), RECIPE, tmp_path / "cut")
+    again = fresh()
+    fit("line", again, line_loss(again), RECIPE, tmp_path / "cut")
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[name])
+
+
+def test_a_finished_run_is_only_loaded(tmp_path: Path) -> None:
+    module = fresh()
+    fit("line", module, line_loss(module), RECIPE, tmp_path)
+    again = fresh()
+    fit("line", again, line_loss(again, stop_at=0), RECIPE, tmp_path)
+    assert torch.equal(module.weight, again.weight)
+
+
+def test_another_recipe_is_refused(tmp_path: Path) -> None:
+    module = fresh()
+    fit("line", module, line_loss(module), RECIPE, tmp_path)
+    other = Pretraining(num_steps=31, batch_size=8, peak_lr=0.05)
+    with pytest.raises(CheckpointError, match="Name another folder, or delete it"):
+        fit("line", fresh(), line_loss(module), other, tmp_path)
+
+
+def test_a_loss_that_is_no_number_stops(tmp_path: Path) -> None:
+    module = fresh()
+    with pytest.raises(CheckpointError, match="the loss of step 0 is nan"):
+        fit("line", module, lambda step: (module.weight.sum() * float("nan"), {}), RECIPE, tmp_path)
+
+
+def test_rate_scales_reach_the_parameters_they_name(tmp_path: Path) -> None:
+    module = nn.ModuleDict({"slow": nn.Linear(1, 1, bias=False), "quick": nn.Linear(1, 1, bias=False)})
+    before = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
+    one_step = Pretraining(num_steps=1, batch_size=1, peak_lr=0.1, warmup_steps=1, weight_decay=0.0)
+
+    def loss(step: int) -> tuple[torch.Tensor, dict[str, float]]:
+        return sum(parameter.sum() for parameter in module.parameters()), {}
+
+    fit("two", module, loss, one_step, tmp_path, lr_scales={"slow": 0.01})
+    moved = {name: (parameter - before[name]).abs().item() for name, parameter in module.named_parameters()}
+    assert moved["slow.weight"] == pytest.approx(0.01 * moved["quick.weight"], rel=1e-3)

@@ -1,0 +1,48 @@
+"""Media files of the tests of the inputs: made once a session, and the golden folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.processors.making import Clip, write_clip
+
+GOLDEN_PLACES = ("tests/golden/dev", "../shared/golden/dev")
+
+
+class ClipMaker:
+    """Makes a clip the first time that it is asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __call__(self, name: str, clip: Clip) -> Path:
+        path = self._folder / f"{name}.{clip.suffix}"
+        return path if path.exists() else write_clip(path, clip)
+
+
+@pytest.fixture(scope="session")
+def make_clip(tmp_path_factory: pytest.TempPathFactory) -> ClipMaker:
+    return ClipMaker(tmp_path_factory.mktemp("clips"))
+
+
+@pytest.fixture(scope="session")
+def plain_clip(make_clip: ClipMaker) -> Path:
+    """60 frames of H.264 with B-frames and one keyframe."""
+    return make_clip("plain", Clip(options={"g": "250", "bf": "3"}))
+
+
+@pytest.fixture(scope="session")
+def golden_audio(repository: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """golden's audio.json and audio.safetensors."""
+    from safetensors.numpy import load_file
+
+    for place in GOLDEN_PLACES:
+        folder = repository / place
+        if (folder / "audio.json").is_file() and (folder / "audio.safetensors").is_file():
+            return json.loads((folder / "audio.json").read_text()), load_file(folder / "audio.safetensors")
+    pytest.skip("golden's audio files are not at hand")

@@ -1,0 +1,159 @@
+"""Real media files for the tests, made with PyAV: small, short, and every frame unlike the others."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+from video_llama.processors.sources import as_media
+from video_llama.processors.video_decode import Scaler
+from video_llama.processors.video_index import video_stream
+
+FPS = 25
+TIME_BASE = Fraction(1, 1000)
+QUIET = {"libx265": {"x265-params": "log-level=none"}, "libsvtav1": {"preset": "12", "svtav1-params": "lp=1"}}
+
+
+@dataclass(frozen=True)
+class Clip:
+    """How a video file is made. ``pts`` in milliseconds; None means a steady ``FPS``."""
+
+    suffix: str = "mp4"
+    codec: str = "libx264"
+    num_frames: int = 60
+    size: tuple[int, int] = (96, 128)  # height, width
+    pixels: str = "yuv420p"
+    options: dict[str, str] = field(default_factory=dict)
+    container: dict[str, str] = field(default_factory=dict)
+    pts: Callable[[int], int] | None = None
+
+
+def picture(number: int, size: tuple[int, int]) -> np.ndarray:
+    """RGB uint8 [H, W, 3]: a gradient that drifts, and a bar code of ``number``."""
+    height, width = size
+    y, x = np.mgrid[:height, :width]
+    image = np.stack([(x * 2 + 5 * number) % 256, (y * 2 + 3 * number) % 256, (x + y + 7 * number) % 256], axis=-1)
+    bar = max(1, width // 10)
+    for bit in range(min(10, width)):
+        image[: max(1, height // 4), bit * bar : (bit + 1) * bar] = 255 if number >> bit & 1 else 0
+    return image.astype(np.uint8)
+
+
+def write_clip(path: Path, clip: Clip) -> Path:
+    """Encode ``clip.num_frames`` of ``picture``."""
+    with av.open(str(path), "w", options=clip.container) as container:
+        write_stream(container, clip)
+    return path
+
+
+def write_stream(container: Any, clip: Clip) -> None:
+    stream = add_stream(container, clip)
+    for packet in encoded(stream, clip):
+        container.mux(packet)
+
+
+def add_stream(container: Any, clip: Clip) -> Any:
+    stream = container.add_stream(clip.codec, rate=FPS, options=QUIET.get(clip.codec, {}) | clip.options)
+    stream.height, stream.width = clip.size
+    stream.pix_fmt = clip.pixels
+    stream.codec_context.thread_count = 1
+    if clip.pts is not None:
+        stream.codec_context.time_base = TIME_BASE
+    return stream
+
+
+def encoded(stream: Any, clip: Clip) -> Iterator[Any]:
+    for number in range(clip.num_frames):
+        frame = av.VideoFrame.from_ndarray(picture(number, clip.size), format="rgb24").reformat(format=clip.pixels)
+        frame.pts = number if clip.pts is None else clip.pts(number)
+        frame.time_base = Fraction(1, FPS) if clip.pts is None else TIME_BASE
+        yield from stream.encode(frame)
+    yield from stream.encode(None)
+
+
+def remux(source: Path, target: Path, change: Callable[[Any], bool], options: dict[str, str] | None = None) -> Path:
+    """Copy the packets of the first video stream for which ``change`` (which may edit them) returns True."""
+    with av.open(str(source)) as read, av.open(str(target), "w", options=options or {}) as written:
+        stream = written.add_stream_from_template(read.streams.video[0])
+        for packet in read.demux(video=0):
+            if packet.size and change(packet):
+                packet.stream = stream
+                written.mux(packet)
+    return target
+
+
+def decode_all(path: Path, size: tuple[int, int]) -> tuple[list[np.ndarray], list[int | None]]:
+    """Every frame that playing the main stream from its start shows: uint8 [3, H, W] each, and the pts."""
+    media, scaler = as_media(path), Scaler(size)
+    with media.open() as container:
+        stream = video_stream(container, media.name)
+        shown = [(scaler(frame), frame.pts) for frame in container.decode(stream)]
+    return [frame for frame, _ in shown], [pts for _, pts in shown]
+
+
+def write_sound(
+    path: Path,
+    waveform: np.ndarray,
+    rate: int,
+    codec: str,
+    sample_format: str,
+    layout: str = "mono",
+    options: dict[str, str] | None = None,
+) -> Path:
+    """Encode ``waveform`` [channels, samples], given in the numbers of ``sample_format``."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=rate, layout=layout, options=options or {})
+        stream.codec_context.format = sample_format
+        for packet in sound_packets(stream, waveform, rate, sample_format, layout):
+            container.mux(packet)
+    return path
+
+
+def sound_packets(stream: Any, waveform: np.ndarray, rate: int, sample_format: str, layout: str) -> Iterator[Any]:
+    if waveform.shape[1]:
+        planar = sample_format.endswith("p")
+        samples = waveform if planar else waveform.T.reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), format=sample_format, layout=layout)
+        frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
+        yield from stream.encode(frame)
+    yield from stream.encode(None)
+
+
+def tone(seconds: float, rate: int, frequencies: Sequence[float] = (440.0,)) -> np.ndarray:
+    """float64 [len(frequencies), samples] in -0.5..0.5."""
+    time = np.arange(round(seconds * rate)) / rate
+    return np.stack([0.5 * np.sin(2 * np.pi * frequency * time) for frequency in frequencies])
+
+
+def patch_box(path: Path, target: Path, kind: bytes, offset: int, value: bytes) -> Path:
+    """Copy an mp4 with ``value`` written ``offset`` bytes into the payload of every box of this kind."""
+    data = bytearray(path.read_bytes())
+    place = data.find(kind)
+    assert place >= 0, kind
+    while place >= 0:
+        data[place + 4 + offset : place + 4 + offset + len(value)] = value
+        place = data.find(kind, place + 4)
+    target.write_bytes(data)
+    return target
+
+
+def lengthen_header(path: Path, target: Path, seconds: int) -> Path:
+    """Copy an mp4 or mkv whose header says that it lasts ``seconds``; its frames stay as they are."""
+    data = bytearray(path.read_bytes())
+    if path.suffix == ".mkv":
+        place = data.find(b"\x44\x89\x88") + 3  # Duration, 8 bytes, in milliseconds
+        data[place : place + 8] = struct.pack(">d", seconds * 1000.0)
+        target.write_bytes(data)
+        return target
+    movie_scale = struct.unpack(">I", data[data.find(b"mvhd") + 16 :][:4])[0]
+    media_scale = struct.unpack(">I", data[data.find(b"mdhd") + 16 :][:4])[0]
+    patch_box(path, target, b"mvhd", 16, struct.pack(">I", seconds * movie_scale))
+    patch_box(target, target, b"tkhd", 20, struct.pack(">I", seconds * movie_scale))
+    return patch_box(target, target, b"mdhd", 16, struct.pack(">I", seconds * media_scale))

@@ -1,0 +1,307 @@
+"""Frames of real files: those asked for and no others, bit for bit what playing the file from its start shows."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+from tests.processors.making import Clip, add_stream, decode_all, encoded, patch_box, remux, write_clip
+from video_llama.processors import FrameSampling, frame_indices, read_video
+from video_llama.processors.sources import as_media
+from video_llama.processors.video_index import _index_from_packets, build_index, video_stream
+
+SIZE = (56, 64)
+
+CLIPS = {
+    "h264_b_frames_one_keyframe": Clip(options={"g": "250", "bf": "3"}),
+    "h264_many_keyframes": Clip(options={"g": "8", "bf": "2"}),
+    "h264_open_groups": Clip(options={"x264-params": "keyint=10:min-keyint=5:open-gop=1:bframes=3"}),
+    "h264_intra_refresh": Clip(options={"x264-params": "intra-refresh=1:keyint=12"}),
+    "h264_444_odd_size": Clip(size=(75, 99), pixels="yuv444p"),
+    "h264_mkv": Clip("mkv", options={"g": "12"}),
+    "h264_open_groups_mkv": Clip("mkv", options={"x264-params": "keyint=10:min-keyint=5:open-gop=1:bframes=3"}),
+    "h264_ts": Clip("ts", options={"g": "12", "bf": "2"}),
+    "h264_ts_one_keyframe": Clip("ts", options={"g": "250", "bf": "2"}),
+    "h264_flv": Clip("flv", options={"g": "12"}),
+    "h264_raw": Clip("h264", options={"g": "12"}),
+    "h264_mov": Clip("mov", options={"g": "12"}),
+    "h264_fragmented": Clip(options={"g": "12"}, container={"movflags": "frag_keyframe+empty_moov"}),
+    "h264_fragmented_index": Clip(options={"g": "12"}, container={"movflags": "frag_keyframe+global_sidx+dash"}),
+    "hevc": Clip(codec="libx265", options={"x265-params": "log-level=none:keyint=16:bframes=3"}),
+    "hevc_one_keyframe": Clip(codec="libx265", options={"x265-params": "log-level=none:keyint=250:bframes=3"}),
+    "hevc_ts": Clip("ts", codec="libx265", options={"x265-params": "log-level=none:keyint=16:bframes=3"}),
+    "vp9": Clip("webm", codec="libvpx-vp9", options={"g": "20", "deadline": "realtime", "cpu-used": "8"}),
+    "vp9_mp4": Clip(codec="libvpx-vp9", options={"g": "20", "deadline": "realtime", "cpu-used": "8"}),
+    "vp8_hidden_frames": Clip("webm", codec="libvpx", options={"auto-alt-ref": "1", "lag-in-frames": "16", "b": "200k"}),
+    "av1": Clip("webm", codec="libsvtav1", options={"g": "20"}),
+    "av1_mp4": Clip(codec="libsvtav1", options={"g": "20"}),
+    "mpeg4_avi": Clip("avi", codec="mpeg4", options={"g": "12", "bf": "2"}),
+    "mpeg2_mpg": Clip("mpg", codec="mpeg2video", options={"g": "12", "bf": "2"}),
+    "mjpeg_avi": Clip("avi", codec="mjpeg", pixels="yuvj420p"),
+    "gif": Clip("gif", codec="gif", pixels="rgb8", num_frames=20),
+    "png_in_mov": Clip("mov", codec="png", pixels="rgb24", size=(31, 17), num_frames=20),
+    "variable_rate_mp4": Clip(pts=lambda k: 40 * k + 10 * (k % 3), options={"bf": "3"}),
+    "variable_rate_mkv": Clip("mkv", pts=lambda k: 40 * k + 300 * (k // 20), options={"bf": "3"}),
+    "pause_in_mp4": Clip(pts=lambda k: 40 * k + 2000 * (k > 30), options={"bf": "3"}),
+    "pause_before_the_last_mp4": Clip(pts=lambda k: 40 * k + 400 * (k == 59), options={"bf": "3"}),
+    "gap_near_the_end_mp4": Clip(pts=lambda k: 40 * k + 40 * (k >= 58), options={"bf": "3"}),
+    "one_frame": Clip(num_frames=1),
+    "two_frames": Clip(num_frames=2),
+    "one_pixel": Clip("mkv", codec="ffv1", size=(1, 1), pixels="bgr0", num_frames=5),
+    "one_row": Clip("mkv", codec="ffv1", size=(1, 300), pixels="bgr0", num_frames=5),
+}
+SAMPLINGS = {
+    "uniform 8": FrameSampling(8),
+    "uniform 5": FrameSampling(5),
+    "headtail": FrameSampling(8, rule="headtail", seed=3),
+    "as many as the limit": FrameSampling(32),
+}
+
+
+@pytest.fixture(scope="module", params=list(CLIPS))
+def clip(request: pytest.FixtureRequest, make_clip: Any) -> tuple[Path, list[np.ndarray]]:
+    """A file and all its frames."""
+    path = make_clip(request.param, CLIPS[request.param])
+    return path, decode_all(path, SIZE)[0]
+
+
+def check(path: Path | io.BytesIO, frames: list[np.ndarray], sampling: FrameSampling) -> None:
+    """The indices are the rule's over all frames that are shown, and the pictures are those frames."""
+    if sampling.rule == "headtail" and len(frames) < 2:
+        return
+    video = read_video(path, size=SIZE, sampling=sampling)
+    assert video.total_frames == len(frames)
+    assert video.indices == frame_indices(len(frames), sampling.num_frames, sampling.rule, sampling.seed)
+    assert [bool(np.array_equal(a, frames[i])) for a, i in zip(video.frames, video.indices, strict=True)] == [
+        True
+    ] * len(video.indices)
+
+
+@pytest.mark.parametrize("name", SAMPLINGS)
+def test_frames_equal_a_sequential_decode(clip: tuple[Path, list[np.ndarray]], name: str) -> None:
+    check(*clip, SAMPLINGS[name])
+
+
+def test_every_single_frame_can_be_had(clip: tuple[Path, list[np.ndarray]]) -> None:
+    path, frames = clip
+    whole = read_video(path, size=SIZE, sampling=FrameSampling(len(frames)), max_frames=len(frames))
+    assert np.array_equal(whole.frames, np.stack(frames))
+    for index in sorted({0, len(frames) // 2, len(frames) - 2, len(frames) - 1} - {-1}):
+        one = read_video(path, size=SIZE, sampling=FrameSampling(times=(whole.seconds[index],)))
+        assert one.indices == [index]
+        assert np.array_equal(one.frames[0], frames[index])
+        assert one.seconds == [whole.seconds[index]]
+
+
+TABLED = [name for name, clip in CLIPS.items() if clip.suffix in ("mp4", "mov") and clip.num_frames > 1]
+
+
+@pytest.mark.parametrize("name", [name for name in TABLED if "fragmented" not in name])
+def test_the_table_of_an_mp4_says_what_its_packets_say(make_clip: Any, name: str) -> None:
+    media = as_media(make_clip(name, CLIPS[name]))
+    with media.open() as container:
+        from_table = build_index(container, video_stream(container, media.name), media)
+    with media.open() as container:
+        from_packets = _index_from_packets(container, video_stream(container, media.name), media.name)
+    assert from_table.is_table
+    assert from_table.pts.tolist() == from_packets.pts.tolist()
+    assert from_table.keyframes.tolist() == from_packets.keyframes.tolist()
+    assert from_table.fps == from_packets.fps
+
+
+def test_bytes_and_file_objects_give_the_same_as_a_path(plain_clip: Path) -> None:
+    of_path = read_video(plain_clip)
+    with plain_clip.open("rb") as file:
+        assert np.array_equal(read_video(file).frames, of_path.frames)
+    assert np.array_equal(read_video(plain_clip.read_bytes()).frames, of_path.frames)
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "flv", "ts"])
+def test_a_stream_without_durations(tmp_path: Path, suffix: str) -> None:
+    """Written to a pipe, a file has no duration, no table and no cues."""
+
+    class Pipe(io.RawIOBase):
+        def __init__(self) -> None:
+            self.data = bytearray()
+
+        def writable(self) -> bool:
+            return True
+
+        def write(self, data: Any) -> int:
+            self.data += bytes(data)
+            return len(data)
+
+    pipe, made = Pipe(), Clip(suffix, options={"g": "12", "bf": "2"})
+    with av.open(pipe, "w", format={"mkv": "matroska", "ts": "mpegts"}.get(suffix, suffix)) as container:
+        stream = add_stream(container, made)
+        for packet in encoded(stream, made):
+            container.mux(packet)
+    path = tmp_path / f"piped.{suffix}"
+    path.write_bytes(pipe.data)
+    for sampling in SAMPLINGS.values():
+        check(path, decode_all(path, SIZE)[0], sampling)
+
+
+@pytest.mark.parametrize("cut", [5, 20])
+def test_an_edit_list_hides_the_frames_before_its_start(tmp_path: Path, make_clip: Any, cut: int) -> None:
+    source = make_clip("edited_source", Clip(options={"g": "16", "bf": "2"}))
+
+    def earlier(packet: Any) -> bool:
+        step = round(1 / 25 / packet.time_base)
+        packet.pts -= cut * step
+        packet.dts -= cut * step
+        return True
+
+    path = remux(source, tmp_path / "edited.mp4", earlier, {"use_editlist": "1", "avoid_negative_ts": "disabled"})
+    frames, _ = decode_all(path, SIZE)
+    assert len(frames) == 60 - cut, "the file was not made as meant"
+    for sampling in SAMPLINGS.values():
+        check(path, frames, sampling)
+
+
+def test_a_recording_that_begins_between_keyframes(tmp_path: Path, make_clip: Any) -> None:
+    source = make_clip("long_ts", Clip("ts", options={"g": "25", "bf": "2"}, num_frames=90))
+    data = source.read_bytes()
+    path = tmp_path / "joined_late.ts"
+    path.write_bytes(data[len(data) // 5 // 188 * 188 :])
+    frames, _ = decode_all(path, SIZE)
+    assert 30 < len(frames) < 90
+    for sampling in SAMPLINGS.values():
+        check(path, frames, sampling)
+
+
+def test_seeking_decodes_a_part_of_a_long_file(make_clip: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The frames between two groups of wanted ones are not even read."""
+    from video_llama.processors import video_decode
+
+    path = make_clip("long", Clip(options={"g": "20", "bf": "2"}, num_frames=400, size=(48, 64)))
+    fed: list[int] = []
+    original = video_decode._decode
+    monkeypatch.setattr(video_decode, "_decode", lambda s, p: (fed.append(1) if p else None, original(s, p))[1])
+    video = read_video(path, size=SIZE, sampling=FrameSampling(4))
+    assert video.indices == [0, 100, 200, 300]
+    assert len(fed) < 40
+    fed.clear()
+    late = read_video(path, size=SIZE, sampling=FrameSampling(times=(15.9,)))
+    assert late.indices == [397]
+    assert len(fed) < 40
+
+
+# Rotation -----------------------------------------------------------------------------------------------------------
+
+
+def _matrix(a: int, b: int, c: int, d: int) -> bytes:
+    values = (a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30)
+    return b"".join(value.to_bytes(4, "big", signed=True) for value in values)
+
+
+TURNS = {
+    0: _matrix(1, 0, 0, 1),
+    90: _matrix(0, 1, -1, 0),
+    180: _matrix(-1, 0, 0, -1),
+    270: _matrix(0, -1, 1, 0),
+}  # degrees clockwise that a player turns the picture by
+
+
+@pytest.mark.parametrize("turn", TURNS)
+def test_the_rotation_tag_turns_the_picture(tmp_path: Path, turn: int) -> None:
+    def corner(number: int, size: tuple[int, int]) -> np.ndarray:
+        image = np.full((*size, 3), 40, np.uint8)
+        image[: size[0] // 2, : size[1] // 2] = 220
+        return image
+
+    flat = tmp_path / "flat.mp4"
+    with av.open(str(flat), "w") as container:
+        stream = add_stream(container, Clip(size=(64, 96)))
+        for number in range(10):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(corner(number, (64, 96)), format="rgb24")))
+        container.mux(stream.encode(None))
+    path = patch_box(flat, tmp_path / f"turned{turn}.mp4", b"tkhd", 40, TURNS[turn])
+    video = read_video(path, size=(60, 40), sampling=FrameSampling(2))
+    halves = video.frames[0].reshape(3, 2, 30, 2, 20).mean(axis=(0, 2, 4)) > 130
+    expected = np.rot90([[True, False], [False, False]], -turn // 90)
+    assert halves.tolist() == expected.tolist()
+
+
+# Several streams ----------------------------------------------------------------------------------------------------
+
+
+def test_the_default_of_several_video_streams_is_read(tmp_path: Path) -> None:
+    from av.stream import Disposition
+
+    path = tmp_path / "two.mp4"
+    other, default = Clip(size=(32, 32), num_frames=30), Clip(num_frames=20)
+    with av.open(str(path), "w") as container:
+        streams = [add_stream(container, other), add_stream(container, default)]
+        streams[0].disposition, streams[1].disposition = Disposition(0), Disposition.default
+        packets = [list(encoded(stream, made)) for stream, made in zip(streams, (other, default), strict=True)]
+        for packet in [*packets[0], *packets[1]]:
+            container.mux(packet)
+    frames, _ = decode_all(path, SIZE)
+    assert len(frames) == 20
+    check(path, frames, SAMPLINGS["uniform 8"])
+
+
+def test_a_cover_picture_is_no_video(tmp_path: Path) -> None:
+    from av.stream import Disposition
+
+    path = tmp_path / "covered.mp4"
+    cover, film = Clip(codec="mjpeg", pixels="yuvj420p", size=(200, 200), num_frames=1), Clip(num_frames=20)
+    with av.open(str(path), "w") as container:
+        streams = [add_stream(container, cover), add_stream(container, film)]
+        streams[0].disposition = Disposition.attached_pic
+        for stream, made in zip(streams, (cover, film), strict=True):
+            for packet in encoded(stream, made):
+                container.mux(packet)
+    frames, _ = decode_all(path, SIZE)
+    assert len(frames) == 20
+    check(path, frames, SAMPLINGS["uniform 8"])
+
+
+@pytest.mark.parametrize("name", ["mit Leerzeichen.mp4", "видео 影片 🎬.mp4", "a:b?c#d%20e.mp4", "-dash.mp4", "no_suffix"])
+def test_names_of_any_kind(tmp_path: Path, plain_clip: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(plain_clip.read_bytes())
+    video = read_video(path)
+    assert video.source == str(path)
+    assert np.array_equal(video.frames, read_video(plain_clip).frames)
+
+
+@pytest.mark.slow
+def test_a_very_large_picture(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "large.mkv", Clip("mkv", "mjpeg", 1, (4320, 8192), "yuvj420p"))
+    video = read_video(path)
+    assert (video.total_frames, video.frames.shape) == (1, (1, 3, 224, 224))
+    assert np.array_equal(video.frames[0], decode_all(path, (224, 224))[0][0])
+
+
+# decord -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "h264_b_frames_one_keyframe",
+        "h264_many_keyframes",
+        "h264_open_groups",
+        "h264_444_odd_size",
+        "h264_mov",
+        "hevc_one_keyframe",  # with several, decord's seeks land two frames late in HEVC's open groups
+        "one_frame",
+        "variable_rate_mp4",
+    ],
+)
+def test_frames_and_rate_equal_decord(make_clip: Any, name: str) -> None:
+    decord = pytest.importorskip("decord", reason="the reference's decoder has no wheel for this machine")
+    path = make_clip(name, CLIPS[name])
+    reader = decord.VideoReader(str(path), height=SIZE[0], width=SIZE[1])
+    video = read_video(path, size=SIZE)
+    assert video.total_frames == len(reader)
+    assert video.fps == reader.get_avg_fps()
+    expected = reader.get_batch(video.indices).asnumpy().transpose(0, 3, 1, 2)
+    assert np.abs(video.frames.astype(int) - expected.astype(int)).max() == 0

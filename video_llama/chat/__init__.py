@@ -1,0 +1,38 @@
+"""Media, questions and history in, answers out. No screen, no HTTP: the command line, the demo and the server use it.
+
+    assistant = load("miniature")
+    chat = assistant.chat("clip.mp4")
+    print(chat.ask("What happens in the video?").text)
+
+Importing it pulls in neither torch nor transformers.
+"""
+
+from video_llama.chat.assistant import Assistant, load, model_path
+from video_llama.chat.decoding import Decoding
+from video_llama.chat.folder import (
+    Manifest,
+    ModelFolder,
+    ProcessorSettings,
+    read_model_folder,
+    write_model_folder,
+)
+from video_llama.chat.media import MediaOptions
+from video_llama.chat.record import Answer, Record
+from video_llama.chat.session import AnswerStream, Chat
+
+__all__ = [
+    "Answer",
+    "AnswerStream",
+    "Assistant",
+    "Chat",
+    "Decoding",
+    "Manifest",
+    "MediaOptions",
+    "ModelFolder",
+    "ProcessorSettings",
+    "Record",
+    "load",
+    "model_path",
+    "read_model_folder",
+    "write_model_folder",
+]

@@ -1,0 +1,170 @@
+"""A model that is ready to answer, and the way to get one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from video_llama.chat.decoding import Decoding, TokenChooser, token_steps
+from video_llama.chat.engine import Effort, Engine, Turn
+from video_llama.chat.folder import ModelFolder, read_model_folder
+from video_llama.chat.media import MediaOptions, MediaSource
+from video_llama.chat.record import Answer
+from video_llama.chat.session import Chat, search_beams
+from video_llama.conversation import Conversation
+from video_llama.errors import CheckpointError
+from video_llama.processors import FrameSampling
+
+if TYPE_CHECKING:
+    import torch
+
+MINIATURE = "miniature"
+MINIATURE_PATH = Path(__file__).resolve().parent.parent / "miniature" / "weights"
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+def load(
+    name_or_path: str | Path = MINIATURE,
+    *,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | str | None = None,
+) -> Assistant:
+    """Load "miniature" (the weights that come with the package) or a model folder.
+
+    ``device`` None is the GPU if there is one, else the CPU; ``dtype`` (or its name) None is the stored one. Raises
+    CheckpointError for weights that are not there, not whole, or not trained; ValueError for a device or dtype that
+    is not to be had.
+    """
+    folder = read_model_folder(model_path(name_or_path), dtype=_dtype(dtype), device=_device(device))
+    return Assistant(folder)
+
+
+def model_path(name_or_path: str | Path) -> Path:
+    """The folder that a name stands for. Raises CheckpointError where the miniature's weights are not there."""
+    if str(name_or_path) != MINIATURE:
+        return Path(name_or_path)
+    if not MINIATURE_PATH.is_dir():
+        raise CheckpointError(
+            f"The miniature's weights are not at {MINIATURE_PATH}. Make them with: video-llama miniature train"
+        )
+    return MINIATURE_PATH
+
+
+def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
+    import torch
+
+    if not isinstance(dtype, str):
+        return dtype
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype is {dtype!r}. Choose {', '.join(DTYPES)}.")
+    named: torch.dtype = getattr(torch, dtype)
+    return named
+
+
+def _device(device: torch.device | str | None) -> torch.device:
+    import torch
+
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(device)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"device {str(device)!r} cannot be used here ({reason}). Use cpu.") from error
+    return device
+
+
+class Assistant:
+    """A loaded model. Any number of chats may share it; it keeps nothing of them.
+
+    Raises CheckpointError for a folder with untrained parts.
+    """
+
+    def __init__(self, folder: ModelFolder) -> None:
+        self._engine = Engine(folder)
+        self.name, self.notice = folder.manifest.name, folder.manifest.notice
+        self.settings, self.config = folder.settings, self._engine.config
+
+    def chat(
+        self,
+        *media: MediaSource,
+        system: str | None = None,
+        frames: FrameSampling | None = None,
+        no_audio: bool = False,
+        require_audio: bool = False,
+    ) -> Chat:
+        """Start a conversation about ``media``, in their order; none is a conversation in words alone.
+
+        A list is one video given as its frames. ``frames`` None takes the model's own number, uniformly;
+        ``no_audio`` leaves sound out, ``require_audio`` makes a medium without sound an error; ``system`` replaces the
+        template's system text. Raises MediaError, and ValueError for arguments that cannot be.
+        """
+        chat = Chat(self._engine, MediaOptions(frames, no_audio, require_audio), system)
+        for medium in media:
+            chat.add(medium)
+        return chat
+
+    def ask_batch(
+        self,
+        requests: Sequence[tuple[MediaSource | None, str]],
+        *,
+        batch_size: int = 8,
+        frames: FrameSampling | None = None,
+        no_audio: bool = False,
+        require_audio: bool = False,
+        **decoding: Any,
+    ) -> list[Answer]:
+        """Answer (media, question) pairs, each a conversation of its own, ``batch_size`` at a time.
+
+        Greedy answers are those of one-by-one, token by token; drawn ones depend on the batch. The seconds in the
+        records are those of the batch. Raises as ``chat`` and ``Chat.ask`` do, for the first request that cannot be.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}. Give 1 or more.")
+        options, settings = MediaOptions(frames, no_audio, require_audio), Decoding(**decoding)
+        settings = settings.resolved(self._engine.context_length)
+        answers: list[Answer] = []
+        waiting = iter(requests)
+        while batch := list(islice(waiting, batch_size)):
+            answers += self._answer([self._turn(media, question, options, settings) for media, question in batch])
+        return answers
+
+    def _turn(self, media: MediaSource | None, question: str, options: MediaOptions, decoding: Decoding) -> Turn:
+        conversation = Conversation(self._engine.template)
+        encoded = [] if media is None else [self._engine.encode(media, options)]
+        for medium in encoded:
+            conversation.add_media(medium.read.message())
+        return self._engine.turn(conversation, encoded, question, decoding)
+
+    def _answer(self, turns: list[Turn]) -> list[Answer]:
+        engine, effort = self._engine, Effort()
+        writers = [engine.writer(turn) for turn in turns]
+        start = time.perf_counter()
+        for tokens in _columns(engine, turns):
+            for writer, token in zip(writers, tokens, strict=True):
+                if writer.stop_reason is None:
+                    writer.push(token)
+            if effort.prefill == 0.0:
+                effort.prefill = time.perf_counter() - start
+            if all(writer.stop_reason for writer in writers):
+                break
+        effort.generate = time.perf_counter() - start - effort.prefill
+        return [
+            Answer(writer.text, engine.record(turn, writer, effort, turn.media))
+            for turn, writer in zip(turns, writers, strict=True)
+        ]
+
+
+def _columns(engine: Engine, turns: list[Turn]) -> Any:
+    """The next id of every answer, again and again."""
+    if turns[0].decoding.num_beams > 1:
+        return zip(*search_beams(engine, turns), strict=True)
+    from transformers import DynamicCache
+
+    embeds_BLD, mask_BL = engine.embed(turns)
+    choose = TokenChooser(turns[0].decoding, engine.tokenizer.bos_id, len(turns), engine.model.device)
+    return token_steps(engine.model, embeds_BLD, mask_BL, DynamicCache(), choose)

@@ -1,0 +1,215 @@
+"""A loaded model's side of a conversation: media to tokens, a question to a prompt that fits, an answer to its record.
+
+It keeps nothing of a conversation: that is ``session.Chat``, of which any number may share one engine.
+"""
+
+# B prompts, L prompt length, Q tokens of a medium, D decoder width
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from video_llama.chat.decoding import Decoding
+from video_llama.chat.folder import ModelFolder
+from video_llama.chat.media import MediaKind, MediaOptions, MediaSource, ReadMedium, read_medium
+from video_llama.chat.record import Record, describe_medium, describe_modalities, describe_weights
+from video_llama.conversation import TEMPLATES, Conversation, EncodedPrompt, StreamDecoder, Tokenizer, fit_history
+from video_llama.errors import CheckpointError, PromptError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+STOP_STRING, END_TOKEN, MAX_NEW_TOKENS, CLOSED = "stop_string", "end_token", "max_new_tokens", "closed"
+"""Why an answer ended."""
+
+
+@dataclass(frozen=True)
+class Medium:
+    """One medium as the decoder takes it: [Q, D] tokens for its frames and for its sound, each None if not there."""
+
+    read: ReadMedium
+    video_tokens: Tensor | None
+    audio_tokens: Tensor | None
+    decode_seconds: float
+    encode_seconds: float
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A question ready to be answered. ``said`` is the conversation with it, ``shown`` the part that fits."""
+
+    question: str
+    said: Conversation
+    shown: Conversation
+    prompt: EncodedPrompt
+    media: tuple[Medium, ...]
+    decoding: Decoding
+
+    @property
+    def dropped_turns(self) -> int:
+        """Old turns that are not shown; each had one answer."""
+        assistant = self.said.template.roles[1]
+        said, shown = ([m.role for m in c.messages].count(assistant) for c in (self.said, self.shown))
+        return said - shown
+
+
+@dataclass
+class Effort:
+    """What an answer took: prompt tokens reused from the cache, and seconds."""
+
+    reused: int = 0
+    prefill: float = 0.0
+    generate: float = 0.0
+
+
+class Writer:
+    """Takes an answer's ids one by one and knows when it is complete: at a stop string, the end token or the limit."""
+
+    def __init__(self, tokenizer: Tokenizer, decoder: StreamDecoder, max_new_tokens: int) -> None:
+        self._eos_id, self._decoder, self._max_new_tokens = tokenizer.eos_id, decoder, max_new_tokens
+        self.num_tokens = 0
+        self.stop_reason: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The answer so far."""
+        return self._decoder.answer
+
+    def push(self, token: int) -> str:
+        """Take the next id; returns the text that became certain. Not to be called when ``stop_reason`` is set."""
+        assert self.stop_reason is None
+        self.num_tokens += 1
+        if token == self._eos_id:
+            self.stop_reason = END_TOKEN
+            return self._decoder.finish()
+        piece = self._decoder.push(token)
+        if self._decoder.is_stopped:
+            self.stop_reason = STOP_STRING
+        elif self.num_tokens == self._max_new_tokens:
+            self.stop_reason = MAX_NEW_TOKENS
+            piece += self._decoder.finish()
+        return piece
+
+
+class Engine:
+    """A model folder that answers. Raises CheckpointError for one with untrained parts: random weights never answer."""
+
+    def __init__(self, folder: ModelFolder) -> None:
+        untrained = folder.manifest.untrained_parts
+        if untrained:
+            raise CheckpointError(
+                f"{folder.path or folder.manifest.name} has untrained parts ({', '.join(untrained)}): their weights "
+                "are random and cannot answer. Train them (video-llama train), or load a trained folder."
+            )
+        self.model, self.tokenizer, self.settings = folder.model, folder.tokenizer, folder.settings
+        self.config = folder.model.config
+        self.template = TEMPLATES[self.config.prompt_template]
+        self._folder = folder
+
+    @cached_property
+    def weights(self) -> dict[str, Any]:
+        """name, path, files and notice of the weights."""
+        return describe_weights(self._folder)
+
+    @property
+    def context_length(self) -> int:
+        """Tokens that prompt and answer may have together."""
+        return int(self.config.text_config.max_position_embeddings)
+
+    def read(self, source: MediaSource, options: MediaOptions, kind: MediaKind | None = None) -> ReadMedium:
+        """Frames and sound of a medium, as ``media.read_medium``."""
+        limits: dict[str, Any] = {
+            "max_frames": self.config.max_frame_pos,
+            "can_hear": self.config.with_audio_branch,
+        }
+        return read_medium(source, self.settings, options, kind=kind, **limits)
+
+    def encode(self, source: MediaSource, options: MediaOptions, kind: MediaKind | None = None) -> Medium:
+        """Read a medium and turn it into the decoder's tokens."""
+        import torch
+
+        start = time.perf_counter()
+        read = self.read(source, options, kind)
+        body, device = self.model.model, self.model.device
+        frames = None if read.frames is None else self.settings.video_processor()(read.frames.frames)
+        decoded = time.perf_counter()
+        with torch.no_grad():
+            video = audio = None
+            if frames is not None:
+                video = body.get_video_features(torch.from_numpy(frames)[None].to(device))[0]
+            if read.sound is not None:
+                audio = body.get_audio_features(torch.from_numpy(read.sound.mel)[None].to(device))[0]
+        return Medium(read, video, audio, decoded - start, time.perf_counter() - decoded)
+
+    def turn(self, conversation: Conversation, media: Sequence[Medium], question: str, decoding: Decoding) -> Turn:
+        """Put a question to a conversation, which stays as it is. Raises PromptError where it is empty or too long."""
+        if not question.strip():
+            raise PromptError("The question is empty. Write one.")
+        decoding = decoding.resolved(self.context_length)
+        said = Conversation(conversation.template, conversation.system, list(conversation.messages))
+        said.ask(question)
+        assert decoding.max_new_tokens is not None, "resolved() sets it"
+        shown, prompt = fit_history(
+            said,
+            self.tokenizer,
+            context_length=self.context_length,
+            max_new_tokens=decoding.max_new_tokens,
+            num_video_tokens=self.config.num_video_query_tokens,
+            num_audio_tokens=self.config.num_audio_query_tokens,
+        )
+        return Turn(question, said, shown, prompt, tuple(media), decoding)
+
+    def embed(self, turns: Sequence[Turn]) -> tuple[Tensor, Tensor]:
+        """The prompts with their media's tokens in place, padded on the left: ([B, L, D], mask [B, L])."""
+        import torch
+
+        length = max(len(turn.prompt.input_ids) for turn in turns)
+        gaps = [length - len(turn.prompt.input_ids) for turn in turns]
+        pad_id, device = self.tokenizer.pad_id, self.model.device
+        rows = [[pad_id] * gap + turn.prompt.input_ids for gap, turn in zip(gaps, turns, strict=True)]
+        mask_BL = torch.tensor([[0] * gap + [1] * (length - gap) for gap in gaps], device=device)
+        media = [medium for turn in turns for medium in turn.media]
+        video = [medium.video_tokens for medium in media if medium.video_tokens is not None]
+        audio = [medium.audio_tokens for medium in media if medium.audio_tokens is not None]
+        with torch.no_grad():
+            embeds_BLD = self.model.model.embed_inputs(
+                torch.tensor(rows, device=device),
+                video_features=torch.stack(video) if video else None,
+                audio_features=torch.stack(audio) if audio else None,
+            )
+        return embeds_BLD, mask_BL
+
+    def writer(self, turn: Turn) -> Writer:
+        """What takes the ids of this turn's answer."""
+        assert turn.decoding.max_new_tokens is not None, "resolved() sets it"
+        return Writer(self.tokenizer, StreamDecoder(self.tokenizer, self.template), turn.decoding.max_new_tokens)
+
+    def record(self, turn: Turn, writer: Writer, effort: Effort, new_media: Sequence[Medium]) -> Record:
+        """What the answer rests on; ``new_media`` are those that were decoded for this turn."""
+        media = [medium.read for medium in turn.media]
+        return Record(
+            question=turn.question,
+            weights=self.weights,
+            modalities=describe_modalities(media),
+            media=[describe_medium(medium) for medium in media],
+            prompt=turn.shown.text(),
+            decoding=asdict(turn.decoding),
+            tokens={
+                "prompt": len(turn.prompt.input_ids),
+                "media": sum(span.length for span in turn.prompt.spans),
+                "reused": effort.reused,
+                "generated": writer.num_tokens,
+            },
+            seconds={
+                "decode_media": sum(medium.decode_seconds for medium in new_media),
+                "encode_media": sum(medium.encode_seconds for medium in new_media),
+                "prefill": effort.prefill,
+                "generate": effort.generate,
+            },
+            stop_reason=writer.stop_reason or CLOSED,
+            dropped_turns=turn.dropped_turns,
+        )

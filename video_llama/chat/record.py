@@ -1,0 +1,122 @@
+"""What an answer rests on: weights, media, prompt, decoding, counts and times, ready for JSON."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from video_llama.chat.folder import ModelFolder
+from video_llama.chat.media import ReadMedium
+from video_llama.processors import AudioClips, SampledVideo
+
+HASHED_BYTES = 64 * 2**20
+"""Files up to this size are named by their sha256 as well; reading larger ones would take seconds."""
+
+USED = "used"
+
+
+@dataclass(frozen=True)
+class Record:
+    """Everything that an answer depends on. Seconds are wall time, save in ``media``, where they are the medium's."""
+
+    question: str
+    weights: dict[str, Any]
+    """name, path, files (bytes, and sha256 of small ones), notice."""
+    modalities: dict[str, str]
+    """For video and audio: "used", or why not."""
+    media: list[dict[str, Any]]
+    """In prompt order: kind, source, frames (indices, seconds, fps, ...) and sound (start_seconds, ...) or None."""
+    prompt: str
+    """The text put before the model, ``<ImageHere>`` standing for every medium's tokens."""
+    decoding: dict[str, Any]
+    """The settings as they acted, the seed among them."""
+    tokens: dict[str, int]
+    """prompt (media included), media, reused (of the prompt, from the cache of the turns before), generated."""
+    seconds: dict[str, float]
+    """decode_media and encode_media (of media new in this turn), prefill, generate."""
+    stop_reason: str
+    """stop_string, end_token, max_new_tokens, or closed (the caller stopped the stream)."""
+    dropped_turns: int
+    """Old turns that the context had no room for."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain dicts, lists, strings and numbers."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The answer's text, and what it rests on."""
+
+    text: str
+    record: Record
+
+    def as_dict(self) -> dict[str, Any]:
+        """The record with the text in front, for JSON."""
+        return {"answer": self.text, **self.record.as_dict()}
+
+
+def describe_weights(folder: ModelFolder) -> dict[str, Any]:
+    """name, path, files and notice of the weights; no files where the model came from memory."""
+    path = folder.path
+    files = {} if path is None else {file.name: _describe_file(file) for file in sorted(path.iterdir())}
+    return {
+        "name": folder.manifest.name,
+        "path": None if path is None else str(path),
+        "files": files,
+        "notice": folder.manifest.notice,
+    }
+
+
+def _describe_file(file: Path) -> dict[str, Any]:
+    size = file.stat().st_size
+    if not file.is_file() or size > HASHED_BYTES:
+        return {"bytes": size}
+    return {"bytes": size, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+
+
+def describe_medium(medium: ReadMedium) -> dict[str, Any]:
+    """One medium: what was taken from it, and why the rest was not."""
+    return {
+        "kind": medium.kind,
+        "source": medium.source,
+        "frames": None if medium.frames is None else _describe_frames(medium.frames),
+        "sound": None if medium.sound is None else _describe_sound(medium.sound),
+        "why_no_frames": medium.why_no_frames,
+        "why_no_sound": medium.why_no_sound,
+    }
+
+
+def _describe_frames(video: SampledVideo) -> dict[str, Any]:
+    return {
+        "indices": [int(index) for index in video.indices],
+        "seconds": [round(second, 3) for second in video.seconds],
+        "fps": video.fps,
+        "total_frames": video.total_frames,
+        "duration": video.duration,
+    }
+
+
+def _describe_sound(sound: AudioClips) -> dict[str, Any]:
+    return {
+        "start_seconds": [round(second, 3) for second in sound.start_seconds],
+        "clip_seconds": sound.clip_seconds,
+        "duration": sound.duration,
+        "sampling_rate": sound.sampling_rate,
+    }
+
+
+def describe_modalities(media: Sequence[ReadMedium]) -> dict[str, str]:
+    """For video and audio: "used" if any medium gave it, else the reasons why none did."""
+    seen = [medium.why_no_frames for medium in media]
+    heard = [medium.why_no_sound for medium in media]
+    return {"video": _summary(seen), "audio": _summary(heard)}
+
+
+def _summary(reasons: Sequence[str | None]) -> str:
+    if not reasons:
+        return "no medium given"
+    return USED if None in reasons else "; ".join(dict.fromkeys(reason for reason in reasons if reason))

@@ -1,0 +1,173 @@
+"""Rows of several data sets become batches, in an order that follows from the seed and the batch's number alone.
+
+So there is no place in the data to save: batch 1234 is the same after a restart, and with two processes each takes its
+half of the batch that one process would take.
+"""
+
+# B batch, L tokens, T frames
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from video_llama.conversation import IGNORE_INDEX
+from video_llama.datasets.annotations import Sample
+from video_llama.datasets.media import MediaForm, MediaSource
+from video_llama.datasets.rows import RowBuilder
+
+
+@dataclass(frozen=True)
+class Place:
+    """A batch of the order: which data set, which rows, and the ordinals of these draws (they seed augmentation)."""
+
+    dataset: int
+    rows: np.ndarray
+    draws: np.ndarray
+
+
+class BatchOrder:
+    """Which rows make up batch m.
+
+    Each batch comes from one data set, drawn with probability ``ratios``, as in the reference. Within a data set every
+    row comes once before any comes again, in a new order each time.
+    """
+
+    def __init__(self, sizes: Sequence[int], ratios: Sequence[float], batch_size: int, num_batches: int, seed: int):
+        self.sizes, self.batch_size, self.seed = tuple(sizes), batch_size, seed
+        edges = np.cumsum(np.asarray(ratios, dtype=np.float64))
+        draws = np.random.default_rng([seed, 0]).random(num_batches) * edges[-1]
+        self._datasets = np.searchsorted(edges[:-1], draws, side="right")
+        self._ordinals = np.zeros(num_batches, dtype=np.int64)
+        for dataset in range(len(sizes)):
+            chosen = self._datasets == dataset
+            self._ordinals[chosen] = np.arange(int(chosen.sum()))
+        self._permutation = lru_cache(maxsize=2 * len(sizes))(self._permute)
+
+    def __len__(self) -> int:
+        return len(self._datasets)
+
+    def __getitem__(self, batch: int) -> Place:
+        dataset = int(self._datasets[batch])
+        size = self.sizes[dataset]
+        draws = self._ordinals[batch] * self.batch_size + np.arange(self.batch_size)
+        rows = np.array([self._permutation(dataset, int(draw) // size)[draw % size] for draw in draws])
+        return Place(dataset, rows, draws)
+
+    def _permute(self, dataset: int, round_number: int) -> np.ndarray:
+        return np.random.default_rng([self.seed, 1 + dataset, round_number]).permutation(self.sizes[dataset])
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row: ids and labels [L], its medium, and the annotation that it comes from."""
+
+    input_ids: Tensor
+    labels: Tensor
+    medium: Tensor
+    sample_id: str
+
+
+@dataclass
+class TrainingSet:
+    """One data set of the mixture: its samples, how their text is built and where their media come from."""
+
+    name: str
+    samples: list[Sample]
+    builder: RowBuilder
+    media: MediaSource
+    ratio: float
+    seed: int
+    is_fixed: bool
+    """Whether a row is the same each time (cached features): then its text is tokenised only once."""
+    _texts: dict[tuple[int, int], tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    def row(self, index: int, draw: int) -> Row:
+        """Row ``index``; ``draw`` numbers the draws from this data set and decides what is random."""
+        rng = np.random.default_rng([self.seed, 1, draw])
+        choice = int(rng.integers(self.builder.num_choices))
+        sample = self.samples[index]
+        medium, message = self.media.read(sample, int(rng.integers(2**31)))
+        text = self._texts.get((index, choice))
+        if text is None:
+            example = self.builder.build(sample, message, choice)
+            text = torch.tensor(example.input_ids), torch.tensor(example.labels)
+            if self.is_fixed:
+                self._texts[index, choice] = text
+        return Row(*text, medium, sample.id)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """``input_ids`` and ``labels`` [B, L] padded on the right, and the media under the model's name for their form.
+
+    The decoder is causal, so what it makes of a row's tokens does not depend on the padding to their right: no mask is
+    needed, and labels of -100 keep the padding out of the loss.
+    """
+
+    dataset: str
+    sample_ids: tuple[str, ...]
+    input_ids: Tensor
+    labels: Tensor
+    form: MediaForm
+    media: Tensor | list[Tensor]
+
+    @property
+    def num_tokens(self) -> int:
+        """How many tokens the loss is taken over."""
+        return int((self.labels[:, 1:] != IGNORE_INDEX).sum())
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on ``device``."""
+        media = self.media.to(device) if isinstance(self.media, Tensor) else [item.to(device) for item in self.media]
+        return Batch(self.dataset, self.sample_ids, self.input_ids.to(device), self.labels.to(device), self.form, media)
+
+
+class BatchSource(torch.utils.data.Dataset[Batch]):
+    """Batch m of the order, or this process's part of it."""
+
+    def __init__(
+        self, sets: Sequence[TrainingSet], order: BatchOrder, pad_id: int, multiple_of: int, rank: int, world_size: int
+    ) -> None:
+        if order.batch_size % world_size:
+            raise ValueError(f"A batch of {order.batch_size} cannot be shared by {world_size} processes.")
+        self.sets, self.order = sets, order
+        self.pad_id, self.multiple_of = pad_id, multiple_of
+        share = order.batch_size // world_size
+        self._part = slice(rank * share, (rank + 1) * share)
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, batch: int) -> Batch:
+        place = self.order[batch]
+        training_set = self.sets[place.dataset]
+        drawn = zip(place.rows[self._part], place.draws[self._part], strict=True)
+        rows = [training_set.row(int(index), int(draw)) for index, draw in drawn]
+        return collate(rows, training_set, self.pad_id, self.multiple_of)
+
+
+def collate(rows: Sequence[Row], training_set: TrainingSet, pad_id: int, multiple_of: int) -> Batch:
+    """Pad to the longest row, rounded up to ``multiple_of`` (CPU kernels are cached per shape)."""
+    longest = max(len(row.input_ids) for row in rows)
+    width = -(-longest // multiple_of) * multiple_of
+    input_ids = torch.full((len(rows), width), pad_id)
+    labels = torch.full((len(rows), width), IGNORE_INDEX)
+    for place, row in enumerate(rows):
+        input_ids[place, : len(row.input_ids)] = row.input_ids
+        labels[place, : len(row.labels)] = row.labels
+    media = [row.medium for row in rows]
+    equal = len({len(medium) for medium in media}) == 1
+    return Batch(
+        training_set.name,
+        tuple(row.sample_id for row in rows),
+        input_ids,
+        labels,
+        training_set.media.form,
+        torch.stack(media) if equal else media,
+    )

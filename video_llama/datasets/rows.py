@@ -1,0 +1,108 @@
+"""A Sample becomes a row of ids and labels: which text stands around its medium, in both dialects and both branches.
+
+The text depends on the branch (its kind of slot and number of tokens), on the data set's dialect, and on the frames'
+times, which the serving prompt names.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from video_llama.conversation import (
+    IGNORE_INDEX,
+    TEMPLATES,
+    Media,
+    Prompt,
+    Slot,
+    Tokenizer,
+    TrainingExample,
+    caption_example,
+    caption_prompt,
+    media_message,
+    training_example,
+)
+from video_llama.datasets.annotations import Sample
+from video_llama.datasets.config import Branch, DatasetConfig
+from video_llama.errors import DataError
+from video_llama.processors import caption as clean_caption
+
+
+@dataclass(frozen=True)
+class TextRules:
+    """What all data sets of a run share: the decoder's tokenizer, its template, and the caption settings."""
+
+    tokenizer: Tokenizer
+    template: str
+    num_video_tokens: int
+    num_audio_tokens: int
+    end_sym: str
+    max_txt_len: int
+    prompts: tuple[str, ...] = ()
+    """Instructions around a caption's medium, each with one ``<ImageHere>``; empty: the bare medium."""
+    prompt_template: str = "{}"
+
+
+@dataclass(frozen=True)
+class RowBuilder:
+    """Makes rows of one data set for one branch."""
+
+    rules: TextRules
+    config: DatasetConfig
+    branch: Branch
+
+    @property
+    def num_choices(self) -> int:
+        """How many instructions a caption may get."""
+        return max(1, len(self.rules.prompts))
+
+    def build(self, sample: Sample, message: str, choice: int = 0) -> TrainingExample:
+        """Ids and labels. ``message``: the sentence about the frames' times; ``choice``: which instruction a caption gets.
+
+        Raises DataError, with the sample's id, where nothing is left to learn.
+        """
+        try:
+            example = self._conversation(sample, message) if sample.turns else self._caption(sample, choice)
+        except DataError as error:
+            raise DataError(f"{sample.id}: {error}") from error
+        if all(label == IGNORE_INDEX for label in example.labels[1:]):
+            raise DataError(f"{sample.id}: no token of the row is learnt. Drop the row, or raise max_length.")
+        return example
+
+    def _conversation(self, sample: Sample, message: str) -> TrainingExample:
+        media = self._media(sample, message)
+        return training_example(
+            self.rules.tokenizer,
+            [replace(turn, media=(media,)) if turn.media else turn for turn in sample.turns],
+            num_video_tokens=self.rules.num_video_tokens,
+            num_audio_tokens=self.rules.num_audio_tokens,
+            template=TEMPLATES[self.rules.template],
+            dialect=self.config.labels,
+            max_length=self.config.max_length,
+        )
+
+    def _caption(self, sample: Sample, choice: int) -> TrainingExample:
+        kind: Literal["video", "audio"] = "video" if self.branch == "vision" else "audio"
+        prompt: Prompt = [Slot(kind)]
+        if self.rules.prompts:
+            prompt = caption_prompt(self.rules.prompts[choice], self.rules.prompt_template, kind)
+        return caption_example(
+            self.rules.tokenizer,
+            clean_caption(sample.caption) if sample.uses_caption_rules else sample.caption,
+            prompt=prompt,
+            end_sym=self.rules.end_sym,
+            max_text_tokens=self.rules.max_txt_len,
+            num_video_tokens=self.rules.num_video_tokens,
+            num_audio_tokens=self.rules.num_audio_tokens,
+            dialect=self.config.labels,
+        )
+
+    def _media(self, sample: Sample, message: str) -> Media:
+        if self.branch == "audio" and self.config.labels == "serving":
+            return media_message(audio=Slot("audio"), video=sample.video_words)
+        if self.branch == "audio":  # the reference leaves its video sentence around the audio branch's tokens
+            around = ("<Image>", "</Image> ") if sample.kind == "image" else ("<Video>", f"</Video> {message}")
+            return Media((around[0], Slot("audio"), around[1]), is_image=sample.kind == "image")
+        if sample.kind == "image":
+            return media_message(image=Slot("video"))
+        return media_message(video=Slot("video"), audio=sample.audio_words, sentence=message)

@@ -1,0 +1,115 @@
+"""The pre-trained parts become one model folder, with branches that are still random: what both branches train on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from video_llama.chat.folder import Manifest, ProcessorSettings, write_model_folder
+from video_llama.miniature.recipe import (
+    IMAGE_MEAN,
+    IMAGE_STD,
+    MEL_BINS,
+    MEL_FRAMES,
+    NUM_CLIPS,
+    NUM_FRAMES,
+    miniature_config,
+)
+from video_llama.miniature.sounds import SAMPLING_RATE
+from video_llama.miniature.world import FRAME_SIZE
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import LlamaForCausalLM
+
+    from video_llama.models.blip2 import FrameEncoder
+    from video_llama.models.imagebind import ImageBindTower
+    from video_llama.models.qformer import SequenceQFormer
+
+BRANCHES = ("model.video_qformer.", "model.audio_qformer.")
+QUERY_STD = 0.5
+
+NOTICE = (
+    "These are the miniature's weights. They know one world: red, green, blue and yellow circles, squares, triangles "
+    "and stars that move or stay still, one or two in a clip, and the four sounds that belong to them. About anything "
+    "else their answer is a guess in these words."
+)
+
+
+@dataclass(frozen=True)
+class Backbones:
+    """The frozen parts."""
+
+    language: LlamaForCausalLM
+    frames: FrameEncoder
+    imagebind_vision: ImageBindTower
+    imagebind_audio: ImageBindTower
+
+
+def settings() -> ProcessorSettings:
+    """How files become what the miniature reads."""
+    return ProcessorSettings(
+        image_size=FRAME_SIZE,
+        image_mean=IMAGE_MEAN,
+        image_std=IMAGE_STD,
+        num_frames=NUM_FRAMES,
+        sampling_rate=SAMPLING_RATE,
+        num_mel_bins=MEL_BINS,
+        target_length=MEL_FRAMES,
+        num_clips=NUM_CLIPS,
+    )
+
+
+def write_base(folder: Path, backbones: Backbones, tokenizer_path: Path, seed: int) -> None:
+    """Write the model folder that the branches' training starts from; it never answers."""
+    import torch
+
+    from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
+
+    torch.manual_seed(seed + 3)
+    model = VideoLlamaForConditionalGeneration(miniature_config())
+    body = model.model
+    body.frame_encoder.load_state_dict(backbones.frames.state_dict())
+    body.imagebind_vision.load_state_dict(backbones.imagebind_vision.state_dict())
+    body.imagebind_audio.load_state_dict(backbones.imagebind_audio.state_dict())
+    body.language_model.load_state_dict(backbones.language.model.state_dict())
+    model.lm_head.load_state_dict(backbones.language.lm_head.state_dict())
+    word_scale = body.get_input_embeddings().weight.std()
+    for branch in (body.video_qformer, body.audio_qformer):
+        _initialise_branch(branch, word_scale)
+    manifest = Manifest(
+        name="miniature, branches untrained",
+        sources={"seed": seed, "made by": "video-llama miniature train"},
+        untrained_parts=BRANCHES,
+        notice=NOTICE,
+    )
+    write_model_folder(folder, model, tokenizer_path=tokenizer_path, settings=settings(), manifest=manifest)
+
+
+def _initialise_branch(branch: SequenceQFormer, word_scale: Tensor) -> None:
+    """Random weights of a size for narrow layers; tokens come out as large as the decoder's words."""
+    import torch
+
+    from video_llama.miniature.pretrain_vision import initialise
+
+    initialise(branch)
+    with torch.no_grad():
+        branch.query_tokens.normal_(std=QUERY_STD)
+        branch.position_embeddings.weight.normal_(std=branch.position_embeddings.embedding_dim**-0.5)
+        branch.language_projection.weight.mul_(word_scale)
+
+
+def write_weights(target: Path, base: Path, runs: list[Path], seed: int) -> None:
+    """Put both trained branches into the base and write the weights that answer, as float16 (half the size)."""
+    from video_llama.chat.folder import read_model_folder
+    from video_llama.training.export import merge_into_folder
+
+    merged = target.with_name(f"{target.name}.fp32")
+    merge_into_folder(base, runs, merged, name="miniature")
+    folder = read_model_folder(merged)
+    manifest = Manifest(name="miniature", sources=folder.manifest.sources | {"seed": seed}, notice=NOTICE)
+    folder.model.half()
+    write_model_folder(
+        target, folder.model, tokenizer_path=merged / "tokenizer.model", settings=folder.settings, manifest=manifest
+    )

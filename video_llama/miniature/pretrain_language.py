@@ -1,0 +1,84 @@
+"""The miniature's language model: a small LLaMA that learns to answer about media told in words.
+
+In: dialogues drawn on the fly. Out: a ``LlamaForCausalLM``. It is frozen afterwards, as the published model's is; the
+branches then learn to say, in its embeddings, what the words said.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from video_llama.conversation import IGNORE_INDEX, Tokenizer, TrainingExample, pad_batch
+from video_llama.miniature.documents import caption_document, dialogue_example
+from video_llama.miniature.language import caption_pair, dialogue
+from video_llama.miniature.pretraining import fit
+from video_llama.miniature.recipe import LANGUAGE, Pretraining, miniature_config
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import LlamaForCausalLM
+
+CAPTION_SHARE = 0.1  # of the documents: bare captions, as stage 1 of both branches has them
+HEARD_CAPTION_SHARE = 0.5  # of those
+TEXT_WEIGHT = 0.1  # of the loss on the tokens that are not answers
+POOL_BATCHES = 4  # documents of so many batches are sorted by length, so that little is padding
+PAD_MULTIPLE = 16  # oneDNN keeps a kernel for each shape it meets
+
+
+def _document(rng: np.random.Generator, tokenizer: Tokenizer) -> TrainingExample:
+    if rng.random() < CAPTION_SHARE:
+        return caption_document(tokenizer, *caption_pair(rng, hears=rng.random() < HEARD_CAPTION_SHARE))
+    return dialogue_example(tokenizer, dialogue(rng))
+
+
+def make_batches(tokenizer: Tokenizer, seed: int, pool: int, batch_size: int) -> list[list[TrainingExample]]:
+    """The documents of ``POOL_BATCHES`` steps, of like length within a batch, in random order of batches."""
+    rng = np.random.default_rng([seed, 21, pool])
+    documents = sorted(
+        (_document(rng, tokenizer) for _ in range(batch_size * POOL_BATCHES)), key=lambda d: len(d.input_ids)
+    )
+    order = rng.permutation(POOL_BATCHES)
+    return [documents[index * batch_size : (index + 1) * batch_size] for index in order]
+
+
+def weighted_loss(logits: Tensor, input_ids: Tensor, labels: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean cross-entropy of the answers, and of all other tokens: logits [B, L, vocabulary], the rest [B, L]."""
+    import torch
+
+    losses = torch.nn.functional.cross_entropy(
+        logits[:, :-1].float().flatten(0, 1), input_ids[:, 1:].flatten(), reduction="none"
+    )
+    is_answer = (labels[:, 1:] != IGNORE_INDEX).flatten()
+    is_text = attention_mask[:, 1:].flatten().bool() & ~is_answer
+    return losses[is_answer].mean(), losses[is_text].mean()
+
+
+def pretrain_language(
+    tokenizer_path: Path, folder: Path, seed: int, recipe: Pretraining = LANGUAGE
+) -> LlamaForCausalLM:
+    """Train the language model, or load it from ``folder`` if it is finished; about 25 minutes of one core."""
+    import torch
+    from transformers import LlamaForCausalLM
+
+    tokenizer = Tokenizer(tokenizer_path)
+    torch.manual_seed(seed)
+    model = LlamaForCausalLM(miniature_config().text_config)
+
+    @lru_cache(maxsize=1)
+    def batches(pool: int) -> list[list[TrainingExample]]:
+        return make_batches(tokenizer, seed, pool, recipe.batch_size)
+
+    def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        rows = pad_batch(batches(step // POOL_BATCHES)[step % POOL_BATCHES], 0, multiple_of=PAD_MULTIPLE)
+        ids, labels, mask = map(torch.tensor, (rows.input_ids, rows.labels, rows.attention_mask))
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            logits = model(input_ids=ids, use_cache=False).logits
+        answers, text = weighted_loss(logits, ids, labels, mask)
+        return answers + TEXT_WEIGHT * text, {"answers": answers.item(), "text": text.item(), "tokens": ids.numel()}
+
+    fit("language model", model, step_loss, recipe, folder)
+    return model

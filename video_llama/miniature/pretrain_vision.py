@@ -1,0 +1,233 @@
+"""The miniature's eyes: the ViT with its frame Q-Former, and ImageBind's vision tower, each from single pictures.
+
+In: pictures drawn on the fly. Out: trained modules of the model. Both learn to name a picture's colour, shape, place
+and size, through heads that are thrown away afterwards; the ViT's patches learn which part of the shape they cover.
+"""
+
+# N pictures, L = patches + 1 tokens, K queries, V vision width
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from video_llama.miniature.pretraining import fit
+from video_llama.miniature.recipe import (
+    IMAGE_MEAN,
+    IMAGE_STD,
+    IMAGEBIND_VISION,
+    VISION,
+    VISION_WIDTH,
+    Pretraining,
+    miniature_config,
+)
+from video_llama.miniature.world import (
+    COLOURS,
+    FRAME_SIZE,
+    NUM_PLACE_BINS,
+    PATCH_SIZE,
+    SHAPES,
+    FrameLabels,
+    sample_frame,
+)
+from video_llama.processors import VideoProcessor
+
+if TYPE_CHECKING:
+    from video_llama.models.blip2 import FrameEncoder
+    from video_llama.models.imagebind import ImageBindTower
+
+NUM_CLASSES = {
+    "colour": len(COLOURS),
+    "shape": len(SHAPES),
+    "x_bin": NUM_PLACE_BINS,
+    "y_bin": NUM_PLACE_BINS,
+    "size_bin": 3,
+}
+PATCH_LR_SCALE = 0.03
+"""On the patch projection. At the common rate it swamps the positions, and shapes and places are never learnt."""
+PATCH_WEIGHT = 0.5  # of the patches' losses beside the pictures'
+
+Targets = dict[str, Tensor]
+
+
+def initialise(module: nn.Module) -> None:
+    """Draw linear weights with variance 1 / inputs: the usual 0.02 lets the signal of narrow layers die out."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            nn.init.normal_(part.weight, std=part.in_features**-0.5)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+
+
+def sin_cos_positions(width: int, side: int) -> Tensor:
+    """A table [1, side * side + 1, width] of 2-D sines and cosines of amplitude 1; the class token's row is zero."""
+    frequencies = torch.pi * 0.5 ** torch.arange(width // 4)[None, :].clamp(max=8)
+    turns = torch.arange(side)[:, None] / side * frequencies * 2
+    axis = torch.cat([turns.sin(), turns.cos()], dim=1)
+    down = axis[:, None].expand(side, side, -1).flatten(0, 1)
+    across = axis[None].expand(side, side, -1).flatten(0, 1)
+    return torch.cat([torch.zeros(1, width), torch.cat([down, across], dim=1)])[None]
+
+
+class PictureHeads(nn.Module):
+    """What a vector says about its picture: one linear classifier for each property."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.heads = nn.ModuleDict({name: nn.Linear(width, count) for name, count in NUM_CLASSES.items()})
+
+    def loss(self, features: Tensor, targets: Targets) -> Tensor:
+        """Sum of the cross-entropies, for features [N, width]."""
+        losses = [functional.cross_entropy(head(features), targets[name]) for name, head in self.heads.items()]
+        return torch.stack(losses).sum()
+
+    def accuracy(self, features: Tensor, targets: Targets) -> dict[str, float]:
+        """Share of right answers for each property."""
+        return {
+            name: (head(features).argmax(-1) == targets[name]).float().mean().item()
+            for name, head in self.heads.items()
+        }
+
+
+class PatchHeads(nn.Module):
+    """What a patch says: whether the shape covers it, and if so the shape and its colour."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.cover = nn.Linear(width, 2)
+        self.shape = nn.Linear(width, len(SHAPES))
+        self.colour = nn.Linear(width, len(COLOURS))
+
+    def loss(self, patches: Tensor, targets: Targets) -> Tensor:
+        """Sum of the cross-entropies, for patches [N, L - 1, width]."""
+        is_covered = targets["patches"]
+        picture = is_covered.nonzero()[:, 0]
+        covered = patches[is_covered]
+        return (
+            functional.cross_entropy(self.cover(patches).flatten(0, 1), is_covered.long().flatten())
+            + functional.cross_entropy(self.shape(covered), targets["shape"][picture])
+            + functional.cross_entropy(self.colour(covered), targets["colour"][picture])
+        )
+
+
+def sample_pictures(rng: np.random.Generator, count: int) -> tuple[Tensor, Targets]:
+    """Fresh pictures as normalised pixels [N, 3, H, W], and what they show."""
+    drawn = [sample_frame(rng) for _ in range(count)]
+    processor = VideoProcessor((FRAME_SIZE, FRAME_SIZE), IMAGE_MEAN, IMAGE_STD)
+    pixels = processor(np.stack([frame.transpose(2, 0, 1) for frame, _ in drawn]))
+    return torch.from_numpy(pixels), _targets([labels for _, labels in drawn])
+
+
+def _targets(labels: list[FrameLabels]) -> Targets:
+    targets = {name: torch.tensor([getattr(label, name) for label in labels]) for name in NUM_CLASSES}
+    targets["patches"] = torch.from_numpy(np.stack([label.patch_mask.reshape(-1) for label in labels]))
+    return targets
+
+
+class FrameLearner(nn.Module):
+    """The frame encoder with its heads: on the class token, on the patches, and on the queries together."""
+
+    def __init__(self) -> None:
+        from video_llama.models.blip2 import FrameEncoder
+
+        super().__init__()
+        config = miniature_config()
+        self.encoder = FrameEncoder(config)
+        initialise(self.encoder)
+        vision = self.encoder.vision_model
+        embeddings = vision.embeddings
+        nn.init.normal_(embeddings.patch_embedding.weight, std=embeddings.patch_embedding.weight[0].numel() ** -0.5)
+        nn.init.normal_(embeddings.class_embedding, std=0.5)
+        embeddings.position_embedding.data.copy_(sin_cos_positions(VISION_WIDTH, FRAME_SIZE // PATCH_SIZE))
+        nn.init.normal_(self.encoder.query_tokens, std=0.5)
+        self.class_heads = PictureHeads(VISION_WIDTH)
+        self.patch_heads = PatchHeads(VISION_WIDTH)
+        self.query_heads = PictureHeads(VISION_WIDTH * config.num_query_tokens)
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Pixels [N, 3, H, W] -> ViT tokens [N, L, V] and query tokens [N, K, V]."""
+        tokens_NLV = self.encoder.vision_model(pixels).last_hidden_state
+        queries = self.encoder.query_tokens.expand(len(tokens_NLV), -1, -1)
+        return tokens_NLV, self.encoder.qformer(
+            query_embeds=queries, encoder_hidden_states=tokens_NLV
+        ).last_hidden_state
+
+    def loss(self, pixels: Tensor, targets: Targets) -> tuple[Tensor, dict[str, float]]:
+        """The sum of all heads' losses, and the accuracies of the queries' heads."""
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            tokens_NLV, queries_NKV = self(pixels)
+        tokens_NLV, queries_NW = tokens_NLV.float(), queries_NKV.float().flatten(1)
+        loss = self.query_heads.loss(queries_NW, targets) + self.class_heads.loss(tokens_NLV[:, 0], targets)
+        loss = loss + PATCH_WEIGHT * self.patch_heads.loss(tokens_NLV[:, 1:], targets)
+        figures = self.query_heads.accuracy(queries_NW, targets)
+        return loss, figures | {"class_shape": self.class_heads.accuracy(tokens_NLV[:, 0], targets)["shape"]}
+
+
+class TowerLearner(nn.Module):
+    """ImageBind's vision tower with a head on its class token: a training of its own, apart from the ViT's."""
+
+    def __init__(self) -> None:
+        from video_llama.models.imagebind import ImageBindTower
+
+        super().__init__()
+        self.tower = ImageBindTower(miniature_config().imagebind_vision_config)
+        self.tower.reset_parameters(0.5)
+        initialise(self.tower)
+        self.tower.position_embedding.data.copy_(sin_cos_positions(VISION_WIDTH, FRAME_SIZE // PATCH_SIZE))
+        self.heads = PictureHeads(VISION_WIDTH)
+
+    def loss(self, pixels: Tensor, targets: Targets) -> tuple[Tensor, dict[str, float]]:
+        """The heads' loss, and their accuracies."""
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            hidden = self.tower(pixels).hidden_ND
+        return self.heads.loss(hidden.float(), targets), self.heads.accuracy(hidden.float(), targets)
+
+
+def _fit_on_pictures(
+    name: str,
+    learner: FrameLearner | TowerLearner,
+    folder: Path,
+    rng_of: Callable[[int], np.random.Generator],
+    recipe: Pretraining,
+    patch_parameter: str,
+) -> None:
+    def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        return learner.loss(*sample_pictures(rng_of(step), recipe.batch_size))
+
+    fit(name, learner, step_loss, recipe, folder, lr_scales={patch_parameter: PATCH_LR_SCALE})
+
+
+def pretrain_frames(folder: Path, seed: int, recipe: Pretraining = VISION) -> FrameEncoder:
+    """Train the ViT and the frame Q-Former, or load them from ``folder`` if they are finished."""
+    torch.manual_seed(seed)
+    learner = FrameLearner()
+    _fit_on_pictures(
+        "ViT and frame Q-Former",
+        learner,
+        folder,
+        lambda step: np.random.default_rng([seed, 22, step]),
+        recipe,
+        "encoder.vision_model.embeddings.patch_embedding",
+    )
+    return learner.encoder
+
+
+def pretrain_tower(folder: Path, seed: int, recipe: Pretraining = IMAGEBIND_VISION) -> ImageBindTower:
+    """Train ImageBind's vision tower, or load it from ``folder`` if it is finished."""
+    torch.manual_seed(seed + 1)
+    learner = TowerLearner()
+    _fit_on_pictures(
+        "ImageBind's vision tower",
+        learner,
+        folder,
+        lambda step: np.random.default_rng([seed, 23, step]),
+        recipe,
+        "tower.patch_weight",
+    )
+    return learner.tower

@@ -1,0 +1,60 @@
+"""The miniature's tokenizer: a SentencePiece BPE of 640 pieces, learnt from its own dialogues.
+
+In: the world's language. Out: ``tokenizer.model``, which ``conversation.Tokenizer`` loads. The stop mark ``###`` is one
+piece of its own: else ``.###`` and ``?###`` would become pieces, and an answer would not end where it should.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from video_llama.conversation import prompt_text
+from video_llama.miniature.documents import dialogue_conversation
+from video_llama.miniature.language import caption_pair, dialogue
+
+NUM_PIECES = 640
+NUM_DOCUMENTS = 12_000
+CAPTION_SHARE = 0.1
+STOP_MARK = "###"
+
+
+def _texts(seed: int) -> Iterator[str]:
+    rng = np.random.default_rng([seed, 20])
+    for _ in range(NUM_DOCUMENTS):
+        if rng.random() < CAPTION_SHARE:
+            yield " ".join(caption_pair(rng))
+        else:
+            yield prompt_text(dialogue_conversation(dialogue(rng)).prompt())
+
+
+def train_tokenizer(path: Path, seed: int) -> None:
+    """Learn the pieces (about 3 s) and write ``path``, whole or not at all."""
+    import sentencepiece
+
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=_texts(seed),
+        model_writer=model,
+        vocab_size=NUM_PIECES,
+        model_type="bpe",
+        byte_fallback=True,
+        split_digits=True,
+        remove_extra_whitespaces=False,
+        normalization_rule_name="identity",
+        user_defined_symbols=[STOP_MARK],
+        unk_id=0,
+        bos_id=1,
+        eos_id=2,
+        pad_id=-1,
+        num_threads=1,
+        minloglevel=2,
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
+    unfinished.write_bytes(model.getvalue())
+    os.replace(unfinished, path)

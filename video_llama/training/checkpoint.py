@@ -1,0 +1,172 @@
+"""The trained parts and all that the next step depends on, written whole or not at all.
+
+```
+checkpoints/step_000500/
+  trained.safetensors   the parameters that train, by their names in the model
+  optimizer.pt          AdamW's state
+  state.json            {"step", "world_size", "batch_size"}
+  config.yaml           the settings as resolved
+```
+Nothing else is needed: the data's order, augmentation and dropout follow from the seed and the step's number.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from video_llama.errors import CheckpointError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+TRAINED_FILE = "trained.safetensors"
+OPTIMIZER_FILE = "optimizer.pt"
+STATE_FILE = "state.json"
+CONFIG_FILE = "config.yaml"
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a run stands: ``step`` steps are done. ``batch_size`` is the rows of a batch over all processes."""
+
+    step: int
+    world_size: int
+    batch_size: int
+
+
+def trained_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """The parameters that train, by name."""
+    named = model.named_parameters()
+    return {name: parameter.detach().cpu().contiguous() for name, parameter in named if parameter.requires_grad}
+
+
+def save_checkpoint(
+    run_folder: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    state: State,
+    config_text: str,
+    *,
+    keep_last: int,
+) -> Path:
+    """Write checkpoints/step_N, and only then delete the oldest beyond ``keep_last``.
+
+    Raises CheckpointError where it cannot be written; what was there stays.
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    folder = run_folder / "checkpoints" / f"step_{state.step:06d}"
+    unfinished = folder.with_name(f".{folder.name}.part")
+    try:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        save_file(trained_tensors(model), unfinished / TRAINED_FILE)
+        torch.save(optimizer.state_dict(), unfinished / OPTIMIZER_FILE)
+        (unfinished / CONFIG_FILE).write_text(config_text, encoding="utf-8")
+        (unfinished / STATE_FILE).write_text(json.dumps(asdict(state)), encoding="utf-8")
+        _to_disk(unfinished)
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(unfinished, folder)
+    except (OSError, RuntimeError) as error:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise CheckpointError(
+            f"{folder} cannot be written: {error}. Earlier checkpoints are kept; make room."
+        ) from error
+    for old in checkpoints(run_folder)[:-keep_last]:
+        shutil.rmtree(old)
+    return folder
+
+
+def _to_disk(folder: Path) -> None:
+    """Have the files on the disk before the folder gets its name."""
+    for path in (*folder.iterdir(), folder):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def checkpoints(run_folder: Path) -> list[Path]:
+    """The whole checkpoints of a run, the newest last."""
+    return sorted((run_folder / "checkpoints").glob("step_*"), key=lambda path: int(path.name.removeprefix("step_")))
+
+
+def newest_checkpoint(run_folder: Path) -> Path | None:
+    """The newest whole checkpoint of a run, or None."""
+    return next(iter(reversed(checkpoints(run_folder))), None)
+
+
+def read_trained(path: str | Path) -> dict[str, Tensor]:
+    """The trained parts in a .safetensors file, a checkpoint folder, or a run folder (its newest checkpoint).
+
+    Raises CheckpointError where there are none.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = Path(path)
+    file = path
+    if path.is_dir():
+        file = (path if (path / TRAINED_FILE).is_file() else newest_checkpoint(path) or path) / TRAINED_FILE
+    if not file.is_file():
+        raise CheckpointError(
+            f"{path}: no trained parts there. Give a .safetensors file, a checkpoint or a run folder."
+        )
+    try:
+        return load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{file} cannot be read ({error}). Copy it again, or use an earlier checkpoint."
+        ) from error
+
+
+def load_trained(model: nn.Module, tensors: Mapping[str, Tensor], *, source: str) -> None:
+    """Put trained parts into a model. Raises CheckpointError for a name or shape that is not the model's."""
+    import torch
+
+    own = dict(model.named_parameters())
+    unknown = sorted(set(tensors) - set(own))
+    if unknown or not tensors:
+        raise CheckpointError(
+            f"{source}: {', '.join(unknown[:3]) or 'nothing'} in it is not the model's. Another model's?"
+        )
+    for name, tensor in tensors.items():
+        if tensor.shape != own[name].shape:
+            raise CheckpointError(
+                f"{source}: {name} has shape {list(tensor.shape)}, the model's has {list(own[name].shape)}. "
+                "Train with the model folder that this checkpoint belongs to."
+            )
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            own[name].copy_(tensor)
+
+
+def restore_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> State:
+    """Put a checkpoint of this run back: weights, AdamW's state; return where the run stands.
+
+    Raises CheckpointError where the checkpoint trains other parts than this run.
+    """
+    import torch
+
+    tensors = read_trained(folder)
+    own = set(trained_tensors(model))
+    if set(tensors) != own:
+        differing = sorted(set(tensors) ^ own)
+        raise CheckpointError(f"{folder}: other parts train here, such as {differing[0]}. Resume with its own config.")
+    load_trained(model, tensors, source=str(folder))
+    try:
+        state: dict[str, Any] = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
+        optimizer.load_state_dict(torch.load(folder / OPTIMIZER_FILE, weights_only=True))
+        return State(**state)
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
+        raise CheckpointError(f"{folder} is not a whole checkpoint ({error}). Resume from an earlier one.") from error

@@ -1,0 +1,173 @@
+"""A training YAML: ``model``, ``datasets`` and ``run``, with the reference's keys and defaults and a few of ours.
+
+Source of the keys: the reference's train_configs/*.yaml and models/video_llama.py (``from_config``).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from video_llama.config import Config
+from video_llama.datasets.config import DatasetConfig
+
+PathText = str
+"""A path that may be empty, as the reference writes "none"."""
+
+
+class ModelConfig(Config):
+    """What is trained, and from which weights."""
+
+    pretrained: Path | None = None
+    """Ours: an assembled model folder, which gives the frozen parts and the first values of the others."""
+    arch: Literal["video_llama"] = "video_llama"
+    """The only architecture."""
+    model_type: Literal["pretrain_vicuna", "pretrain_llama_v2"] | None = None
+    """The decoder's prompt style; None takes the model folder's, and a style other than that is refused."""
+    freeze_vit: bool = True
+    """The ViT and its final norm keep their weights."""
+    freeze_qformer: bool = True
+    """The frame Q-Former keeps its weights."""
+    frozen_llama_proj: bool = True
+    """The vision branch's projection keeps its weights."""
+    frozen_video_Qformer: bool = True
+    """The video Q-Former, its queries and the frame positions keep their weights."""
+    frozen_audio_Qformer: bool = True
+    """The audio Q-Former, its queries, positions and projection keep their weights."""
+    equip_audio_branch: bool = True
+    """Whether there is an audio branch. The model folder decides; training it without one is refused."""
+    num_query_token: int | None = None
+    """Queries per frame. This and the next five describe the model: None takes the folder's, others are refused."""
+    num_video_query_token: int | None = None
+    """Tokens of a video."""
+    num_audio_query_token: int | None = None
+    """Tokens of a sound."""
+    fusion_head_layers: int | None = None
+    """Layers of the video Q-Former."""
+    max_frame_pos: int | None = None
+    """Frames that have a position."""
+    fusion_header_type: Literal["seqTransf"] | None = None
+    """How frames are merged; the only way."""
+    llama_model: PathText = ""
+    """The decoder's folder. Loading a model piece by piece is not there yet: give ``pretrained``."""
+    imagebind_ckpt_path: PathText = ""
+    """ImageBind's weights, likewise."""
+    llama_proj_model: PathText = ""
+    """The projection's first weights, likewise."""
+    q_former_model: PathText = ""
+    """BLIP-2's weights, likewise."""
+    vit_model: str = "eva_clip_g"
+    """The ViT's name, likewise."""
+    ckpt: PathText = ""
+    """Trained parts to start from: a .safetensors file, a checkpoint folder, or a run folder (its newest)."""
+    ckpt_2: PathText = ""
+    """A second one, loaded after the first: the other branch's."""
+    max_txt_len: int = Field(default=32, ge=1)
+    """Longest caption with its end symbol, in tokens."""
+    end_sym: str = "\n"
+    """Ends a caption that is not asked for in a conversation."""
+    prompt_path: PathText = ""
+    """A file of instructions for captions, one a line, each with ``<ImageHere>``."""
+    prompt_template: str = "{}"
+    """The format around these instructions."""
+    low_resource: bool = False
+    """The reference's 8-bit decoder; must be false."""
+    use_grad_checkpoint: bool = False
+    """The reference's switch for the ViT; must be false."""
+    clip_noise: float = Field(default=0.0, ge=0)
+    """Ours: expected norm of the Gaussian noise added to each ImageBind embedding (norm 1) in training. It bridges the
+    gap between the pictures that the audio branch is trained on and the sounds that it hears."""
+
+    @field_validator("low_resource", "use_grad_checkpoint")
+    @classmethod
+    def _not_there_yet(cls, value: bool) -> bool:
+        if value:
+            raise ValueError("training does not support this yet; set it to false")
+        return value
+
+
+class RunConfig(Config):
+    """How it is trained. A step is one change of the weights; it reads ``accum_grad_iters`` batches."""
+
+    output_dir: Path
+    """The run folder: metrics.jsonl, config.yaml, trained_parts.json, checkpoints/."""
+    task: Literal["video_text_pretrain"] = "video_text_pretrain"
+    """The reference's only task."""
+    lr_sched: Literal["linear_warmup_cosine_lr", "reference_warmup_cosine"] = "linear_warmup_cosine_lr"
+    """``linear_warmup_cosine_lr``: as documented. ``reference_warmup_cosine``: as the reference's code computes it."""
+    init_lr: float = Field(default=1e-4, gt=0)
+    """The peak learning rate."""
+    min_lr: float = Field(default=0.0, ge=0)
+    """What the cosine ends in."""
+    warmup_lr: float = 0.0
+    """What the warm-up starts from; below 0: the peak."""
+    warmup_steps: int = Field(default=0, ge=0)
+    """Steps from ``warmup_lr`` to ``init_lr``."""
+    weight_decay: float = Field(default=0.05, ge=0)
+    """Of matrices and embeddings; not of biases and norms."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Ours: AdamW's decay rates."""
+    grad_clip: float | None = Field(default=None, gt=0)
+    """Ours: largest norm of the gradient; None leaves it, as the reference does."""
+    max_epoch: int = Field(default=1, ge=1)
+    """How many times ``iters_per_epoch`` steps."""
+    iters_per_epoch: int | None = Field(default=None, ge=1)
+    """Steps of an epoch; None: as many as it takes to see every row once."""
+    batch_size_train: int = Field(default=32, ge=1)
+    """Rows per batch and process."""
+    batch_size_eval: int = Field(default=32, ge=1)
+    """The reference's key; training has no evaluation pass yet."""
+    accum_grad_iters: int = Field(default=1, ge=1)
+    """Batches per step; their losses are averaged over tokens."""
+    num_workers: int = Field(default=0, ge=0)
+    """Processes that read data ahead; 0 reads between the steps, which suits cached features."""
+    seed: int = Field(default=42, ge=0)
+    """Decides the data's order, what is random in it, and dropout."""
+    amp: bool = True
+    """Whether to use lower precision off the CPU where ``dtype`` is not given."""
+    dtype: Literal["fp32", "bf16"] | None = None
+    """Ours: precision of the computation (weights stay as they are). None: bf16 on a GPU with ``amp``, else fp32."""
+    device: str = "cuda"
+    """"cuda" is used where there is one, else the CPU."""
+    pad_to_multiple: int = Field(default=16, ge=1)
+    """Ours: rows are padded to a multiple of this, so that few shapes occur (CPU kernels are cached per shape)."""
+    cache_features: bool = False
+    """Ours: compute what the frozen encoders say of each medium once. Needs ``..._eval`` processors: nothing random."""
+    features_dir: Path | None = None
+    """Ours: where these features are kept; None: ``output_dir/features``. Stages may share a folder."""
+    save_every_steps: int | None = Field(default=None, ge=1)
+    """Ours: checkpoints between those at the end of each epoch."""
+    keep_last: int = Field(default=2, ge=1)
+    """Ours: how many checkpoints are kept."""
+    resume_ckpt_path: PathText | None = None
+    """A checkpoint of this run to go on from, or "auto"."""
+    evaluate: bool = False
+    """The reference's key; must be false: evaluation is a command of its own."""
+    train_splits: tuple[Literal["train"], ...] = ("train",)
+    """The reference's key; the only split."""
+    world_size: int = Field(default=1, ge=1)
+    """The reference's key; torchrun decides how many processes there are."""
+    dist_url: str = "env://"
+    """The reference's key; torchrun's environment is used."""
+    distributed: bool = True
+    """The reference's key; likewise."""
+
+    @field_validator("evaluate")
+    @classmethod
+    def _trains(cls, value: bool) -> bool:
+        if value:
+            raise ValueError("this is the training command; set it to false")
+        return value
+
+
+class TrainConfig(Config):
+    """A whole training YAML."""
+
+    model: ModelConfig
+    """What is trained."""
+    datasets: dict[str, DatasetConfig] = Field(min_length=1)
+    """The mixture; a key is a format's name, or any name where ``format`` is given."""
+    run: RunConfig
+    """How it is trained."""

@@ -1,0 +1,84 @@
+"""Branch and freezing flags decide what trains: the one place that knows.
+
+Source: the reference's models/video_llama.py (``__init__``: the flags; ``train_flag``); golden/full_keys.json lists
+what trains in each of its recipes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from video_llama.datasets.config import Branch, DatasetConfig
+from video_llama.errors import ConfigError
+from video_llama.training.config import ModelConfig
+
+if TYPE_CHECKING:
+    from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
+
+VISION_ENCODER = "model.frame_encoder."
+CLIP_ENCODER = "model.imagebind_vision."
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Beginnings of the names of what trains, and the branches that so learn."""
+
+    trained: tuple[str, ...]
+    branches: tuple[Branch, ...]
+
+    @property
+    def encoders_are_frozen(self) -> bool:
+        """Whether frames can be encoded without gradients, and so once."""
+        return not any(part.startswith(VISION_ENCODER) for part in self.trained)
+
+    def branch_of(self, config: DatasetConfig, where: str) -> Branch:
+        """The branch that reads a data set. Raises ConfigError where two train and none is named, or it does not."""
+        if config.branch is None:
+            if len(self.branches) == 1:
+                return self.branches[0]
+            raise ConfigError(
+                f"{where}.branch: both branches train. Say which one reads this data set: vision or audio."
+            )
+        if config.branch not in self.branches:
+            raise ConfigError(f"{where}.branch: the {config.branch} branch is frozen here. Take the data set out.")
+        return config.branch
+
+
+def stage_of(config: ModelConfig) -> Stage:
+    """What trains under the flags. Raises ConfigError where nothing does."""
+    trained: list[str] = []
+    branches: list[Branch] = []
+    if not config.freeze_vit:
+        trained.append(f"{VISION_ENCODER}vision_model.")
+    if not config.freeze_qformer:
+        trained += [f"{VISION_ENCODER}qformer.", f"{VISION_ENCODER}query_tokens"]
+    if not config.frozen_video_Qformer:
+        trained += [f"model.video_qformer.{part}" for part in ("qformer.", "query_tokens", "position_embeddings.")]
+    if not config.frozen_llama_proj:
+        trained.append("model.video_qformer.language_projection.")
+    if trained:
+        branches.append("vision")
+    if not config.frozen_audio_Qformer:
+        trained.append("model.audio_qformer.")
+        branches.append("audio")
+    if not trained:
+        raise ConfigError(
+            "model: everything is frozen. Set frozen_video_Qformer and frozen_llama_proj (vision), or "
+            "frozen_audio_Qformer (audio) to false."
+        )
+    return Stage(tuple(trained), tuple(branches))
+
+
+def freeze(model: VideoLlamaForConditionalGeneration, stage: Stage) -> dict[str, tuple[int, ...]]:
+    """Let the stage's parameters train and no others; return their names and shapes.
+
+    Raises ConfigError where the model has none of a part, as an audio branch that it was built without.
+    """
+    names = dict(model.named_parameters())
+    for part in stage.trained:
+        if not any(name.startswith(part) for name in names):
+            raise ConfigError(f"model: this model folder has no {part} to train. Use a folder that has it.")
+    for name, parameter in names.items():
+        parameter.requires_grad_(name.startswith(stage.trained))
+    return {name: tuple(parameter.shape) for name, parameter in names.items() if parameter.requires_grad}

@@ -1,0 +1,276 @@
+"""The training loop: batches in, changed weights, checkpoints and one row of numbers per step out.
+
+A step is a function of the weights, AdamW's state and the step's number: the batches, dropout and noise follow from the
+seed and that number. So a run that was cut off anywhere goes on from its newest checkpoint as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from video_llama.datasets.loading import Batch, BatchSource
+from video_llama.errors import DataError
+from video_llama.log import logger, progress
+from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
+from video_llama.training.checkpoint import State, save_checkpoint
+from video_llama.training.config import RunConfig
+from video_llama.training.distributed import World
+from video_llama.training.optim import Schedule
+
+METRICS_FILE = "metrics.jsonl"
+_LOG_LINES_PER_RUN = 20
+
+
+@dataclass
+class Clock:
+    """Seconds spent in each part of a step."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    _last: float = field(default_factory=time.perf_counter)
+
+    def lap(self, part: str) -> None:
+        """Count the time since the last lap to ``part``."""
+        now = time.perf_counter()
+        self.seconds[part] = self.seconds.get(part, 0.0) + now - self._last
+        self._last = now
+
+
+@dataclass
+class Trainer:
+    """Everything that a run needs to take steps. ``model`` is frozen and loaded as the stage wants it."""
+
+    model: VideoLlamaForConditionalGeneration
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    source: BatchSource
+    run: RunConfig
+    clip_noise: float
+    world: World
+    steps_per_epoch: int
+    config_text: str
+    trains_both_branches: bool = False
+
+    def __post_init__(self) -> None:
+        self.trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.network: nn.Module = self.model
+        if self.world.size > 1:
+            self.network = nn.parallel.DistributedDataParallel(
+                self.model, find_unused_parameters=self.trains_both_branches
+            )
+        uses_gpu = self.world.device.type != "cpu"
+        is_bf16 = self.run.dtype == "bf16" or (self.run.dtype is None and self.run.amp and uses_gpu)
+        self.precision = torch.autocast(self.world.device.type, torch.bfloat16) if is_bf16 else nullcontext()
+
+    def train(self, first: int, last: int) -> None:
+        """Take steps ``first`` to ``last - 1``, saving at epochs' ends, between them as configured, and at the end.
+
+        Raises DataError for a loss that is not finite, and KeyboardInterrupt, after saving, when it was told to stop.
+        """
+        self.model.train()
+        batches = self._batches(first, last)
+        log_every = max(1, (last - first) // _LOG_LINES_PER_RUN)
+        with _stop_requested() as stop, self._metrics_file(first) as write:
+            for step in progress(range(first, last), f"training {self.run.output_dir.name}"):
+                row = self.step(step, batches)
+                is_stopped = self.world.sum(float(stop.is_set())) > 0
+                write(row)
+                if self.world.is_main and (step % log_every == 0 or step == last - 1):
+                    logger.info("step %d  loss %.4f  lr %.3g", step + 1, row["loss"], row["lr"])
+                if self._is_saved_after(step) or step == last - 1 or is_stopped:
+                    self.save(step + 1)
+                if is_stopped:
+                    raise KeyboardInterrupt(f"stopped after step {step + 1}; --resume auto goes on from there")
+
+    def step(self, step: int, batches: Iterator[Batch]) -> dict[str, Any]:
+        """Change the weights once and return the step's row of numbers; its "step" counts from 1."""
+        clock = Clock()
+        _seed(self.run.seed, step, self.world.rank)
+        group = [next(batches).to(self.world.device) for _ in range(self.run.accum_grad_iters)]
+        num_tokens = self.world.sum(float(sum(batch.num_tokens for batch in group)))
+        self._check_labels(group, num_tokens, step)
+        clock.lap("data")
+        loss = 0.0
+        for index, batch in enumerate(group):
+            with self._sync_only(index == len(group) - 1):
+                share = self._loss_share(batch, num_tokens)
+                clock.lap("forward")
+                # DistributedDataParallel averages the gradients, which here have to be summed.
+                (share * self.world.size).backward()  # type: ignore[no-untyped-call]
+                clock.lap("backward")
+            loss += float(share.detach())
+        loss = self.world.sum(loss)
+        self._check_loss(loss, group, step)
+        learning_rate, gradient_norm = self._update(step)
+        clock.lap("optimizer")
+        return self._row(step, loss, learning_rate, gradient_norm, num_tokens, group, clock)
+
+    def save(self, num_steps: int) -> None:
+        """Write a checkpoint: ``num_steps`` steps are done."""
+        if self.world.is_main:
+            state = State(num_steps, self.world.size, self.source.order.batch_size)
+            save_checkpoint(
+                self.run.output_dir,
+                self.model,
+                self.optimizer,
+                state,
+                self.config_text,
+                keep_last=self.run.keep_last,
+            )
+        self.world.barrier()
+
+    def _batches(self, first: int, last: int) -> Iterator[Batch]:
+        per_step = self.run.accum_grad_iters
+        numbers = range(first * per_step, last * per_step)
+        if self.run.num_workers == 0:
+            return (self.source[number] for number in numbers)
+        return iter(
+            torch.utils.data.DataLoader(self.source, batch_size=None, sampler=numbers, num_workers=self.run.num_workers)
+        )
+
+    def _loss_share(self, batch: Batch, num_tokens: float) -> Tensor:
+        """The batch's part of the mean over all tokens of the step."""
+        with self.precision:
+            media = self._media(batch)
+            loss = self.network(input_ids=batch.input_ids, labels=batch.labels, use_cache=False, **media).loss
+        return loss * (batch.num_tokens / num_tokens)  # type: ignore[no-any-return]
+
+    def _media(self, batch: Batch) -> dict[str, Tensor | list[Tensor]]:
+        """The model's media argument; ImageBind's embeddings get their noise."""
+        if batch.form not in ("audio_pixel_values", "clip_embeddings"):
+            return {batch.form: batch.media}
+        media = batch.media
+        if batch.form == "audio_pixel_values":
+            encode = self.model.model.encode_frames_as_clips
+            with torch.no_grad():
+                media = encode(media) if isinstance(media, Tensor) else [encode(frames[None])[0] for frames in media]
+        if self.clip_noise:
+            media = self._noisy(media) if isinstance(media, Tensor) else [self._noisy(medium) for medium in media]
+        return {"clip_embeddings": media}
+
+    def _noisy(self, embeddings: Tensor) -> Tensor:
+        """Add noise of expected norm ``clip_noise`` to each embedding [..., E]."""
+        return embeddings + torch.randn_like(embeddings) * (self.clip_noise / math.sqrt(embeddings.shape[-1]))
+
+    def _sync_only(self, is_last: bool) -> Any:
+        """Let the processes exchange gradients in the step's last backward pass only."""
+        network = self.network
+        waits = isinstance(network, nn.parallel.DistributedDataParallel) and not is_last
+        return network.no_sync() if waits else nullcontext()  # type: ignore[operator]
+
+    def _update(self, step: int) -> tuple[float, float]:
+        learning_rate = self.schedule(step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        gradient_norm = nn.utils.clip_grad_norm_(self.trained, self.run.grad_clip or math.inf)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return learning_rate, float(gradient_norm)
+
+    def _check_labels(self, group: list[Batch], num_tokens: float, step: int) -> None:
+        if num_tokens == 0:
+            raise DataError(
+                f"Step {step + 1} has no token to learn ({_named(group)}). Raise max_length or drop these rows."
+            )
+
+    def _check_loss(self, loss: float, group: list[Batch], step: int) -> None:
+        if not math.isfinite(loss):
+            raise DataError(
+                f"The loss is {loss} at step {step + 1} ({_named(group)}). Nothing was changed or saved in this step. "
+                "Look at these rows, lower run.init_lr, or set run.grad_clip."
+            )
+
+    def _is_saved_after(self, step: int) -> bool:
+        every = self.run.save_every_steps
+        return (step + 1) % self.steps_per_epoch == 0 or (every is not None and (step + 1) % every == 0)
+
+    def _row(
+        self,
+        step: int,
+        loss: float,
+        learning_rate: float,
+        gradient_norm: float,
+        num_tokens: float,
+        group: list[Batch],
+        clock: Clock,
+    ) -> dict[str, Any]:
+        seconds = sum(clock.seconds.values())
+        return {
+            "step": step + 1,
+            "loss": loss,
+            "lr": learning_rate,
+            "grad_norm": gradient_norm,
+            "num_tokens": int(num_tokens),
+            "samples_per_second": round(self.source.order.batch_size * len(group) / seconds, 2),
+            "tokens_per_second": round(num_tokens / seconds, 1),
+            "seconds": {part: round(value, 5) for part, value in clock.seconds.items()},
+            "datasets": [batch.dataset for batch in group],
+        }
+
+    @contextmanager
+    def _metrics_file(self, first: int) -> Iterator[Any]:
+        """A function that appends a row to metrics.jsonl; rows of steps that are taken again are dropped first."""
+        if not self.world.is_main:
+            yield lambda row: None
+            return
+        path = self.run.output_dir / METRICS_FILE
+        kept = [line for line in _whole_lines(path) if json.loads(line)["step"] <= first]
+        path.write_text("".join(kept), encoding="utf-8")
+        with path.open("a", encoding="utf-8") as file:
+
+            def write(row: dict[str, Any]) -> None:
+                file.write(json.dumps(row) + "\n")
+                file.flush()
+
+            yield write
+
+
+def _whole_lines(path: Path) -> list[str]:
+    """The lines of a file that may end in half of one."""
+    if not path.exists():
+        return []
+    return [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
+
+
+def _seed(seed: int, step: int, rank: int) -> None:
+    """Make dropout and noise follow from the step's number."""
+    torch.manual_seed(int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0]))
+
+
+def _named(group: list[Batch]) -> str:
+    ids = [sample_id for batch in group for sample_id in batch.sample_ids]
+    return ", ".join(ids[:8]) + (f" and {len(ids) - 8} more" if len(ids) > 8 else "")
+
+
+@contextmanager
+def _stop_requested() -> Iterator[threading.Event]:
+    """An event that Ctrl-C or SIGTERM sets: the step in hand is finished and saved. A second one stops at once."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if event.is_set():
+            raise KeyboardInterrupt
+        event.set()
+
+    previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield event
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
