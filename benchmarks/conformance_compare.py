@@ -32,7 +32,7 @@ def _check_shapes(ours: Tensor, theirs: Tensor) -> None:
 
 
 def ids_of(embeds_BLD: Tensor, table_VD: Tensor, placeholder: int) -> Tensor:
-    """The ids [B, L] whose rows of the table stand in the embeddings; ``placeholder`` where none does: there are media."""
+    """The ids [B, L] whose rows of the table stand in the embeddings; ``placeholder`` where none does."""
     known: dict[Any, int] = {}
     for index, row in enumerate(table_VD.detach().tolist()):
         known.setdefault(tuple(row), index)

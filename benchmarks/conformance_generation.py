@@ -176,7 +176,7 @@ def _warp_rows(golden: Golden, case: Case) -> Iterator[Row]:
         settings = GenerationConfig(do_sample=do_sample, eos_token_id=golden.config["llama"]["eos_token_id"])
         settings.update(**{name: case[name] for name in names})
         # The stored ids begin with BOS, which ours adds by itself: the answer is what follows.
-        arguments = with_answer_penalty({"generation_config": settings}, None, 1, int(ids[0, 0]))
+        arguments = with_answer_penalty({}, settings, 1, int(ids[0, 0]))
         settings.repetition_penalty = arguments["repetition_penalty"]
         golden.model._prepare_special_tokens(settings)
         processors = golden.model._get_logits_processor(

@@ -18,7 +18,7 @@ from video_llama.miniature.pretrain_vision import (
     sample_pictures,
     sin_cos_positions,
 )
-from video_llama.miniature.recipe import EMBEDDING_SIZE, Pretraining, miniature_config
+from video_llama.miniature.recipe import EMBEDDING_SIZE, LanguagePhase, Pretraining, miniature_config
 from video_llama.miniature.tokenizer import NUM_PIECES, STOP_MARK, train_tokenizer
 from video_llama.processors.video_processor import frames_message
 
@@ -64,9 +64,10 @@ def test_documents_are_labelled_on_answers_alone(tokenizer_path: Path) -> None:
 
 def test_batches_follow_from_seed_and_number(tokenizer_path: Path) -> None:
     tokenizer = Tokenizer(tokenizer_path)
-    first, again = (make_batches(tokenizer, 1, 0, 4) for _ in range(2))
+    phase = LanguagePhase("few", 0, FEW, hard_share=0.5, text_weight=0.1)
+    first, again = (make_batches(tokenizer, phase, 1, 0) for _ in range(2))
     assert first == again
-    assert first != make_batches(tokenizer, 1, 1, 4)
+    assert first != make_batches(tokenizer, phase, 1, 1)
     assert all(len(batch) == 4 for batch in first)
 
 
@@ -82,7 +83,9 @@ def test_weighted_loss_tells_answers_from_the_rest() -> None:
 
 
 def test_the_language_model_trains(tokenizer_path: Path, tmp_path: Path) -> None:
-    model = pretrain_language(tokenizer_path, tmp_path, seed=0, recipe=FEW)
+    phases = [LanguagePhase(name, 0, FEW, 0.5, 0.1) for name in ("first", "second")]
+    model = pretrain_language(tokenizer_path, tmp_path, seed=0, phases=phases)
+    assert {path.name for path in tmp_path.iterdir()} == {"first", "second"}
     assert model.config.vocab_size == NUM_PIECES
     assert not model.training
 

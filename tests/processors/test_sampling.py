@@ -67,7 +67,9 @@ def test_times_take_the_frames_on_screen(video: tuple[list[float], float], place
     times, duration = video
     asked = tuple(place * duration for place in places)
     indices = choose_indices(times, duration, FrameSampling(times=asked), 32)
-    assert indices == sorted({max(k for k, t in enumerate(times) if t <= time + TIME_TOLERANCE_SECONDS) for time in asked})
+    assert indices == sorted(
+        {max(k for k, t in enumerate(times) if t <= time + TIME_TOLERANCE_SECONDS) for time in asked}
+    )
 
 
 @given(frame_times(), st.floats(0.05, 400), st.floats(0, 0.9))

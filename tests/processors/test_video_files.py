@@ -37,7 +37,9 @@ CLIPS = {
     "hevc_ts": Clip("ts", codec="libx265", options={"x265-params": "log-level=none:keyint=16:bframes=3"}),
     "vp9": Clip("webm", codec="libvpx-vp9", options={"g": "20", "deadline": "realtime", "cpu-used": "8"}),
     "vp9_mp4": Clip(codec="libvpx-vp9", options={"g": "20", "deadline": "realtime", "cpu-used": "8"}),
-    "vp8_hidden_frames": Clip("webm", codec="libvpx", options={"auto-alt-ref": "1", "lag-in-frames": "16", "b": "200k"}),
+    "vp8_hidden_frames": Clip(
+        "webm", codec="libvpx", options={"auto-alt-ref": "1", "lag-in-frames": "16", "b": "200k"}
+    ),
     "av1": Clip("webm", codec="libsvtav1", options={"g": "20"}),
     "av1_mp4": Clip(codec="libsvtav1", options={"g": "20"}),
     "mpeg4_avi": Clip("avi", codec="mpeg4", options={"g": "12", "bf": "2"}),
@@ -263,7 +265,9 @@ def test_a_cover_picture_is_no_video(tmp_path: Path) -> None:
     check(path, frames, SAMPLINGS["uniform 8"])
 
 
-@pytest.mark.parametrize("name", ["mit Leerzeichen.mp4", "видео 影片 🎬.mp4", "a:b?c#d%20e.mp4", "-dash.mp4", "no_suffix"])
+@pytest.mark.parametrize(
+    "name", ["mit Leerzeichen.mp4", "видео 影片 🎬.mp4", "a:b?c#d%20e.mp4", "-dash.mp4", "no_suffix"]
+)
 def test_names_of_any_kind(tmp_path: Path, plain_clip: Path, name: str) -> None:
     path = tmp_path / name
     path.write_bytes(plain_clip.read_bytes())

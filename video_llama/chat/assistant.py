@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from video_llama.chat.decoding import Decoding, TokenChooser, token_steps
-from video_llama.chat.engine import Effort, Engine, Turn
+from video_llama.chat.engine import Effort, Engine, GivenMedium, Medium, Turn
 from video_llama.chat.folder import ModelFolder, read_model_folder
-from video_llama.chat.media import MediaOptions, MediaSource
+from video_llama.chat.media import MediaOptions, MediaSource, ReadMedium
 from video_llama.chat.record import Answer
 from video_llama.chat.session import Chat, search_beams
 from video_llama.conversation import Conversation
@@ -91,7 +91,7 @@ class Assistant:
 
     def chat(
         self,
-        *media: MediaSource,
+        *media: GivenMedium,
         system: str | None = None,
         frames: FrameSampling | None = None,
         no_audio: bool = False,
@@ -108,9 +108,31 @@ class Assistant:
             chat.add(medium)
         return chat
 
+    def read(
+        self,
+        media: MediaSource,
+        *,
+        frames: FrameSampling | None = None,
+        no_audio: bool = False,
+        require_audio: bool = False,
+    ) -> ReadMedium:
+        """The frames and the sound that this model would take from a medium, not yet encoded."""
+        return self._engine.read(media, MediaOptions(frames, no_audio, require_audio))
+
+    def encode(
+        self,
+        media: MediaSource | ReadMedium,
+        *,
+        frames: FrameSampling | None = None,
+        no_audio: bool = False,
+        require_audio: bool = False,
+    ) -> Medium:
+        """Read and encode a medium once, to be given to chats and requests in the place of its source."""
+        return self._engine.encode(media, MediaOptions(frames, no_audio, require_audio))
+
     def ask_batch(
         self,
-        requests: Sequence[tuple[MediaSource | None, str]],
+        requests: Sequence[tuple[GivenMedium | None, str]],
         *,
         batch_size: int = 8,
         frames: FrameSampling | None = None,
@@ -120,8 +142,9 @@ class Assistant:
     ) -> list[Answer]:
         """Answer (media, question) pairs, each a conversation of its own, ``batch_size`` at a time.
 
-        Greedy answers are those of one-by-one, token by token; drawn ones depend on the batch. The seconds in the
-        records are those of the batch. Raises as ``chat`` and ``Chat.ask`` do, for the first request that cannot be.
+        Greedy answers are those of one by one, token by token (in float32, where rounding decides no token); drawn
+        ones depend on the batch. The seconds in the records are those of the batch. Raises as ``chat`` and
+        ``Chat.ask`` do, for the first request that cannot be.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}. Give 1 or more.")
@@ -133,7 +156,7 @@ class Assistant:
             answers += self._answer([self._turn(media, question, options, settings) for media, question in batch])
         return answers
 
-    def _turn(self, media: MediaSource | None, question: str, options: MediaOptions, decoding: Decoding) -> Turn:
+    def _turn(self, media: GivenMedium | None, question: str, options: MediaOptions, decoding: Decoding) -> Turn:
         conversation = Conversation(self._engine.template)
         encoded = [] if media is None else [self._engine.encode(media, options)]
         for medium in encoded:
@@ -159,7 +182,7 @@ class Assistant:
         ]
 
 
-def _columns(engine: Engine, turns: list[Turn]) -> Any:
+def _columns(engine: Engine, turns: list[Turn]) -> Iterator[Sequence[int]]:
     """The next id of every answer, again and again."""
     if turns[0].decoding.num_beams > 1:
         return zip(*search_beams(engine, turns), strict=True)

@@ -38,6 +38,10 @@ class Medium:
     encode_seconds: float
 
 
+GivenMedium = MediaSource | ReadMedium | Medium
+"""What stands for a medium in a chat or a request: a source, or what was made of it before."""
+
+
 @dataclass(frozen=True)
 class Turn:
     """A question ready to be answered. ``said`` is the conversation with it, ``shown`` the part that fits."""
@@ -128,12 +132,14 @@ class Engine:
         }
         return read_medium(source, self.settings, options, kind=kind, **limits)
 
-    def encode(self, source: MediaSource, options: MediaOptions, kind: MediaKind | None = None) -> Medium:
-        """Read a medium and turn it into the decoder's tokens."""
+    def encode(self, source: GivenMedium, options: MediaOptions, kind: MediaKind | None = None) -> Medium:
+        """Read a medium and turn it into the decoder's tokens; what was read or encoded before is taken as it is."""
         import torch
 
+        if isinstance(source, Medium):
+            return source
         start = time.perf_counter()
-        read = self.read(source, options, kind)
+        read = source if isinstance(source, ReadMedium) else self.read(source, options, kind)
         body, device = self.model.model, self.model.device
         frames = None if read.frames is None else self.settings.video_processor()(read.frames.frames)
         decoded = time.perf_counter()

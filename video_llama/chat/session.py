@@ -8,8 +8,8 @@ from typing import Any
 
 from video_llama.chat.cache import PromptCache
 from video_llama.chat.decoding import Decoding, TokenChooser, beam_ids, token_steps
-from video_llama.chat.engine import Effort, Engine, Medium, Turn, Writer
-from video_llama.chat.media import MediaKind, MediaOptions, MediaSource
+from video_llama.chat.engine import Effort, Engine, GivenMedium, Medium, Turn, Writer
+from video_llama.chat.media import MediaKind, MediaOptions
 from video_llama.chat.record import Answer
 from video_llama.conversation import Conversation, has_stop
 
@@ -52,7 +52,7 @@ class Chat:
         self.answers: list[Answer] = []
         """Every answer so far, with its record."""
 
-    def add(self, media: MediaSource, kind: MediaKind | None = None, **options: Any) -> Medium:
+    def add(self, media: GivenMedium, kind: MediaKind | None = None, **options: Any) -> Medium:
         """Show or play a medium before the next question: a video, image, sound, or folder (or list) of frames.
 
         ``kind`` None finds out what it is; ``options`` (``frames``, ``no_audio``, ``require_audio``) replace those

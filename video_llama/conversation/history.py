@@ -52,8 +52,8 @@ def fit_history(
         num_tokens = len(shortest.input_ids)
         raise PromptError(
             f"The question needs {num_tokens:,} tokens ({num_tokens - num_media_tokens:,} of text, "
-            f"{num_media_tokens:,} of media) and the answer up to {max_new_tokens:,}; the model's context holds {context_length:,}. "
-            "Shorten the question, give fewer media, or lower max_new_tokens."
+            f"{num_media_tokens:,} of media) and the answer up to {max_new_tokens:,}; the model's context holds "
+            f"{context_length:,}. Shorten the question, give fewer media, or lower max_new_tokens."
         )
     num_dropped = bisect_left(range(1, num_droppable), True, key=fits) + 1
     kept = without_old_turns(conversation, num_dropped)

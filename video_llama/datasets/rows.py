@@ -57,7 +57,7 @@ class RowBuilder:
         return max(1, len(self.rules.prompts))
 
     def build(self, sample: Sample, message: str, choice: int = 0) -> TrainingExample:
-        """Ids and labels. ``message``: the sentence about the frames' times; ``choice``: which instruction a caption gets.
+        """Ids and labels. ``message``: the sentence about the frames' times; ``choice``: a caption's instruction.
 
         Raises DataError, with the sample's id, where nothing is left to learn.
         """

@@ -109,7 +109,7 @@ def write_weights(target: Path, base: Path, runs: list[Path], seed: int) -> None
     merge_into_folder(base, runs, merged, name="miniature")
     folder = read_model_folder(merged)
     manifest = Manifest(name="miniature", sources=folder.manifest.sources | {"seed": seed}, notice=NOTICE)
-    folder.model.half()
+    folder.model.half()  # type: ignore[no-untyped-call]
     write_model_folder(
         target, folder.model, tokenizer_path=merged / "tokenizer.model", settings=folder.settings, manifest=manifest
     )

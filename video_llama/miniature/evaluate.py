@@ -141,6 +141,21 @@ def _medium(
     return medium
 
 
+def answer_rows(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
+    """Every question with its answer and mark, as plain data."""
+    for mark in evaluation.marks:
+        qa = mark.probe.qa
+        yield {
+            "clip": mark.probe.clip,
+            "figures": mark.probe.metrics,
+            "kind": qa.kind,
+            "question": qa.question,
+            "expected": qa.answer,
+            "answer": mark.answer,
+            "is_right": mark.is_right,
+        }
+
+
 def table_of(evaluation: Evaluation) -> Table:
     """The counts as a table: figure, accuracy, interval, count, target."""
     from rich.table import Table

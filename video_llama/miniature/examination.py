@@ -119,7 +119,7 @@ def sort_of(scene: Scene) -> str:
 
 def _seeing(clip: int, scene: Scene, rng: np.random.Generator) -> list[Probe]:
     also = f"see_{sort_of(scene)}"
-    kinds = {"colour": ("colour", also), "shape": ("shape", also)}
+    kinds: dict[str, tuple[str, ...]] = {"colour": ("colour", also), "shape": ("shape", also)}
     kinds |= {"order": ("order",)} if scene.is_two_part else {"motion": ("motion", also)}
     kinds |= {"count": ("count",), "desc": ("description",), "yes_no": ("yes_no",)}
     return [Probe(clip, question(scene, kind, rng), metrics) for kind, metrics in kinds.items()]

@@ -6,6 +6,7 @@ branches then learn to say, in its embeddings, what the words said.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,8 +16,8 @@ import numpy as np
 from video_llama.conversation import IGNORE_INDEX, Tokenizer, TrainingExample, pad_batch
 from video_llama.miniature.documents import caption_document, dialogue_example
 from video_llama.miniature.language import caption_pair, dialogue
-from video_llama.miniature.pretraining import fit
-from video_llama.miniature.recipe import LANGUAGE, Pretraining, miniature_config
+from video_llama.miniature.pretraining import StepLoss, fit
+from video_llama.miniature.recipe import LANGUAGE, LanguagePhase, miniature_config
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,25 +25,23 @@ if TYPE_CHECKING:
 
 CAPTION_SHARE = 0.1  # of the documents: bare captions, as stage 1 of both branches has them
 HEARD_CAPTION_SHARE = 0.5  # of those
-TEXT_WEIGHT = 0.1  # of the loss on the tokens that are not answers
 POOL_BATCHES = 4  # documents of so many batches are sorted by length, so that little is padding
 PAD_MULTIPLE = 16  # oneDNN keeps a kernel for each shape it meets
 
 
-def _document(rng: np.random.Generator, tokenizer: Tokenizer) -> TrainingExample:
+def _document(rng: np.random.Generator, tokenizer: Tokenizer, hard_share: float) -> TrainingExample:
     if rng.random() < CAPTION_SHARE:
         return caption_document(tokenizer, *caption_pair(rng, hears=rng.random() < HEARD_CAPTION_SHARE))
-    return dialogue_example(tokenizer, dialogue(rng))
+    return dialogue_example(tokenizer, dialogue(rng, hard_share=hard_share))
 
 
-def make_batches(tokenizer: Tokenizer, seed: int, pool: int, batch_size: int) -> list[list[TrainingExample]]:
+def make_batches(tokenizer: Tokenizer, phase: LanguagePhase, seed: int, pool: int) -> list[list[TrainingExample]]:
     """The documents of ``POOL_BATCHES`` steps, of like length within a batch, in random order of batches."""
-    rng = np.random.default_rng([seed, 21, pool])
-    documents = sorted(
-        (_document(rng, tokenizer) for _ in range(batch_size * POOL_BATCHES)), key=lambda d: len(d.input_ids)
-    )
-    order = rng.permutation(POOL_BATCHES)
-    return [documents[index * batch_size : (index + 1) * batch_size] for index in order]
+    size = phase.recipe.batch_size
+    rng = np.random.default_rng([seed, phase.stream, pool])
+    drawn = (_document(rng, tokenizer, phase.hard_share) for _ in range(size * POOL_BATCHES))
+    documents = sorted(drawn, key=lambda document: len(document.input_ids))
+    return [documents[index * size : (index + 1) * size] for index in rng.permutation(POOL_BATCHES)]
 
 
 def weighted_loss(logits: Tensor, input_ids: Tensor, labels: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -58,19 +57,26 @@ def weighted_loss(logits: Tensor, input_ids: Tensor, labels: Tensor, attention_m
 
 
 def pretrain_language(
-    tokenizer_path: Path, folder: Path, seed: int, recipe: Pretraining = LANGUAGE
+    tokenizer_path: Path, root: Path, seed: int, phases: Sequence[LanguagePhase] = LANGUAGE
 ) -> LlamaForCausalLM:
-    """Train the language model, or load it from ``folder`` if it is finished; about 25 minutes of one core."""
+    """Train the language model through its phases, each with a folder below ``root``; finished ones are loaded."""
     import torch
     from transformers import LlamaForCausalLM
 
     tokenizer = Tokenizer(tokenizer_path)
     torch.manual_seed(seed)
     model = LlamaForCausalLM(miniature_config().text_config)
+    for phase in phases:
+        fit(phase.name, model, _step_loss(model, tokenizer, phase, seed), phase.recipe, root / phase.name)
+    return model
+
+
+def _step_loss(model: LlamaForCausalLM, tokenizer: Tokenizer, phase: LanguagePhase, seed: int) -> StepLoss:
+    import torch
 
     @lru_cache(maxsize=1)
     def batches(pool: int) -> list[list[TrainingExample]]:
-        return make_batches(tokenizer, seed, pool, recipe.batch_size)
+        return make_batches(tokenizer, phase, seed, pool)
 
     def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
         rows = pad_batch(batches(step // POOL_BATCHES)[step % POOL_BATCHES], 0, multiple_of=PAD_MULTIPLE)
@@ -78,7 +84,7 @@ def pretrain_language(
         with torch.autocast("cpu", dtype=torch.bfloat16):
             logits = model(input_ids=ids, use_cache=False).logits
         answers, text = weighted_loss(logits, ids, labels, mask)
-        return answers + TEXT_WEIGHT * text, {"answers": answers.item(), "text": text.item(), "tokens": ids.numel()}
+        figures = {"answers": answers.item(), "text": text.item(), "tokens": float(ids.numel())}
+        return answers + phase.text_weight * text, figures
 
-    fit("language model", model, step_loss, recipe, folder)
-    return model
+    return step_loss

@@ -106,7 +106,25 @@ class Pretraining:
     warmup_steps: int = 40
 
 
-LANGUAGE = Pretraining(num_steps=1600, batch_size=40, peak_lr=2e-3, weight_decay=0.05)
+@dataclass(frozen=True)
+class LanguagePhase:
+    """A pre-training of the language model on one mixture of documents."""
+
+    name: str
+    stream: int
+    """Number of its random stream."""
+    recipe: Pretraining
+    hard_share: float
+    """Of the questions: only from the kinds that are learnt late."""
+    text_weight: float
+    """Of the loss on the tokens that are not answers."""
+
+
+LANGUAGE = (
+    LanguagePhase("language", 21, Pretraining(1600, 40, peak_lr=2e-3, weight_decay=0.05), 0.5, 0.1),
+    # The rest of the text is chance by now; without its noise what needs two steps of reading is learnt sooner.
+    LanguagePhase("language_hard", 26, Pretraining(900, 40, peak_lr=1.5e-3, weight_decay=0.05), 0.7, 0.02),
+)
 VISION = Pretraining(num_steps=2400, batch_size=48, peak_lr=1e-3)
 IMAGEBIND_VISION = Pretraining(num_steps=1500, batch_size=48, peak_lr=1e-3)
 IMAGEBIND_AUDIO = Pretraining(num_steps=500, batch_size=64, peak_lr=1e-3)

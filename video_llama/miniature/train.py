@@ -45,7 +45,7 @@ def _make_tokenizer(root: Path, seed: int) -> None:
 def _make_language(root: Path, seed: int) -> None:
     from video_llama.miniature.pretrain_language import pretrain_language
 
-    pretrain_language(root / "tokenizer.model", root / "language", seed)
+    pretrain_language(root / "tokenizer.model", root, seed)
 
 
 def _make_frames(root: Path, seed: int) -> None:
@@ -77,7 +77,7 @@ def _make_base(root: Path, seed: int) -> None:
 
     tokenizer_path = root / "tokenizer.model"
     vision, audio = bind(pretrain_tower(root / "imagebind_vision", seed), root / "imagebind", seed)
-    language = pretrain_language(tokenizer_path, root / "language", seed)
+    language = pretrain_language(tokenizer_path, root, seed)
     backbones = Backbones(language, pretrain_frames(root / "frames", seed), vision, audio)
     write_base(root / "base", backbones, tokenizer_path, seed)
 
@@ -114,6 +114,10 @@ STAGES: dict[str, Stage] = {
     "audio2": Stage(("audio1",), _BranchMake("audiobranch_stage2_finetune")),
     "weights": Stage(("vision2", "audio2"), _make_weights),
 }
+
+
+PARTS = {"language": ("language_hard", "language"), "imagebind": ("imagebind", "imagebind_vision")}
+"""The folders of a stage that has several, the later ones first."""
 
 
 def config_path(name: str) -> Path:
@@ -167,6 +171,18 @@ def train_miniature(root: str | Path = DEFAULT_ROOT, *, seed: int = 0, workers: 
                 done.add(name)
             show(done, set(running.values()))
     return root / "weights"
+
+
+def install_weights(weights: Path) -> Path:
+    """Put a folder of weights into the package, in the place of those shipped; returns the place."""
+    import shutil
+
+    target = Path(__file__).resolve().parent / "weights"
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}.part")
+    shutil.copytree(weights, unfinished)
+    shutil.rmtree(target, ignore_errors=True)
+    unfinished.rename(target)
+    return target
 
 
 def _ready(done: set[str], running: set[str], count: int) -> list[str]:
@@ -237,9 +253,8 @@ def _board(root: Path, names: dict[str, Stage]) -> Iterator[Callable[[set[str], 
 
 def _latest(root: Path, name: str) -> str:
     """The newest line of a stage's ``metrics.jsonl``, in words."""
-    folders = [root / "imagebind", root / "imagebind_vision"] if name == "imagebind" else [root / name]
-    for folder in folders:
-        path = folder / "metrics.jsonl"
+    for part in PARTS.get(name, (name,)):
+        path = root / part / "metrics.jsonl"
         if path.is_file() and (lines := path.read_text(encoding="utf-8").splitlines()):
             row = json.loads(lines[-1])
             return f"running, step {row['step']}, loss {row['loss']:.3f}"

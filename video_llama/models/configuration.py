@@ -6,12 +6,26 @@ towers are described by :class:`ImageBindTowerConfig`.
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from transformers import Blip2QFormerConfig, Blip2VisionConfig, LlamaConfig, PretrainedConfig
 
 FUSION_HEADER_TYPE = "seqTransf"
 """The only fusion of the paper: sequential transformer layers over the frames' query tokens."""
+
+
+FUSION_SHARES = (
+    "hidden_size",
+    "num_attention_heads",
+    "intermediate_size",
+    "hidden_act",
+    "layer_norm_eps",
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "initializer_range",
+)
+"""What the fusion Q-Formers take from the frame Q-Former: in the reference one BERT configuration makes all three."""
 
 
 class ImageBindTowerConfig(PretrainedConfig):
@@ -158,14 +172,15 @@ class VideoLlamaConfig(PretrainedConfig):
     ) -> None:
         if fusion_header_type != FUSION_HEADER_TYPE:
             raise ValueError(f"fusion_header_type is {fusion_header_type!r}; only {FUSION_HEADER_TYPE!r} exists.")
-        self.vision_config = _typed(Blip2VisionConfig, vision_config, initializer_range=initializer_range)
+        self.vision_config = _vision(vision_config, initializer_range)
         self.qformer_config = _typed(
             Blip2QFormerConfig, qformer_config, encoder_hidden_size=self.vision_config.hidden_size
         )
         self.imagebind_vision_config = _typed(ImageBindTowerConfig, imagebind_vision_config)
-        if imagebind_audio_config is None:
-            imagebind_audio_config = audio_tower_config(embedding_size=self.imagebind_vision_config.embedding_size)
-        self.imagebind_audio_config = _typed(ImageBindTowerConfig, imagebind_audio_config)
+        if not isinstance(imagebind_audio_config, PretrainedConfig):
+            shared = {"embedding_size": self.imagebind_vision_config.embedding_size}
+            imagebind_audio_config = audio_tower_config(**{**shared, **(imagebind_audio_config or {})})
+        self.imagebind_audio_config = imagebind_audio_config
         self.video_qformer_config = _fusion(
             self.qformer_config, video_qformer_config, self.qformer_config.hidden_size, fusion_head_layers
         )
@@ -192,7 +207,7 @@ class VideoLlamaConfig(PretrainedConfig):
 
     def get_text_config(self, *args: Any, **kwargs: Any) -> LlamaConfig:
         """The decoder's configuration: transformers' generation asks for it."""
-        return self.text_config
+        return self.text_config  # type: ignore[no-any-return]
 
 
 def _typed(kind: type[Any], value: Any, **defaults: Any) -> Any:
@@ -202,13 +217,21 @@ def _typed(kind: type[Any], value: Any, **defaults: Any) -> Any:
     return kind(**{**defaults, **(value or {})})
 
 
+def _vision(value: dict[str, Any] | Blip2VisionConfig | None, initializer_range: float) -> Blip2VisionConfig:
+    """The ViT's configuration. Its class's own ``initializer_range`` is 1e-10: a fresh ViT would put out nothing."""
+    config: Blip2VisionConfig = _typed(Blip2VisionConfig, value, initializer_range=initializer_range)
+    if config.initializer_range == Blip2VisionConfig().initializer_range:
+        config = copy.deepcopy(config)
+        config.initializer_range = initializer_range
+    return config
+
+
 def _fusion(
     frame: Blip2QFormerConfig, value: Any, encoder_hidden_size: int, num_hidden_layers: int | None
 ) -> Blip2QFormerConfig:
-    """The configuration of a fusion Q-Former: the frame Q-Former's width, two layers, cross-attention in each."""
-    shared = ("hidden_size", "num_attention_heads", "intermediate_size", "hidden_act", "layer_norm_eps")
-    defaults = {name: getattr(frame, name) for name in shared}
-    config = _typed(
+    """The configuration of a fusion Q-Former: like the frame Q-Former, two layers, cross-attention in each."""
+    defaults = {name: getattr(frame, name) for name in FUSION_SHARES}
+    config: Blip2QFormerConfig = _typed(
         Blip2QFormerConfig,
         value,
         **defaults,

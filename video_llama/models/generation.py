@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 
-class AnswerRepetitionPenalty(LogitsProcessor):  # type: ignore[no-untyped-call]
+class AnswerRepetitionPenalty(LogitsProcessor):
     """Divides positive and multiplies negative scores of BOS and of the ids after the first ``prompt_length``."""
 
     def __init__(self, penalty: float, prompt_length: int, bos_token_id: int | None) -> None:
@@ -37,13 +37,12 @@ class AnswerRepetitionPenalty(LogitsProcessor):  # type: ignore[no-untyped-call]
 
 
 def with_answer_penalty(
-    kwargs: dict[str, Any], defaults: GenerationConfig | None, prompt_length: int, bos_token_id: int | None
+    kwargs: dict[str, Any], settings: GenerationConfig | None, prompt_length: int, bos_token_id: int | None
 ) -> dict[str, Any]:
-    """``generate``'s arguments with the repetition penalty, wherever it was set, in the form above.
+    """``generate``'s keyword arguments with the repetition penalty, wherever it was set, in the form above.
 
-    ``defaults`` is the model's own generation configuration; ``prompt_length`` the ids that ``generate`` starts with.
+    ``settings`` holds where the arguments are silent; ``prompt_length`` is how many ids ``generate`` starts with.
     """
-    settings = kwargs.get("generation_config") or defaults
     penalty = kwargs.get("repetition_penalty", getattr(settings, "repetition_penalty", None))
     if penalty is None or penalty == 1.0:
         return kwargs

@@ -67,7 +67,8 @@ class ImageBindBlock(nn.Module):
 
     def forward(self, tokens_NLD: Tensor) -> Tensor:
         tokens_NLD = tokens_NLD + self.attention(self.norm1(tokens_NLD))
-        return tokens_NLD + self.fc2(functional.gelu(self.fc1(self.norm2(tokens_NLD))))
+        hidden_NLD: Tensor = self.fc2(functional.gelu(self.fc1(self.norm2(tokens_NLD))))
+        return tokens_NLD + hidden_NLD
 
 
 class ImageBindTower(nn.Module):

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, GenerationMixin, LlamaModel, PreTrainedModel
+from transformers import AutoConfig, AutoModel, GenerationConfig, GenerationMixin, LlamaModel, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from video_llama.models.blip2 import FrameEncoder
@@ -232,7 +232,8 @@ class VideoLlamaForConditionalGeneration(VideoLlamaPreTrainedModel, GenerationMi
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
-        return self.model.get_input_embeddings()
+        embeddings: nn.Module = self.model.get_input_embeddings()
+        return embeddings
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.model.set_input_embeddings(value)
@@ -266,10 +267,11 @@ class VideoLlamaForConditionalGeneration(VideoLlamaPreTrainedModel, GenerationMi
         logits = self.lm_head(outputs.last_hidden_state[:, keep])
         loss = None
         if labels is not None:
-            flat = logits[:, :-1].float().flatten(0, 1)
+            wide = torch.promote_types(logits.dtype, torch.float32)
+            flat = logits[:, :-1].to(wide).flatten(0, 1)
             loss = nn.functional.cross_entropy(flat, labels[:, 1:].flatten(), ignore_index=-100)
         return CausalLMOutputWithPast(
-            loss=loss,  # type: ignore[arg-type]
+            loss=loss,
             logits=logits,
             past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
@@ -277,13 +279,22 @@ class VideoLlamaForConditionalGeneration(VideoLlamaPreTrainedModel, GenerationMi
         )
 
     @torch.no_grad()
-    def generate(self, input_ids: Tensor | None = None, **kwargs: Any) -> Any:
+    def generate(
+        self,
+        inputs: Tensor | None = None,
+        generation_config: GenerationConfig | None = None,
+        *args: Any,
+        input_ids: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Any:
         """transformers' ``generate``: greedy, sampling, beams, streamers, with the media arguments of ``embed_inputs``.
 
         The media are encoded here, once, so a row may hold any number of them and beams repeat nothing. With
         ``input_ids`` the result is prompt + answer ids, as everywhere in transformers; pad a batch on the left.
-        ``repetition_penalty`` counts the answer's tokens and BOS (see ``models/generation.py``).
+        ``repetition_penalty`` counts the answer's tokens and BOS (see ``models/generation.py``). ``inputs`` is another
+        name of ``input_ids``, as in transformers.
         """
+        input_ids = inputs if input_ids is None else input_ids
         media = {name: kwargs.pop(name) for name in MEDIA_ARGUMENTS if name in kwargs}
         if kwargs.get("inputs_embeds") is not None:
             _refuse_media(media)
@@ -293,8 +304,9 @@ class VideoLlamaForConditionalGeneration(VideoLlamaPreTrainedModel, GenerationMi
             kwargs["input_ids"] = input_ids
         prompt_length = 0 if input_ids is None else input_ids.shape[1]
         bos_token_id = self.config.text_config.bos_token_id
-        kwargs = with_answer_penalty(kwargs, self.generation_config, prompt_length, bos_token_id)
-        return super().generate(**kwargs)  # type: ignore[misc]
+        settings = generation_config or self.generation_config
+        kwargs = with_answer_penalty(kwargs, settings, prompt_length, bos_token_id)
+        return super().generate(None, generation_config, *args, **kwargs)  # type: ignore[misc]
 
 
 def by_length(media: Media, encode: Callable[[Tensor], Tensor]) -> Tensor:

@@ -64,4 +64,5 @@ def crop_and_resize(frames: np.ndarray, box: Box, size: tuple[int, int]) -> np.n
 
 def to_uint8(frames: np.ndarray) -> np.ndarray:
     """Round and clamp float frames to uint8."""
-    return np.clip(np.rint(frames), 0, 255).astype(np.uint8)
+    ints: np.ndarray = np.clip(np.rint(frames), 0, 255).astype(np.uint8)
+    return ints

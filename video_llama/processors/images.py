@@ -9,15 +9,20 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from video_llama.errors import MediaError
 from video_llama.processors.sources import Media, as_media, natural_key
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 # What PIL may decide by content; everything else goes to PyAV. GIF counts as an image only with a single frame.
 IMAGE_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
 ANIMATED_FORMATS = ("GIF", "PNG", "WEBP")
+DEEP_MODES = ("I", "I;16", "I;16B", "I;16L")  # how PIL opens 16 bit grey, by version and file
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm")
 
 
@@ -44,7 +49,7 @@ def load_image(media: Media, size: tuple[int, int]) -> np.ndarray:
     height, width = size
     try:
         with Image.open(media.stream(), formats=IMAGE_FORMATS) as image:
-            upright = ImageOps.exif_transpose(image).convert("RGB")
+            upright = _rgb(ImageOps.exif_transpose(image))
             resized = upright.resize((width, height), Image.Resampling.BICUBIC)
     except Image.DecompressionBombError as error:
         raise MediaError(f"{media.name} is too large a picture ({error}). Make it smaller.") from error
@@ -54,6 +59,16 @@ def load_image(media: Media, size: tuple[int, int]) -> np.ndarray:
             "save it as PNG or JPEG."
         ) from error
     return np.ascontiguousarray(np.asarray(resized, dtype=np.uint8).transpose(2, 0, 1))
+
+
+def _rgb(image: Image) -> Image:
+    """Convert to RGB; 16 bit grey is scaled (PIL's conversion makes all above 255 white)."""
+    from PIL.Image import fromarray
+
+    if image.mode in DEEP_MODES:
+        deep = np.asarray(image).astype(np.int64).clip(0, 65535)
+        image = fromarray(((deep + 128) // 257).astype(np.uint8))
+    return image.convert("RGB")
 
 
 def frame_paths(folder: Path) -> list[Path]:

@@ -62,9 +62,9 @@ def frame_indices(
 ) -> list[int]:
     """Return the reference's choice of ``num_frames`` out of ``total_frames``, sorted.
 
-    ``uniform`` takes the left edge of each of n equal bins (the reference's ``np.arange`` has one edge too many for a
-    few odd n, such as 61 of 1000: it is left out); ``headtail`` draws n // 2 at random from each half (so an
-    odd n gives n - 1, and a single frame gives none). Never more than ``total_frames``.
+    ``uniform`` takes the left edge of each of n equal bins (by rounding, the reference's ``np.arange`` has one edge too
+    many for some n, such as 7 of 17, often behind the last frame: it is left out). ``headtail`` draws n // 2 at random
+    from each half (so an odd n gives n - 1, and a single frame gives none). Never more than ``total_frames``.
     """
     if total_frames < 1 or num_frames < 1:
         raise ValueError(f"total_frames={total_frames}, num_frames={num_frames}. Both must be 1 or more.")

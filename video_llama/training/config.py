@@ -133,6 +133,8 @@ class RunConfig(Config):
     """"cuda" is used where there is one, else the CPU."""
     pad_to_multiple: int = Field(default=16, ge=1)
     """Ours: rows are padded to a multiple of this, so that few shapes occur (CPU kernels are cached per shape)."""
+    group_by_length: bool = False
+    """Ours: rows of similar length come together, which leaves less padding."""
     cache_features: bool = False
     """Ours: compute what the frozen encoders say of each medium once. Needs ``..._eval`` processors: nothing random."""
     features_dir: Path | None = None

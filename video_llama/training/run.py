@@ -126,9 +126,9 @@ def _start_from_trained(folder: ModelFolder, config: ModelConfig, stage: Stage) 
         filled += tensors
         logger.info("%d tensors from %s", len(tensors), path)
     for part in folder.manifest.untrained_parts:
-        is_trained_here = any(part.startswith(trained) or trained.startswith(part) for trained in stage.trained)
-        if not is_trained_here and not any(name.startswith(part) for name in filled):
-            logger.warning("%s: %s is random and stays so in this stage", folder.path, part)
+        is_filled = any(name.startswith(part) for name in (*filled, *stage.trained))
+        if stage.reads(part) and not is_filled:
+            logger.warning("%s: %s is random and stays so, and what trains here sees through it", folder.path, part)
 
 
 def _freeze_and_tell(folder: ModelFolder, stage: Stage, config: TrainConfig, this: World) -> None:
@@ -151,6 +151,8 @@ def _freeze_and_tell(folder: ModelFolder, stage: Stage, config: TrainConfig, thi
 def _make_trainer(
     config: TrainConfig, folder: ModelFolder, stage: Stage, sets: Sequence[TrainingSet], this: World
 ) -> Trainer:
+    import numpy as np
+
     from video_llama.datasets.loading import BatchOrder, BatchSource
     from video_llama.training.optim import make_optimizer, make_schedule
     from video_llama.training.trainer import Trainer
@@ -160,14 +162,21 @@ def _make_trainer(
     num_rows = sum(len(each.samples) for each in sets)
     steps_per_epoch = run.iters_per_epoch or math.ceil(num_rows / (batch_size * run.accum_grad_iters))
     num_batches = run.max_epoch * steps_per_epoch * run.accum_grad_iters
+    lengths = [np.array([sample.text_length for sample in each.samples]) for each in sets]
     order = BatchOrder(
-        [len(each.samples) for each in sets], [each.ratio for each in sets], batch_size, num_batches, run.seed
+        [len(each.samples) for each in sets],
+        [each.ratio for each in sets],
+        batch_size,
+        num_batches,
+        run.seed,
+        lengths if run.group_by_length else None,
     )
     return Trainer(
         model=folder.model,
         optimizer=make_optimizer(folder.model.named_parameters(), run),
         schedule=make_schedule(run, steps_per_epoch),
         source=BatchSource(sets, order, folder.tokenizer.pad_id, run.pad_to_multiple, this.rank, this.size),
+        batch_size=batch_size,
         run=run,
         clip_noise=config.model.clip_noise,
         world=this,
@@ -184,15 +193,14 @@ def _resume(trainer: Trainer, checkpoint: Path | None) -> int:
     if checkpoint is None:
         return 0
     state = restore_checkpoint(checkpoint, trainer.model, trainer.optimizer)
-    batch_size = trainer.source.order.batch_size
-    if state.batch_size != batch_size:
+    if state.batch_size != trainer.batch_size:
         logger.warning(
             "%s was written with %d rows a batch (%d processes), now there are %d: the order of the data is another "
             "from here on. Set run.batch_size_train so that the product stays, to keep it.",
             checkpoint,
             state.batch_size,
             state.world_size,
-            batch_size,
+            trainer.batch_size,
         )
     logger.info("going on after step %d", state.step)
     return state.step

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
 
 VISION_ENCODER = "model.frame_encoder."
-CLIP_ENCODER = "model.imagebind_vision."
+_OF_BRANCH: dict[Branch, tuple[str, ...]] = {
+    "vision": (VISION_ENCODER, "model.video_qformer."),
+    "audio": ("model.imagebind_vision.", "model.audio_qformer."),
+}
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,13 @@ class Stage:
     def encoders_are_frozen(self) -> bool:
         """Whether frames can be encoded without gradients, and so once."""
         return not any(part.startswith(VISION_ENCODER) for part in self.trained)
+
+    def reads(self, part: str) -> bool:
+        """Whether what trains depends on a part of the model: all but the other branch and the sound's tower."""
+        unread = [
+            prefix for branch, prefixes in _OF_BRANCH.items() if branch not in self.branches for prefix in prefixes
+        ]
+        return not part.startswith((*unread, "model.imagebind_audio."))
 
     def branch_of(self, config: DatasetConfig, where: str) -> Branch:
         """The branch that reads a data set. Raises ConfigError where two train and none is named, or it does not."""

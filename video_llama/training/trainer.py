@@ -11,12 +11,12 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -51,12 +51,14 @@ class Clock:
 
 @dataclass
 class Trainer:
-    """Everything that a run needs to take steps. ``model`` is frozen and loaded as the stage wants it."""
+    """Everything that a run needs to take steps. ``model`` is loaded, and frozen as the stage wants it; ``source`` has
+    this process's part of every batch, of ``batch_size`` rows over all processes."""
 
     model: VideoLlamaForConditionalGeneration
     optimizer: torch.optim.Optimizer
     schedule: Schedule
-    source: BatchSource
+    source: BatchSource | Sequence[Batch]
+    batch_size: int
     run: RunConfig
     clip_noise: float
     world: World
@@ -121,7 +123,7 @@ class Trainer:
     def save(self, num_steps: int) -> None:
         """Write a checkpoint: ``num_steps`` steps are done."""
         if self.world.is_main:
-            state = State(num_steps, self.world.size, self.source.order.batch_size)
+            state = State(num_steps, self.world.size, self.batch_size)
             save_checkpoint(
                 self.run.output_dir,
                 self.model,
@@ -137,9 +139,9 @@ class Trainer:
         numbers = range(first * per_step, last * per_step)
         if self.run.num_workers == 0:
             return (self.source[number] for number in numbers)
-        return iter(
-            torch.utils.data.DataLoader(self.source, batch_size=None, sampler=numbers, num_workers=self.run.num_workers)
-        )
+        source = cast("torch.utils.data.Dataset[Batch]", self.source)
+        loader = torch.utils.data.DataLoader(source, batch_size=None, sampler=numbers, num_workers=self.run.num_workers)
+        return iter(loader)
 
     def _loss_share(self, batch: Batch, num_tokens: float) -> Tensor:
         """The batch's part of the mean over all tokens of the step."""
@@ -214,7 +216,7 @@ class Trainer:
             "lr": learning_rate,
             "grad_norm": gradient_norm,
             "num_tokens": int(num_tokens),
-            "samples_per_second": round(self.source.order.batch_size * len(group) / seconds, 2),
+            "samples_per_second": round(self.batch_size * len(group) / seconds, 2),
             "tokens_per_second": round(num_tokens / seconds, 1),
             "seconds": {part: round(value, 5) for part, value in clock.seconds.items()},
             "datasets": [batch.dataset for batch in group],

@@ -1,0 +1,133 @@
+"""From a waveform to 8 log-mel clips: all clips in one transform, against clip by clip, and against real time.
+
+    python benchmarks/bench_audio.py [--runs N] [--json]
+
+The sound is noise and tones of the script's own. Runs alternate and the best of each counts. ``file`` decodes the sound
+(FLAC at 44.1 kHz) as well. Exits with 1 where one transform is slower than the loop, or where the mels differ.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+from video_llama.processors import AudioProcessor
+from video_llama.processors.fbank import log_mel_filter_bank
+from video_llama.processors.resample import resample
+
+FILE_RATE = 44100
+CASES = ((16000, 10), (16000, 60), (44100, 10), (44100, 60))  # rate in Hz, seconds
+TOLERANCE = 1e-3  # in log units, of another order of float32 sums in the transform; 1e-5 is usual
+SLACK = 1.05  # two equal times may swap by the clock's noise
+
+
+@dataclass(frozen=True)
+class Result:
+    """Best seconds: the whole track in one transform, the same mathematics clip by clip, and from a file."""
+
+    rate: int
+    seconds: int
+    batched: float
+    looped: float
+    file: float
+    max_difference: float
+
+    @property
+    def ratio(self) -> float:
+        return self.batched / self.looped
+
+    @property
+    def times_real_time(self) -> float:
+        return self.seconds / self.file
+
+
+def sound(rate: int, seconds: int) -> np.ndarray:
+    """float32 [2, samples]: two tones in noise."""
+    rng = np.random.default_rng(0)
+    moments = np.arange(rate * seconds) / rate
+    tones = [np.sin(2 * np.pi * hertz * moments) for hertz in (440.0, 1300.0)]
+    return (0.2 * np.stack(tones) + rng.normal(0, 0.05, (2, len(moments)))).astype(np.float32)
+
+
+def write_flac(path: Path, waveform: np.ndarray, rate: int) -> Path:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("flac", rate=rate, layout="stereo")
+        samples = np.rint(waveform * 32767).astype(np.int16).T.reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), format="s16", layout="stereo")
+        frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def looped_mels(processor: AudioProcessor, waveform: np.ndarray, rate: int) -> np.ndarray:
+    """The processor's mathematics, one clip after another. [S, bins, frames]"""
+    samples = resample(waveform, rate, processor.sampling_rate)
+    mels = []
+    for start in processor.clip_starts(samples.shape[1] / processor.sampling_rate):
+        first, last = processor.sample_range(start)
+        clip = samples[:, first:last]
+        centred = clip[0] - clip.mean(dtype=np.float64).astype(np.float32)
+        mel = log_mel_filter_bank(centred[None], processor.sampling_rate, processor.num_mel_bins)[0].T
+        padded = np.zeros((processor.num_mel_bins, processor.target_length), dtype=np.float32)
+        padded[:, : mel.shape[1]] = mel
+        mels.append(padded)
+    return np.stack(mels)
+
+
+def seconds_of(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def measure(rate: int, seconds: int, num_runs: int) -> Result:
+    processor, waveform = AudioProcessor(), sound(rate, seconds)
+    difference = np.abs(processor.log_mels(waveform, rate)[0] - looped_mels(processor, waveform, rate)).max()
+    with tempfile.TemporaryDirectory() as folder:
+        path = write_flac(Path(folder) / "a.flac", waveform, rate)
+        calls: tuple[Callable[[], object], ...] = (
+            lambda: processor.log_mels(waveform, rate),
+            lambda: looped_mels(processor, waveform, rate),
+            lambda: processor.read(path),
+        )
+        times = [[seconds_of(call) for call in calls] for _ in range(num_runs)]
+    batched, looped, file = (min(column) for column in zip(*times, strict=True))
+    return Result(rate, seconds, batched, looped, file, float(difference))
+
+
+def print_table(results: list[Result]) -> None:
+    print(f"{'sound':<16}{'one transform':>15}{'loop':>10}{'ratio':>8}{'file':>10}{'x real time':>13}  difference")
+    for r in results:
+        name = f"{r.rate} Hz, {r.seconds} s"
+        print(
+            f"{name:<16}{1000 * r.batched:>12.1f} ms{1000 * r.looped:>7.1f} ms{r.ratio:>8.2f}{1000 * r.file:>7.1f} ms"
+            f"{r.times_real_time:>13.0f}  {r.max_difference:.1e}"
+        )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=20, metavar="N", help="runs of each, of which the best counts")
+    parser.add_argument("--json", action="store_true", help="print the results as JSON")
+    arguments = parser.parse_args()
+    results = [measure(rate, seconds, arguments.runs) for rate, seconds in CASES]
+    if arguments.json:
+        print(json.dumps([asdict(r) | {"ratio": r.ratio, "times_real_time": r.times_real_time} for r in results]))
+    else:
+        print_table(results)
+    return int(any(r.ratio > SLACK or r.max_difference > TOLERANCE for r in results))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

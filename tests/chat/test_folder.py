@@ -1,0 +1,196 @@
+"""A model folder: written whole, read whole, or refused with the names of what is wrong."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests.chat.making import SETTINGS, make_folder, tiny_config
+from video_llama.chat import Manifest, ProcessorSettings, read_model_folder, write_model_folder
+from video_llama.errors import CheckpointError
+
+
+@pytest.fixture
+def folder(model_path, tmp_path):
+    """A copy to damage."""
+    return shutil.copytree(model_path, tmp_path / "copy")
+
+
+def change_json(path, **changes):
+    data = {**json.loads(path.read_text()), **changes}
+    path.write_text(json.dumps({key: value for key, value in data.items() if value != "REMOVE"}))
+
+
+def change_weights(folder, change):
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def test_round_trip(model_path, tmp_path):
+    read = read_model_folder(model_path)
+    again = tmp_path / "again"
+    write_model_folder(
+        again,
+        read.model,
+        tokenizer_path=model_path / "tokenizer.model",
+        settings=read.settings,
+        manifest=read.manifest,
+    )
+    second = read_model_folder(again)
+    assert second.settings == read.settings == SETTINGS
+    assert second.manifest == read.manifest
+    assert not second.model.training
+    for (name, one), (_, two) in zip(read.model.state_dict().items(), second.model.state_dict().items(), strict=True):
+        assert torch.equal(one, two), name
+
+
+def test_shards(model_path, folder):
+    whole = read_model_folder(model_path)
+    (folder / "model.safetensors").unlink()
+    whole.model.save_pretrained(folder, max_shard_size="100KB")
+    assert len(list(folder.glob("*.safetensors"))) > 1
+    sharded = read_model_folder(folder)
+    assert all(map(torch.equal, whole.model.state_dict().values(), sharded.model.state_dict().values()))
+    shard = min(folder.glob("*.safetensors"))
+    shard.unlink()
+    with pytest.raises(CheckpointError, match=f"lacks {shard.name}"):
+        read_model_folder(folder)
+
+
+def test_tied_embeddings(tmp_path):
+    text = {**tiny_config(300).text_config.to_dict(), "tie_word_embeddings": True, "vocab_size": 380}
+    read = read_model_folder(make_folder(tmp_path / "tied", text_config=text))
+    assert read.model.lm_head.weight is read.model.get_input_embeddings().weight
+
+
+def test_half_precision_is_kept_off_the_cpu_only(model_path, tmp_path):
+    read = read_model_folder(model_path, dtype=torch.float16)
+    write_model_folder(
+        tmp_path / "half",
+        read.model,
+        tokenizer_path=model_path / "tokenizer.model",
+        settings=read.settings,
+        manifest=read.manifest,
+    )
+    assert read_model_folder(tmp_path / "half").model.dtype == torch.float32
+    assert read_model_folder(tmp_path / "half", dtype=torch.float16).model.dtype == torch.float16
+
+
+class TestWeights:
+    def test_missing(self, folder):
+        change_weights(folder, lambda tensors: tensors.pop("model.video_qformer.query_tokens"))
+        with pytest.raises(CheckpointError, match=r"Tensors 1 missing: model\.video_qformer\.query_tokens"):
+            read_model_folder(folder)
+
+    def test_unexpected(self, folder):
+        change_weights(folder, lambda tensors: tensors.update(extra=torch.zeros(2)))
+        with pytest.raises(CheckpointError, match="1 unexpected: extra"):
+            read_model_folder(folder)
+
+    def test_wrong_shape(self, folder):
+        change_weights(folder, lambda tensors: tensors.update({"lm_head.weight": torch.zeros(2, 3)}))
+        with pytest.raises(CheckpointError, match=r"lm_head\.weight is \[2, 3\] and must be \[380, 32\]"):
+            read_model_folder(folder)
+
+    def test_many_are_counted(self, folder):
+        change_weights(folder, lambda tensors: [tensors.pop(name) for name in list(tensors) if "imagebind" in name])
+        with pytest.raises(CheckpointError, match=r"and [0-9]+ more"):
+            read_model_folder(folder)
+
+    def test_cut_short(self, folder):
+        file = folder / "model.safetensors"
+        file.write_bytes(file.read_bytes()[:-100])
+        with pytest.raises(CheckpointError, match="is damaged or no safetensors file"):
+            read_model_folder(folder)
+
+    def test_none(self, folder):
+        (folder / "model.safetensors").unlink()
+        with pytest.raises(CheckpointError, match=r"has neither model\.safetensors nor"):
+            read_model_folder(folder)
+
+
+class TestFiles:
+    @pytest.mark.parametrize("name", ["config.json", "processor_config.json", "manifest.json"])
+    def test_missing(self, folder, name):
+        (folder / name).unlink()
+        with pytest.raises(CheckpointError, match=f"has no {name}: it is no model folder"):
+            read_model_folder(folder)
+
+    @pytest.mark.parametrize("text", ["{", "[1]"])
+    def test_no_json(self, folder, text):
+        (folder / "manifest.json").write_text(text)
+        with pytest.raises(CheckpointError, match=r"manifest\.json (is not readable JSON|holds a list)"):
+            read_model_folder(folder)
+
+    def test_no_folder(self, tmp_path):
+        with pytest.raises(CheckpointError, match=r"is no folder. Give a model folder, or the name miniature"):
+            read_model_folder(tmp_path / "none")
+
+    def test_unknown_and_missing_keys(self, folder):
+        change_json(folder / "processor_config.json", num_framse=8, num_frames="REMOVE")
+        with pytest.raises(CheckpointError, match="unknown key num_framse, missing key num_frames"):
+            read_model_folder(folder)
+
+    def test_another_model(self, folder):
+        change_json(folder / "config.json", model_type="llama")
+        with pytest.raises(CheckpointError, match="describes a model of type 'llama'"):
+            read_model_folder(folder)
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"image_size": 32}, "image_size is 32 and the model's vision_config.image_size is 28"),
+            ({"target_length": 100}, r"\(num_mel_bins, target_length\) is \(128, 100\)"),
+            ({"num_frames": 9}, "num_frames is 9, and the model has positions for 8"),
+            ({"pad_token": "[PAD]"}, "the tokenizer's video_token_id is 381"),
+        ],
+    )
+    def test_settings_that_do_not_fit(self, folder, changes, message):
+        change_json(folder / "processor_config.json", **changes)
+        with pytest.raises(CheckpointError, match=message):
+            read_model_folder(folder)
+
+    def test_untrained_part_without_a_parameter(self, folder):
+        change_json(folder / "manifest.json", untrained_parts=["model.video_qfromer."])
+        with pytest.raises(CheckpointError, match=r"'model.video_qfromer.', which begins no parameter's name"):
+            read_model_folder(folder)
+
+    def test_unknown_template(self, folder):
+        change_json(folder / "config.json", prompt_template="vicuna")
+        with pytest.raises(CheckpointError, match=r"prompt_template is 'vicuna'. Set one of default, llama2"):
+            read_model_folder(folder)
+
+
+class TestWriting:
+    def write(self, model_path, target, **changes):
+        read = read_model_folder(model_path)
+        given = dict(tokenizer_path=model_path / "tokenizer.model", settings=read.settings, manifest=read.manifest)
+        write_model_folder(target, read.model, **{**given, **changes})
+
+    def test_replaces_a_model_folder(self, model_path, folder):
+        (folder / "left over").write_text("from before")
+        self.write(model_path, folder, manifest=Manifest("second"))
+        assert read_model_folder(folder).manifest.name == "second"
+        assert not (folder / "left over").exists()
+        assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+    def test_spares_what_is_none(self, model_path, tmp_path):
+        (tmp_path / "home").mkdir()
+        (tmp_path / "home" / "letter.txt").write_text("dear")
+        with pytest.raises(CheckpointError, match="exists and is no model folder"):
+            self.write(model_path, tmp_path / "home")
+        assert (tmp_path / "home" / "letter.txt").read_text() == "dear"
+
+    def test_appears_whole_or_not_at_all(self, model_path, tmp_path):
+        target = tmp_path / "new"
+        with pytest.raises(TypeError):
+            self.write(model_path, target, manifest=Manifest("bad", {"not JSON": object()}))
+        assert list(tmp_path.iterdir()) == []
+
+    def test_parts_that_do_not_fit(self, model_path, tmp_path):
+        with pytest.raises(CheckpointError, match="image_size is 224"):
+            self.write(model_path, tmp_path / "new", settings=ProcessorSettings())
+        assert not (tmp_path / "new").exists()

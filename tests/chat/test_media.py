@@ -1,0 +1,56 @@
+"""What a file is, found by its content, and what is read of it."""
+
+import numpy as np
+import pytest
+
+from tests.chat.making import SETTINGS, write_video
+from video_llama.chat.media import MediaOptions, media_kind, read_medium
+from video_llama.errors import MediaError
+
+LIMITS = {"max_frames": 8, "can_hear": True}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("video", "video"), ("silent", "video"), ("sound", "audio"), ("image", "image"), ("frames", "frames")],
+)
+def test_kind(clips, name, kind):
+    assert media_kind(clips[name]) == kind
+
+
+def test_kind_is_not_in_the_name(clips, tmp_path):
+    (tmp_path / "picture.mp4").write_bytes(clips["image"].read_bytes())
+    (tmp_path / "film.png").write_bytes(clips["video"].read_bytes())
+    assert media_kind(tmp_path / "picture.mp4") == "image"
+    assert media_kind(tmp_path / "film.png") == "video"
+
+
+def test_kind_of_bytes_and_open_files(clips):
+    assert media_kind(clips["sound"].read_bytes()) == "audio"
+    with clips["video"].open("rb") as file:
+        assert media_kind(file) == "video"
+
+
+def test_subtitles_alone(tmp_path):
+    (tmp_path / "words.srt").write_text("1\n00:00:00,000 --> 00:00:01,000\nhello\n")
+    with pytest.raises(MediaError, match=r"has neither a video nor an audio stream. Give a video"):
+        media_kind(tmp_path / "words.srt")
+
+
+def test_shapes(clips):
+    medium = read_medium(clips["video"], SETTINGS, MediaOptions(), **LIMITS)
+    assert medium.frames.frames.shape == (4, 3, 28, 28)
+    assert medium.sound.mel.shape == (3, 1, 128, 204)
+    assert [slot.kind for slot in medium.message().slots] == ["audio", "video"]
+
+
+def test_bytes_are_seen_and_heard(clips):
+    medium = read_medium(clips["video"].read_bytes(), SETTINGS, MediaOptions(), **LIMITS)
+    named = read_medium(clips["video"], SETTINGS, MediaOptions(), **LIMITS)
+    assert np.array_equal(medium.frames.frames, named.frames.frames)
+    assert np.array_equal(medium.sound.mel, named.sound.mel)
+
+
+def test_fewer_frames_than_asked_for(tmp_path):
+    path = write_video(tmp_path / "two.mp4", np.random.default_rng(0), num_frames=2)
+    assert read_medium(path, SETTINGS, MediaOptions(), **LIMITS).frames.indices == [0, 1]

@@ -1,0 +1,89 @@
+"""Ids of texts and prompts, and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from video_llama.conversation import Slot, Tokenizer, encode_prompt, segment_ids
+from video_llama.errors import CheckpointError
+
+PLAIN = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\N{LOWER ONE EIGHTH BLOCK}<"))
+PARTS = st.lists(st.one_of(PLAIN, st.sampled_from([Slot("video"), Slot("audio")])), max_size=8)
+
+
+@pytest.fixture(scope="module", params=[None, "[PAD]"])
+def either(request: pytest.FixtureRequest, model_path: Path) -> Tokenizer:
+    """As in a LLaMA-2 folder, and as in a Vicuna-v0 one."""
+    return Tokenizer(model_path, pad_token=request.param)
+
+
+@given(text=PLAIN)
+def test_any_text_comes_back(tokenizer: Tokenizer, text: str) -> None:
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert tokenizer.encode(text, add_bos=True) == [tokenizer.bos_id, *tokenizer.encode(text)]
+
+
+def test_where_the_added_ids_lie(model_path: Path) -> None:
+    plain, padded = Tokenizer(model_path), Tokenizer(model_path, pad_token="[PAD]")
+    assert (plain.unk_id, plain.bos_id, plain.eos_id, plain.pad_id) == (0, 1, 2, 0)
+    assert (plain.vocab_size, plain.video_token_id, plain.audio_token_id) == (480, 480, 481)
+    assert (padded.pad_id, padded.vocab_size, padded.video_token_id, padded.audio_token_id) == (480, 481, 481, 482)
+
+
+def test_placeholders_are_ids_only_where_asked(either: Tokenizer) -> None:
+    text = "one <ImageHere> two<AudioHere>"
+    with_ids = either.encode(text, placeholders=True)
+    assert with_ids == [
+        *either.encode("one"),
+        either.video_token_id,
+        *either.encode("two"),
+        either.audio_token_id,
+    ]
+    as_words = either.encode(text)
+    assert not {either.video_token_id, either.audio_token_id} & set(as_words)
+    assert either.decode(as_words) == text
+
+
+@given(parts=PARTS, num_video=st.integers(0, 40), num_audio=st.integers(0, 12))
+def test_spans_are_the_runs_of_placeholders(
+    tokenizer: Tokenizer, parts: list[str | Slot], num_video: int, num_audio: int
+) -> None:
+    encoded = encode_prompt(tokenizer, parts, num_video_tokens=num_video, num_audio_tokens=num_audio)
+    slots = [part for part in parts if isinstance(part, Slot)]
+    assert [span.kind for span in encoded.spans] == [slot.kind for slot in slots]
+    inside: set[int] = set()
+    for span in encoded.spans:
+        is_video = span.kind == "video"
+        assert span.length == (num_video if is_video else num_audio)
+        run = encoded.input_ids[span.start : span.start + span.length]
+        assert run == [tokenizer.video_token_id if is_video else tokenizer.audio_token_id] * span.length
+        inside |= set(range(span.start, span.start + span.length))
+    outside = [token for index, token in enumerate(encoded.input_ids) if index not in inside]
+    assert max(outside, default=0) < tokenizer.vocab_size
+    bos = [tokenizer.bos_id] if parts and isinstance(parts[0], Slot) else []
+    assert outside == bos + [token for segment in segment_ids(tokenizer, parts) for token in segment]
+    assert not parts or encoded.input_ids[0] == tokenizer.bos_id
+
+
+def test_special_tokens_are_left_out_where_asked(either: Tokenizer) -> None:
+    ids = [either.bos_id, *either.encode("Rain"), either.eos_id]
+    assert either.decode(ids, skip_special_tokens=True) == "Rain"
+    assert either.decode(ids).endswith("</s>")
+    assert {either.unk_id, either.bos_id, either.eos_id, either.pad_id} == either.special_ids
+
+
+def test_ids_of_another_model(tokenizer: Tokenizer) -> None:
+    with pytest.raises(ValueError, match=r"Token id 9999 is outside 0\.\.479: another model's tokenizer\?"):
+        tokenizer.decode([5, 9999])
+
+
+def test_files_that_are_no_tokenizer(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"no tokenizer there\. Give the model folder's tokenizer\.model"):
+        Tokenizer(tmp_path / "tokenizer.model")
+    (tmp_path / "tokenizer.model").write_text("no model")
+    with pytest.raises(CheckpointError, match="is not a SentencePiece model"):
+        Tokenizer(tmp_path / "tokenizer.model")

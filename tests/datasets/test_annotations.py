@@ -1,0 +1,106 @@
+"""Each format in a few rows as it is published, and what is said of rows that cannot be used."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from video_llama.datasets.annotations import READERS, read_samples
+from video_llama.datasets.config import BuildInfo
+from video_llama.errors import DataError
+
+
+def write_json(path: Path, content: object) -> Path:
+    path.write_text(json.dumps(content))
+    return path
+
+
+@pytest.mark.parametrize(("suffix", "separator"), [("csv", ","), ("tsv", "\t")])
+def test_webvid_tables(tmp_path: Path, suffix: str, separator: str) -> None:
+    rows = [["videoid", "contentUrl", "duration", "page_dir", "name"], ["3", "u", "PT5S", "000001_000050", "A dog"]]
+    (tmp_path / f"part.{suffix}").write_text("".join(separator.join(row) + "\n" for row in rows))
+    (tmp_path / "README.md").write_text("not a table")
+    for place in (tmp_path, tmp_path / f"part.{suffix}"):
+        [sample] = read_samples("webvid", BuildInfo(anno_dir=place, videos_dir=tmp_path), where="datasets.webvid")
+        assert sample.path == tmp_path / "000001_000050" / "3.mp4"
+        assert (sample.kind, sample.caption, sample.uses_caption_rules) == ("video", "A dog", True)
+        assert sample.id == f"{tmp_path}/part.{suffix}:2"
+
+
+@pytest.mark.parametrize("name", ["cc_sbu_align", "llava_pretrain"])
+def test_picture_captions_are_taken_as_they_are(tmp_path: Path, name: str) -> None:
+    write_json(tmp_path / "filter_cap.json", {"annotations": [{"image_id": "7", "caption": "The image shows."}]})
+    [sample] = read_samples(name, BuildInfo(storage=tmp_path), where="datasets.x")
+    assert sample.path == tmp_path / "image" / "7.jpg"
+    assert (sample.kind, sample.caption, sample.uses_caption_rules) == ("image", "The image shows.", False)
+
+
+def test_llava_rows_and_cocos_file_names(tmp_path: Path) -> None:
+    said = [
+        {"from": "human", "value": "Hello"},
+        {"from": "gpt", "value": "Hi"},
+        {"from": "human", "value": "<image>\nWhat?"},
+        {"from": "gpt", "value": "A cat."},
+    ]
+    rows = [{"id": "1", "image": f"{name}.jpg", "conversations": said} for name in ("0033", "0044")]
+    path = write_json(tmp_path / "llava.json", rows)
+    (tmp_path / "COCO_train2014_0033.jpg").touch()
+    first, second = read_samples("llava_instruct", BuildInfo(anno_dir=path, videos_dir=tmp_path), where="datasets.x")
+    assert first.path.name == "COCO_train2014_0033.jpg"
+    assert second.path.name == "0044.jpg"
+    assert [bool(turn.media) for turn in first.turns] == [False, True]
+    assert first.text_length == len("HelloHi<image>\nWhat?A cat.")
+
+
+def test_videochat_rows_with_the_other_medium_in_words(tmp_path: Path) -> None:
+    turns = [{"i": "", "q": "What?", "a": "A dog."}, {"i": "", "q": "Colour?", "a": "Brown."}]
+    rows = [{"video": "a/1.mp4", "QA": turns}, {"video": "2.mp4", "QA": turns, "audio_words": "a low hum"}]
+    path = write_json(tmp_path / "chat.json", rows)
+    first, second = read_samples("webvid_instruct", BuildInfo(anno_dir=path, videos_dir=tmp_path), where="datasets.x")
+    assert first.path == tmp_path / "a" / "1.mp4"
+    assert [(turn.question, turn.answer, bool(turn.media)) for turn in first.turns] == [
+        ("What?", "A dog.", True),
+        ("Colour?", "Brown.", False),
+    ]
+    assert (first.audio_words, second.audio_words, second.video_words) == (None, "a low hum", None)
+
+
+def test_an_unknown_format_lists_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=f"no reader for 'webvidd'. Set format to one of {', '.join(READERS)}"):
+        read_samples("webvidd", BuildInfo(), where="datasets.webvidd")
+
+
+def test_missing_paths_name_their_key(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"datasets.w.build_info.anno_dir is not given"):
+        read_samples("webvid", BuildInfo(), where="datasets.w")
+    with pytest.raises(DataError, match=r"videos_dir: .*nowhere does not exist"):
+        read_samples("webvid", BuildInfo(anno_dir=tmp_path, videos_dir=tmp_path / "nowhere"), where="datasets.w")
+    with pytest.raises(DataError, match="no rows"):
+        read_samples("webvid", BuildInfo(anno_dir=tmp_path, videos_dir=tmp_path), where="datasets.w")
+    with pytest.raises(DataError, match=r"filter_cap\.json is missing"):
+        read_samples("cc_sbu_align", BuildInfo(storage=tmp_path), where="datasets.c")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "cannot be read as JSON"),
+        ('{"a": 1}', "holds a dict, not a list of rows"),
+        ('[{"QA": []}]', ":0: the row has no 'video'"),
+        ('[{"video": "a.mp4"}]', ":0: the row has no 'QA'"),
+        ('[{"video": "a.mp4", "QA": [{"q": "What?"}]}]', ":0: A QA row lacks 'a'"),
+        ('["a.mp4"]', ":0: the row has no 'video'"),
+    ],
+)
+def test_bad_rows_are_named(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "chat.json"
+    path.write_text(content)
+    with pytest.raises(DataError, match=message):
+        read_samples("webvid_instruct", BuildInfo(anno_dir=path, videos_dir=tmp_path), where="datasets.v")
+
+
+def test_turns_that_do_not_alternate_are_named(tmp_path: Path) -> None:
+    rows = [{"image": "1.jpg", "conversations": [{"from": "gpt", "value": "Hi"}]}]
+    path = write_json(tmp_path / "llava.json", rows)
+    with pytest.raises(DataError, match=r"llava.json:0: .*does not alternate"):
+        read_samples("llava_instruct", BuildInfo(anno_dir=path, videos_dir=tmp_path), where="datasets.l")

@@ -1,0 +1,77 @@
+"""From uint8 frames to what the encoder takes, and the crop of training."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from video_llama.processors import VideoProcessor
+from video_llama.processors.crop import crop_and_resize, random_crop, to_uint8
+from video_llama.processors.video_processor import IMAGE_MEAN, IMAGE_STD, frames_message
+
+
+def frames(count: int, height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (count, 3, height, width), dtype=np.uint8)
+
+
+def test_frames_are_normalised_by_channel() -> None:
+    given_frames = frames(2, 5, 7)
+    outputs = VideoProcessor()(given_frames)
+    assert (outputs.dtype, outputs.shape) == (np.float32, (2, 3, 5, 7))
+    for channel in range(3):
+        exact = (given_frames[:, channel] / 255 - IMAGE_MEAN[channel]) / IMAGE_STD[channel]
+        assert np.abs(outputs[:, channel] - exact).max() < 1e-6  # float32
+
+
+@pytest.mark.parametrize(
+    "wrong", [np.zeros((2, 3, 4, 4), np.float32), np.zeros((3, 4, 4), np.uint8), frames(2, 4, 4).transpose(0, 2, 3, 1)]
+)
+def test_other_arrays_are_refused(wrong: np.ndarray) -> None:
+    with pytest.raises(ValueError, match=r"Give uint8 \[T, 3, H, W\]"):
+        VideoProcessor()(wrong)
+
+
+@given(st.integers(1, 400), st.integers(1, 400), st.integers(0, 2**31))
+def test_a_crop_lies_inside_and_is_large_enough(height: int, width: int, seed: int) -> None:
+    top, left, part_height, part_width = random_crop(height, width, (0.5, 1.0), rng=torch.Generator().manual_seed(seed))
+    assert 0 <= top <= top + part_height <= height
+    assert 0 <= left <= left + part_width <= width
+    assert min(part_height, part_width) >= 1
+    if 100 <= height <= 4 / 3 * width and 100 <= width <= 4 / 3 * height:  # 1 % is rounding to whole pixels
+        assert part_height * part_width >= 0.49 * height * width
+
+
+def test_one_crop_serves_all_frames_and_its_seed_repeats_it() -> None:
+    still = np.repeat(frames(1, 40, 50), 4, axis=0)
+    processor = VideoProcessor(size=(24, 24))
+    first = processor.augment(still, torch.Generator().manual_seed(1))
+    assert (first.dtype, first.shape) == (np.uint8, (4, 3, 24, 24))
+    assert all(np.array_equal(first[0], other) for other in first)
+    assert np.array_equal(first, processor.augment(still, torch.Generator().manual_seed(1)))
+    assert not np.array_equal(first, processor.augment(still, torch.Generator().manual_seed(2)))
+
+
+def test_overshoot_is_clamped_and_never_wraps() -> None:
+    """Black beside white: bicubic goes below 0 and above 255, which the reference's cast wraps around."""
+    edge = np.zeros((1, 3, 16, 16), np.uint8)
+    edge[..., 8:] = 255
+    floats = crop_and_resize(edge, (0, 0, 16, 16), (40, 40))
+    assert floats.min() < -1
+    assert floats.max() > 256
+    ints = to_uint8(floats)
+    assert np.abs(ints - floats.clip(0, 255)).max() <= 0.5
+    assert ints[..., :10].max() == 0
+    assert ints[..., 30:].min() == 255
+
+
+def test_a_whole_crop_of_the_same_size_changes_nothing() -> None:
+    given_frames = frames(2, 20, 30)
+    assert np.array_equal(to_uint8(crop_and_resize(given_frames, (0, 0, 20, 30), (20, 30))), given_frames)
+
+
+def test_the_sentence_rounds_as_python_does() -> None:
+    assert frames_message([0, 37, 74], 29.97) == "The video contains 3 frames sampled at 0.0, 1.2, 2.5 seconds. "
+    assert frames_message([0], 25.0) == "The video contains 1 frames sampled at 0.0 seconds. "

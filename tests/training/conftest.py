@@ -1,0 +1,185 @@
+"""A tiny model folder, a few real clips with annotations, and a configuration that trains on them in seconds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from video_llama.chat.folder import Manifest, ProcessorSettings, write_model_folder
+from video_llama.conversation import Tokenizer
+from video_llama.miniature.dataset import write_dataset
+from video_llama.models.configuration import VideoLlamaConfig
+from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
+
+UNTRAINED = ("model.video_qformer.", "model.audio_qformer.")
+FRAME_SIZE = 28
+
+Write = Callable[..., Path]
+
+
+def tiny_config(vocabulary: int, dropout: float) -> VideoLlamaConfig:
+    drop = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
+    qformer = {"hidden_size": 24, "num_attention_heads": 3, "intermediate_size": 40, "vocab_size": 1, **drop}
+    tower = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "embedding_size": 12}
+    return VideoLlamaConfig(
+        vision_config={
+            "hidden_size": 20,
+            "intermediate_size": 36,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "image_size": FRAME_SIZE,
+            "patch_size": 14,
+        },
+        qformer_config={**qformer, "num_hidden_layers": 2},
+        video_qformer_config=dict(drop),
+        audio_qformer_config=dict(drop),
+        imagebind_vision_config={**tower, "input_size": (FRAME_SIZE, FRAME_SIZE)},
+        imagebind_audio_config={
+            **tower,
+            "hidden_size": 24,
+            "input_size": (16, 26),
+            "kernel_size": (8, 8),
+            "stride": (4, 6),
+        },
+        text_config={
+            "vocab_size": vocabulary,
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 4,
+            "max_position_embeddings": 512,
+            "pad_token_id": 0,
+        },
+        num_query_tokens=3,
+        num_video_query_tokens=5,
+        num_audio_query_tokens=2,
+        max_frame_pos=8,
+        max_audio_pos=8,
+        with_imagebind_vision=True,
+        video_token_id=vocabulary,
+        audio_token_id=vocabulary + 1,
+        prompt_template="default",
+        initializer_range=0.2,  # answers that depend on the media, so that there is something to learn
+    )
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve clips with captions and questions, in the reference's formats."""
+    folder = tmp_path_factory.mktemp("clips") / "data"
+    write_dataset(folder, num_clips=12, seed=4, workers=1)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tokenizer_path(tmp_path_factory: pytest.TempPathFactory, clips: Path) -> Path:
+    import sentencepiece
+
+    folder = tmp_path_factory.mktemp("tokenizer")
+    rows = [*json.loads((clips / "questions_seeing.json").read_text())]
+    text = "\n".join(f"###Human: {turn['q']}###Assistant: {turn['a']}###" for row in rows for turn in row["QA"])
+    (folder / "text.txt").write_text(text + "\nThe video contains 4 frames sampled at 0.0, 0.5 seconds.")
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(folder / "text.txt"),
+        model_prefix=str(folder / "tokenizer"),
+        vocab_size=360,
+        model_type="bpe",
+        byte_fallback=True,
+        hard_vocab_limit=False,
+        user_defined_symbols=["###"],
+        minloglevel=2,
+    )
+    return folder / "tokenizer.model"
+
+
+def write_base(path: Path, tokenizer_path: Path, dropout: float) -> Path:
+    torch.manual_seed(6)
+    model = VideoLlamaForConditionalGeneration(tiny_config(Tokenizer(tokenizer_path).vocab_size, dropout))
+    settings = ProcessorSettings(image_size=FRAME_SIZE, num_frames=4, num_mel_bins=16, target_length=26)
+    manifest = Manifest("tiny", untrained_parts=UNTRAINED)
+    write_model_folder(path, model, tokenizer_path=tokenizer_path, settings=settings, manifest=manifest)
+    return path
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory, tokenizer_path: Path) -> Path:
+    """A model folder whose branches drop out as the published ones do."""
+    return write_base(tmp_path_factory.mktemp("base") / "model", tokenizer_path, dropout=0.1)
+
+
+@pytest.fixture(scope="session")
+def base_without_dropout(tmp_path_factory: pytest.TempPathFactory, tokenizer_path: Path) -> Path:
+    return write_base(tmp_path_factory.mktemp("base") / "steady", tokenizer_path, dropout=0.0)
+
+
+@pytest.fixture
+def write_yaml(tmp_path: Path, clips: Path, base: Path) -> Write:
+    """Write a training YAML; ``branch`` and ``stage`` choose the recipe, ``model`` and ``run`` change keys of it."""
+
+    def write(
+        branch: str = "vision",
+        stage: int = 2,
+        *,
+        name: str = "run",
+        model: dict[str, Any] | None = None,
+        run: dict[str, Any] | None = None,
+        frames: str = "alpro_video_eval",
+    ) -> Path:
+        is_vision = branch == "vision"
+        captions = clips / ("captions" if is_vision else "sound_captions")
+        questions = clips / ("questions_seeing.json" if is_vision else "questions_hearing.json")
+        content = {
+            "model": {
+                "pretrained": str(base),
+                "frozen_llama_proj": not is_vision,
+                "frozen_video_Qformer": not is_vision,
+                "frozen_audio_Qformer": is_vision,
+                "end_sym": "###",
+                **(model or {}),
+            },
+            "datasets": {
+                "webvid" if stage == 1 else "webvid_instruct": {
+                    "build_info": {
+                        "anno_dir": str(captions if stage == 1 else questions),
+                        "videos_dir": str(clips / "videos"),
+                    },
+                    "vis_processor": {"train": {"name": frames, "n_frms": 4}},
+                }
+            },
+            "run": {
+                "output_dir": str(tmp_path / name),
+                "init_lr": 1e-2,
+                "batch_size_train": 4,
+                "iters_per_epoch": 12,
+                "warmup_steps": 2,
+                "warmup_lr": 1e-4,
+                "save_every_steps": 3,
+                "device": "cpu",
+                "cache_features": True,
+                "features_dir": str(tmp_path / "features"),
+                **(run or {}),
+            },
+        }
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(content))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def losses() -> Callable[[Path], list[float]]:
+    def read(run_folder: Path) -> list[float]:
+        """The loss of every step, and the steps are 1, 2, 3, ..."""
+        rows = [json.loads(line) for line in (run_folder / "metrics.jsonl").read_text().splitlines()]
+        assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))
+        return [row["loss"] for row in rows]
+
+    return read
