@@ -16,12 +16,10 @@ your ears and you imagine only based on the sound that: now answer my question b
 """
 
 
-@pytest.fixture(scope="session")
-def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def train_model(folder: Path, symbols: list[str]) -> Path:
     """A SentencePiece model of LLaMA's kind: BPE, byte fallback, spaces kept, ``<unk> <s> </s>`` first."""
     import sentencepiece
 
-    folder = tmp_path_factory.mktemp("tokenizer")
     (folder / "text.txt").write_text(TEXT * 4, encoding="utf-8")
     sentencepiece.SentencePieceTrainer.train(
         input=str(folder / "text.txt"),
@@ -32,6 +30,7 @@ def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
         split_digits=True,
         remove_extra_whitespaces=False,
         normalization_rule_name="identity",
+        user_defined_symbols=symbols,
         num_threads=1,
         minloglevel=2,
     )
@@ -39,5 +38,16 @@ def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train_model(tmp_path_factory.mktemp("tokenizer"), [])
+
+
+@pytest.fixture(scope="session")
 def tokenizer(model_path: Path) -> Tokenizer:
     return Tokenizer(model_path)
+
+
+@pytest.fixture(scope="session")
+def greedy_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    """One whose piece ``#H`` spans the end of "###" and the beginning of "Human"."""
+    return Tokenizer(train_model(tmp_path_factory.mktemp("greedy"), ["#H"]))

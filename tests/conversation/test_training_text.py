@@ -109,6 +109,12 @@ def test_exact_text_and_labels(either: Tokenizer) -> None:
     ]
 
 
+def test_the_end_symbol_is_learnt_where_a_token_spans_it(greedy_tokenizer: Tokenizer) -> None:
+    example = training_example(greedy_tokenizer, [Turn("Who?", "A dog."), Turn("Where?", "Here.")], **COUNTS)
+    first, second = (greedy_tokenizer.decode(run) for run in labelled(example))
+    assert (first, second) == ("A dog.###H", "Here.###")
+
+
 def test_the_first_medium_decides_the_system_of_the_whole_text(tokenizer: Tokenizer) -> None:
     turns = [Turn("Hello?", "Hello."), Turn("Who?", "A dog.", (media_message(image=Slot("video")),))]
     text = training_example(tokenizer, turns, **COUNTS).text

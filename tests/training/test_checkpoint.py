@@ -74,13 +74,13 @@ def test_other_models_and_damaged_files_are_refused(tmp_path: Path) -> None:
     other = nn.Sequential(nn.Linear(3, 5))
     with pytest.raises(CheckpointError, match=r"0.weight has shape \[2, 3\], the model's has \[5, 3\]"):
         load_trained(other, {"0.weight": tensors["0.weight"]}, source="x")
-    with pytest.raises(CheckpointError, match="x: 1.weight in it is not the model's"):
+    with pytest.raises(CheckpointError, match=r"x: 1\.weight in it is not the model's"):
         load_trained(other, {"1.weight": tensors["0.weight"]}, source="x")
     with pytest.raises(CheckpointError, match="nothing in it is"):
         load_trained(other, {}, source="x")
     model, optimizer = model_and_optimizer()
     model[1].requires_grad_(True)
-    with pytest.raises(CheckpointError, match="other parts train here, such as 1.bias"):
+    with pytest.raises(CheckpointError, match=r"other parts train here, such as 1\.bias"):
         restore_checkpoint(folder, model, optimizer)
     (folder / "state.json").write_text("{")
     with pytest.raises(CheckpointError, match="is not a whole checkpoint"):

@@ -112,9 +112,10 @@ def _serving_example(
     labels = [IGNORE_INDEX] * len(whole.input_ids)
     for before, after in prompts:
         start = _shared_length(encode(before).input_ids, whole.input_ids)
-        after_ids = encode(after).input_ids
-        end = _shared_length(after_ids, whole.input_ids)
-        end += end < len(after_ids)  # one token spans the end symbol and what follows: it is the end symbol's
+        end = _shared_length(encode(after).input_ids, whole.input_ids)
+        # Where a token spans the end symbol and what follows, it is the end symbol's.
+        while end < len(labels) and template.stop_string not in tokenizer.decode(whole.input_ids[start:end]):
+            end += 1
         labels[start:end] = whole.input_ids[start:end]
     return TrainingExample(whole.input_ids, labels, whole.spans, prompt_text(prompts[-1][1]))
 
