@@ -88,6 +88,9 @@ def test_the_reference_dialect_has_the_video_sentence_in_both_branches(rules: Te
 def test_a_row_without_an_answer_in_reach_is_named(rules: TextRules) -> None:
     with pytest.raises(DataError, match=r"rows.json:4: .*Raise max_length"):
         builder(rules, max_length=20).build(sample(), SENTENCE)
+    late = sample(turns=(Turn("Hi", "Hello"), Turn("<image> What?", "A circle.", SHOWN)))
+    with pytest.raises(DataError, match=r"rows.json:4: the medium lies beyond the cut"):
+        builder(rules, labels="reference", max_length=40).build(late, SENTENCE)
     empty = sample(turns=(), caption="...")
     short = TextRules(rules.tokenizer, "default", 5, 3, "", 1)
     with pytest.raises(DataError, match=r"rows.json:4: no token of the row is learnt"):

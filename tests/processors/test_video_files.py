@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.processors.making import Clip, add_stream, decode_all, encoded, patch_box, remux, write_clip
-from video_llama.processors import FrameSampling, frame_indices, read_video
+from video_llama.processors import FrameSampling, frame_indices, read_video, video_decode, video_processor
 from video_llama.processors.sources import as_media
 from video_llama.processors.video_index import _index_from_packets, build_index, video_stream
 
@@ -177,10 +177,23 @@ def test_a_recording_that_begins_between_keyframes(tmp_path: Path, make_clip: An
         check(path, frames, sampling)
 
 
+UNTIMED = ("h264_raw", "mpeg2_mpg")  # not every packet has a time: these are decoded in order
+
+
+@pytest.mark.parametrize("name", [name for name in CLIPS if name not in UNTIMED])
+def test_timed_files_are_never_decoded_from_their_start(
+    make_clip: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: Any) -> None:
+        pytest.fail("the file was opened again and decoded in order")
+
+    monkeypatch.setattr(video_processor, "decode_in_order", refuse)
+    for sampling in (SAMPLINGS["uniform 8"], SAMPLINGS["uniform 5"], FrameSampling(times=(0.0, 0.01))):
+        read_video(make_clip(name, CLIPS[name]), size=SIZE, sampling=sampling)
+
+
 def test_seeking_decodes_a_part_of_a_long_file(make_clip: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The frames between two groups of wanted ones are not even read."""
-    from video_llama.processors import video_decode
-
     path = make_clip("long", Clip(options={"g": "20", "bf": "2"}, num_frames=400, size=(48, 64)))
     fed: list[int] = []
     original = video_decode._decode

@@ -25,7 +25,7 @@ from video_llama.training.stages import freeze, stage_of
 from video_llama.training.trainer import Trainer
 
 NUM_STEPS = 20
-PEAK, END, START, WARM_UP, DECAY = 3e-3, 1e-3, 1e-4, 5, 0.05
+PEAK, END, START, WARM_UP, DECAY = 1e-3, 3e-4, 1e-4, 5, 0.05
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
 CASES = {"vision": ("multi_vicuna_flag0", "multi_llama_flag0"), "audio": ("multi_vicuna_flag1", "multi_llama_flag1")}
 FLAGS: dict[str, dict[str, Any]] = {
@@ -142,6 +142,7 @@ def plain_losses(golden: Golden, branch: str, batches: list[Batch]) -> list[floa
     return losses
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("branch", ["vision", "audio"])
 def test_twenty_steps_follow_a_plain_recomputation(repository: Path, branch: str) -> None:
     golden = Golden(repository / "tests" / "golden" / "dev")
@@ -149,5 +150,5 @@ def test_twenty_steps_follow_a_plain_recomputation(repository: Path, branch: str
     ours, plain = trainer_losses(golden, branch, batches), plain_losses(golden, branch, batches)
     case = CASES[branch][0]
     assert ours[0] == pytest.approx(float(golden.output(f"loss.{case}")), rel=1e-5)  # issue 2's limit for losses
-    assert ours == pytest.approx(plain, rel=1e-5)  # issue 4's limit
+    assert ours == pytest.approx(plain, rel=1e-5)  # ten times what was measured, and issue 4's limit
     assert ours[-2] < ours[0] - 0.05

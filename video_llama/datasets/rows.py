@@ -67,6 +67,9 @@ class RowBuilder:
             raise DataError(f"{sample.id}: {error}") from error
         if all(label == IGNORE_INDEX for label in example.labels[1:]):
             raise DataError(f"{sample.id}: no token of the row is learnt. Drop the row, or raise max_length.")
+        wanted = self.rules.num_video_tokens if self.branch == "vision" else self.rules.num_audio_tokens
+        if sum(span.length for span in example.spans) != wanted:  # the reference's cut goes through a medium too
+            raise DataError(f"{sample.id}: the medium lies beyond the cut. Drop the row, or raise max_length.")
         return example
 
     def _conversation(self, sample: Sample, message: str) -> TrainingExample:

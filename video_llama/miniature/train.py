@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,8 +24,8 @@ TRAINING_TWO_PART_SHARE = 0.4
 POLL_SECONDS = 1.0
 SETTINGS_FILE = "settings.json"
 
-# A path of the world's clips and four runs of the trainer, as train_configs/miniature/*.yaml name them by themselves.
 DEFAULT_ROOT = Path("runs/miniature")
+"""The root that the paths in train_configs/miniature/*.yaml begin with."""
 
 
 @dataclass(frozen=True)
@@ -143,27 +143,30 @@ def moved_paths(name: str, root: Path) -> list[str]:
     return list(walk(load_yaml(config_path(name)), ()))
 
 
-def train_miniature(root: str | Path = DEFAULT_ROOT, *, seed: int = 0, workers: int = 2) -> Path:
+def train_miniature(
+    root: str | Path = DEFAULT_ROOT, *, seed: int = 0, workers: int = 2, stages: Mapping[str, Stage] = STAGES
+) -> Path:
     """Make the miniature, or what is left of it, and return the folder of its weights.
 
     Args:
         root: where everything is kept; one that was begun with another seed is refused.
         seed: of data, initial weights and batches.
         workers: stages that run side by side, each on one core.
+        stages: what there is to do; every one's needs are among them.
 
     Raises:
         CheckpointError: the folder belongs to another seed.
     """
     root = Path(root)
     _check_seed(root, seed)
-    done = {name for name in STAGES if _mark(root, name).exists()}
-    if left := [name for name in STAGES if name not in done]:
-        logger.info("%s: %d of %d stages are left: %s", root, len(left), len(STAGES), ", ".join(left))
+    done = {name for name in stages if _mark(root, name).exists()}
+    if left := [name for name in stages if name not in done]:
+        logger.info("%s: %d of %d stages are left: %s", root, len(left), len(stages), ", ".join(left))
     running: dict[Future[float], str] = {}
-    with _pool(workers) as pool, _board(root, STAGES) as show:
-        while len(done) < len(STAGES):
-            for name in _ready(done, set(running.values()), workers - len(running)):
-                running[pool.submit(_run_stage, name, root, seed)] = name
+    with _pool(workers) as pool, _board(root, stages) as show:
+        while len(done) < len(stages):
+            for name in _ready(stages, done, set(running.values()), workers - len(running)):
+                running[pool.submit(_run_stage, stages[name], _mark(root, name), root, seed)] = name
             finished, _ = wait(running, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
             for future in finished:
                 name = running.pop(future)
@@ -185,21 +188,21 @@ def install_weights(weights: Path) -> Path:
     return target
 
 
-def _ready(done: set[str], running: set[str], count: int) -> list[str]:
+def _ready(stages: Mapping[str, Stage], done: set[str], running: set[str], count: int) -> list[str]:
     """At most ``count`` stages that can begin now."""
-    free = [name for name, stage in STAGES.items() if name not in done | running and done.issuperset(stage.needs)]
+    free = [name for name, stage in stages.items() if name not in done | running and done.issuperset(stage.needs)]
     return free[: max(count, 0)]
 
 
-def _run_stage(name: str, root: Path, seed: int) -> float:
-    """Run a stage in this process, on one core, and mark it as done; returns the seconds."""
+def _run_stage(stage: Stage, mark: Path, root: Path, seed: int) -> float:
+    """Run a stage in this process, on one core, and write its mark; returns the seconds."""
     import torch
 
     torch.set_num_threads(1)
     start = time.perf_counter()
-    STAGES[name].make(root, seed)
+    stage.make(root, seed)
     seconds = time.perf_counter() - start
-    _mark(root, name).write_text(json.dumps({"seconds": seconds}), encoding="utf-8")
+    mark.write_text(json.dumps({"seconds": seconds}), encoding="utf-8")
     return seconds
 
 
@@ -229,7 +232,7 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
 
 
 @contextmanager
-def _board(root: Path, names: dict[str, Stage]) -> Iterator[Callable[[set[str], set[str]], None]]:
+def _board(root: Path, names: Iterable[str]) -> Iterator[Callable[[set[str], set[str]], None]]:
     """A line for each stage on the terminal: waiting, its step and loss, or done."""
     from rich.console import Console
     from rich.live import Live

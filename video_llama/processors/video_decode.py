@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -34,8 +34,10 @@ TURNS: dict[int, tuple[tuple[str, str | None], ...]] = {
 }
 # A filter must be told some unit of time; raw streams have none, and the scaler asks for no time.
 ANY_TIME_BASE = Fraction(1, 1000)
-# A seek that lands late (MPEG-TS, open groups) is tried again from this many keyframes earlier.
+# A seek that lands late (MPEG-TS lands one packet behind a keyframe) is tried again from this many keyframes earlier.
 EARLIER_KEYFRAMES = (0, 1)
+# dav1d reads skip_frame once, when it is opened, and would then leave out wanted frames as well.
+NEVER_SKIPPING = ("libdav1d",)
 # Between two groups of wanted frames, decoding on is cheaper than a seek up to this many frames.
 SEEK_WORTH_FRAMES = 4
 
@@ -91,13 +93,14 @@ def decode_by_seeking(
     for group in _groups(index, indices):
         for earlier in EARLIER_KEYFRAMES:
             missing = {int(index.pts[i]) for i in group if i not in pictures}
-            first_key = _keyframe_before(index, min(missing, default=0), earlier)
-            if not missing or first_key is None:
+            if not missing or not len(index.keyframes):
                 break
-            if not (at_start and first_key == 0) and not _seek(container, stream, int(index.keyframes[first_key])):
+            key = _keyframe_before(index, min(missing))
+            is_there = at_start and key == earlier == 0
+            if not is_there and not _seek(container, stream, _seek_target(index, key - earlier)):
                 return pictures
             at_start = False
-            _decode_until(container, stream, missing, take)
+            _decode_until(container, stream, int(index.keyframes[key]), missing, take)
         if any(i not in pictures for i in group):
             break  # the rest is better read in order, once
     return pictures
@@ -116,12 +119,16 @@ def _groups(index: FrameIndex, indices: list[int]) -> list[list[int]]:
     return groups
 
 
-def _keyframe_before(index: FrameIndex, pts: int, earlier: int) -> int | None:
-    """Position in ``index.keyframes`` of the last keyframe shown at or before ``pts``, less ``earlier``."""
-    position = int(np.searchsorted(index.keyframes, pts, side="right")) - 1 - earlier
-    if position < 0:
-        return 0 if earlier == 0 and len(index.keyframes) else None
-    return position
+def _keyframe_before(index: FrameIndex, pts: int) -> int:
+    """Position in ``index.keyframes`` of the last one shown at or before ``pts``; the first if there is none."""
+    return max(0, int(np.searchsorted(index.keyframes, pts, side="right")) - 1)
+
+
+def _seek_target(index: FrameIndex, key: int) -> int:
+    """Timestamp of a keyframe; for one in front of the first, a second before everything."""
+    if key >= 0:
+        return int(index.keyframes[key])
+    return int(min(index.pts[0], index.keyframes[0]) - 1 / index.time_base)
 
 
 def _seek(container: InputContainer, stream: VideoStream, pts: int) -> bool:
@@ -135,19 +142,23 @@ def _seek(container: InputContainer, stream: VideoStream, pts: int) -> bool:
 
 
 def _decode_until(
-    container: InputContainer, stream: VideoStream, wanted: set[int], take: Callable[[VideoFrame], None]
+    container: InputContainer,
+    stream: VideoStream,
+    key: int,
+    wanted: set[int],
+    take: Callable[[VideoFrame], None],
 ) -> None:
-    """Feed packets until all of ``wanted`` (pts) have been fed, then drain; frames that nothing needs are skipped."""
+    """Feed packets from a keyframe (pts ``key``) until all of ``wanted`` (pts) have been fed, then drain; frames that
+    nothing needs are skipped."""
     import av
 
     context = stream.codec_context
     pending, last = set(wanted), max(wanted)
-    context.skip_frame = "NONREF"
+    skipped: Literal["DEFAULT", "NONREF"] = "DEFAULT" if context.codec.name in NEVER_SKIPPING else "NONREF"
+    context.skip_frame = skipped
     try:
-        for packet in container.demux(stream):
-            if packet.size == 0:
-                break
-            context.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
+        for packet in _packets_from(container, stream, key):
+            context.skip_frame = "DEFAULT" if packet.pts in wanted else skipped
             for frame in _decode(stream, packet):
                 take(frame)
             pending.discard(packet.pts)
@@ -159,6 +170,22 @@ def _decode_until(
     context.skip_frame = "DEFAULT"
     for frame in _decode(stream, None):
         take(frame)
+
+
+def _packets_from(container: InputContainer, stream: VideoStream, key: int) -> Iterator[Packet[VideoStream]]:
+    """Yield packets from the keyframe with pts ``key`` on, or from an earlier keyframe; none if the file is being read
+    from behind it: frames shown before the next keyframe would then be made of pictures that are not there."""
+    is_found = False
+    for packet in container.demux(stream):
+        if packet.size == 0:
+            return
+        if not is_found:
+            if not packet.is_keyframe or packet.pts is None:
+                continue
+            if packet.pts > key:
+                return
+            is_found = True
+        yield packet
 
 
 def _decode(stream: VideoStream, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
