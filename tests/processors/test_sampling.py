@@ -36,6 +36,12 @@ def test_uniform_is_the_references_rule(total: int, asked: int) -> None:
     assert choose_indices(*steady(total), FrameSampling(asked), 64) == expected
 
 
+def test_no_edge_behind_the_last_frame() -> None:
+    """np.arange(0, 17, 17 / 7) has 8 edges, the last of them 17; np.arange(0, 1000, 1000 / 61) has 62, the last 999."""
+    assert frame_indices(17, 7) == [0, 2, 4, 7, 9, 12, 14]
+    assert len(frame_indices(1000, 61)) == 61
+
+
 @given(st.integers(2, 100_000), st.integers(1, 64), st.integers(0, 2**32))
 def test_headtail_takes_half_from_each_half(total: int, asked: int, seed: int) -> None:
     indices = frame_indices(total, asked, "headtail", seed)

@@ -188,7 +188,8 @@ def test_timed_files_are_never_decoded_from_their_start(
         pytest.fail("the file was opened again and decoded in order")
 
     monkeypatch.setattr(video_processor, "decode_in_order", refuse)
-    for sampling in (SAMPLINGS["uniform 8"], SAMPLINGS["uniform 5"], FrameSampling(times=(0.0, 0.01))):
+    samplings = [*SAMPLINGS.values(), FrameSampling(times=(0.0, 0.01))]
+    for sampling in samplings if CLIPS[name].num_frames > 1 else [FrameSampling(8)]:
         read_video(make_clip(name, CLIPS[name]), size=SIZE, sampling=sampling)
 
 
