@@ -166,7 +166,7 @@ class VideoLlamaConfig(PretrainedConfig):
         with_imagebind_vision: bool = False,
         video_token_id: int = 32000,
         audio_token_id: int = 32001,
-        prompt_template: str = "llama_2",
+        prompt_template: str = "llama2",
         initializer_range: float = 0.02,
         **kwargs: Any,
     ) -> None:
