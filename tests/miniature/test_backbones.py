@@ -64,7 +64,7 @@ def test_documents_are_labelled_on_answers_alone(tokenizer_path: Path) -> None:
 
 def test_batches_follow_from_seed_and_number(tokenizer_path: Path) -> None:
     tokenizer = Tokenizer(tokenizer_path)
-    phase = LanguagePhase("few", 0, FEW, hard_share=0.5, text_weight=0.1)
+    phase = LanguagePhase("few", 0, FEW, 0.5, 0.5, 0.1)
     first, again = (make_batches(tokenizer, phase, 1, 0) for _ in range(2))
     assert first == again
     assert first != make_batches(tokenizer, phase, 1, 1)
@@ -83,7 +83,7 @@ def test_weighted_loss_tells_answers_from_the_rest() -> None:
 
 
 def test_the_language_model_trains(tokenizer_path: Path, tmp_path: Path) -> None:
-    phases = [LanguagePhase(name, 0, FEW, 0.5, 0.1) for name in ("first", "second")]
+    phases = [LanguagePhase(name, 0, FEW, 0.5, 0.5, 0.1) for name in ("first", "second")]
     model = pretrain_language(tokenizer_path, tmp_path, seed=0, phases=phases)
     assert {path.name for path in tmp_path.iterdir()} == {"first", "second"}
     assert model.config.vocab_size == NUM_PIECES

@@ -128,6 +128,24 @@ def to_reference(name: str) -> str | None:
     return None
 
 
+def reference_names(name: str) -> tuple[str, ...]:
+    """The reference's names of what makes up one of our tensors: two halves of a joined bias, else one.
+
+    Raises ValueError for a name that the reference has no counterpart of, such as an adapter's.
+
+    >>> reference_names("model.video_qformer.query_tokens")
+    ('video_query_tokens',)
+    """
+    joined = JOINED_BIAS.match(name)
+    if joined:
+        stem = f"visual_encoder.blocks.{joined.group(1)}.attn"
+        return f"{stem}.q_bias", f"{stem}.v_bias"
+    renamed = to_reference(name)
+    if renamed is None:
+        raise ValueError(f"{name} has no name in the reference's checkpoints. Merge adapters, or leave it out.")
+    return (renamed,)
+
+
 def convert_state_dict(
     reference: Mapping[str, Tensor], include: Callable[[str], bool] = lambda name: True
 ) -> tuple[dict[str, Tensor], list[str], list[str]]:
@@ -167,16 +185,8 @@ def revert_state_dict(ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     reference: dict[str, Tensor] = {}
     for name, tensor in ours.items():
-        joined = JOINED_BIAS.match(name)
-        renamed = to_reference(name)
-        if joined:
-            query, _, value = tensor.chunk(3)
-            stem = f"visual_encoder.blocks.{joined.group(1)}.attn"
-            reference[f"{stem}.q_bias"], reference[f"{stem}.v_bias"] = query, value
-        elif renamed is None:
-            raise ValueError(f"{name} has no name in the reference's checkpoints. Merge adapters, or leave it out.")
-        else:
-            reference[renamed] = tensor
+        parts = (tensor,) if not JOINED_BIAS.match(name) else tensor.chunk(3)[::2]
+        reference |= zip(reference_names(name), parts, strict=True)
     return reference
 
 

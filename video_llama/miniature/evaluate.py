@@ -132,7 +132,7 @@ def _medium(
     medium = assistant.read(clips[probe.clip][0], no_audio=probe.ablation == "audio_left_out")
     if probe.ablation == "audio_replaced":
         assert probe.other is not None
-        return replace(medium, sound=assistant.read(clips[probe.other][0]).sound)
+        return replace(medium, sound=assistant.read(clips[probe.other][0]).sound, why_no_sound=None)
     if probe.ablation in ("frames_shuffled", "frames_reversed"):
         assert medium.frames is not None
         count = len(medium.frames.frames)

@@ -29,17 +29,17 @@ POOL_BATCHES = 4  # documents of so many batches are sorted by length, so that l
 PAD_MULTIPLE = 16  # oneDNN keeps a kernel for each shape it meets
 
 
-def _document(rng: np.random.Generator, tokenizer: Tokenizer, hard_share: float) -> TrainingExample:
+def _document(rng: np.random.Generator, tokenizer: Tokenizer, phase: LanguagePhase) -> TrainingExample:
     if rng.random() < CAPTION_SHARE:
         return caption_document(tokenizer, *caption_pair(rng, hears=rng.random() < HEARD_CAPTION_SHARE))
-    return dialogue_example(tokenizer, dialogue(rng, hard_share=hard_share))
+    return dialogue_example(tokenizer, dialogue(rng, two_part_share=phase.two_part_share, hard_share=phase.hard_share))
 
 
 def make_batches(tokenizer: Tokenizer, phase: LanguagePhase, seed: int, pool: int) -> list[list[TrainingExample]]:
     """The documents of ``POOL_BATCHES`` steps, of like length within a batch, in random order of batches."""
     size = phase.recipe.batch_size
     rng = np.random.default_rng([seed, phase.stream, pool])
-    drawn = (_document(rng, tokenizer, phase.hard_share) for _ in range(size * POOL_BATCHES))
+    drawn = (_document(rng, tokenizer, phase) for _ in range(size * POOL_BATCHES))
     documents = sorted(drawn, key=lambda document: len(document.input_ids))
     return [documents[index * size : (index + 1) * size] for index in rng.permutation(POOL_BATCHES)]
 

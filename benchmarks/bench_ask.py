@@ -1,0 +1,102 @@
+"""How long an answer takes, and how much memory: from the shell, in a conversation, in a batch.
+
+    python benchmarks/bench_ask.py [--model miniature] [--runs 5]
+
+Prints ratios: `video-llama ask` against a process that only imports what the model is made of (the floor of any program
+built on it); a second question against the first (media encoded once, the prompt's beginning kept); a batch against
+one by one. Every time is the least of its runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "two_shapes.mp4"
+QUESTIONS = ("What happens in the video?", "What do you hear?")
+BATCH = 16
+FLOOR = "import av, torch, sentencepiece; from transformers import LlamaModel, Blip2VisionModel, Blip2QFormerModel"
+
+
+def least(runs: int, work: Callable[[], object]) -> float:
+    """The shortest wall time of ``runs`` runs, in seconds."""
+    times = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def show(name: str, ours: float, baseline: float, unit: str) -> None:
+    """One line: the ratio, and both figures."""
+    print(f"{name:30} {ours / baseline:6.2f}   ({ours:.3g} {unit} / {baseline:.3g} {unit})")
+
+
+def process(arguments: Sequence[str]) -> None:
+    """Run a command of this Python to its end."""
+    subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def peak_megabytes(arguments: Sequence[str]) -> float:
+    """The largest memory of one run of a command, in MB of 10^6 bytes, measured by a process of its own."""
+    code = (
+        "import resource, subprocess, sys;"
+        "subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL);"
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    )
+    run = subprocess.run([sys.executable, "-c", code, sys.executable, *arguments], check=True, capture_output=True)
+    return int(run.stdout) * 1024 / 1e6
+
+
+def from_the_shell(model: str, runs: int) -> None:
+    """A whole `ask`, imports and loading included."""
+    ask = ["-m", "video_llama", "ask", str(EXAMPLE), QUESTIONS[0], "--model", model]
+    floor = ["-c", FLOOR]
+    floor_seconds, ask_seconds = least(runs, lambda: process(floor)), least(runs, lambda: process(ask))
+    show("ask / imports alone, wall", ask_seconds, floor_seconds, "s")
+    show("ask / imports alone, memory", peak_megabytes(ask), peak_megabytes(floor), "MB")
+
+
+def in_a_conversation(model: str, runs: int) -> None:
+    """The first and the second question of a chat, and the second in a chat of its own."""
+    import video_llama
+
+    assistant = video_llama.load(model)
+    assistant.chat(EXAMPLE).ask(QUESTIONS[0])
+
+    def second_seconds() -> float:
+        chat = assistant.chat(EXAMPLE)
+        chat.ask(QUESTIONS[0])
+        start = time.perf_counter()
+        chat.ask(QUESTIONS[1])
+        return time.perf_counter() - start
+
+    fresh = least(runs, lambda: assistant.chat(EXAMPLE).ask(QUESTIONS[1]))
+    second = min(second_seconds() for _ in range(runs))
+    show("second question / fresh chat", second, fresh, "s")
+    medium = assistant.encode(EXAMPLE)
+    requests = [(medium, QUESTIONS[number % 2]) for number in range(BATCH)]
+    single = least(runs, lambda: [assistant.chat(medium).ask(question) for medium, question in requests])
+    batch = least(runs, lambda: assistant.ask_batch(requests, batch_size=BATCH))
+    show(f"batch of {BATCH} / one by one", batch, single, "s")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="miniature", help="miniature or a model folder")
+    parser.add_argument("--runs", type=int, default=5)
+    options = parser.parse_args()
+    threads = os.environ.get("OMP_NUM_THREADS", "unset")
+    print(f"{os.cpu_count()} cores, OMP_NUM_THREADS={threads}; least of {options.runs} runs")
+    from_the_shell(options.model, options.runs)
+    in_a_conversation(options.model, options.runs)
+
+
+if __name__ == "__main__":
+    main()
