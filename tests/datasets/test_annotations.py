@@ -35,6 +35,16 @@ def test_picture_captions_are_taken_as_they_are(tmp_path: Path, name: str) -> No
     assert (sample.kind, sample.caption, sample.uses_caption_rules) == ("image", "The image shows.", False)
 
 
+def test_llavas_own_caption_file_is_read_where_the_references_is_not_there(tmp_path: Path) -> None:
+    said = [{"from": "human", "value": "Describe it.\n<image>"}, {"from": "gpt", "value": "olive oil is poured"}]
+    write_json(tmp_path / "chat.json", [{"id": "1", "image": "1.jpg", "conversations": said}])
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "1.jpg").touch()
+    [sample] = read_samples("llava_pretrain", BuildInfo(storage=tmp_path), where="datasets.x")
+    assert sample.path == tmp_path / "images" / "1.jpg"
+    assert (sample.kind, sample.caption, sample.turns) == ("image", "olive oil is poured", ())
+
+
 def test_llava_rows_and_cocos_file_names(tmp_path: Path) -> None:
     said = [
         {"from": "human", "value": "Hello"},

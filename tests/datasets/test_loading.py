@@ -9,11 +9,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from video_llama.datasets.annotations import Sample
 from video_llama.datasets.config import DatasetConfig
 from video_llama.datasets.loading import BATCHES_PER_GROUP, BatchOrder, BatchSource, TrainingSet
 from video_llama.datasets.media import MediaForm
 from video_llama.datasets.rows import RowBuilder, TextRules
+from video_llama.datasets.sample import Sample
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,8 @@ def test_two_processes_share_the_batch_that_one_would_take(rules: TextRules) -> 
     halves = [BatchSource([numbers], whole.order, 0, 1, rank=rank, world_size=2) for rank in (0, 1)]
     for batch in range(6):
         assert whole[batch].sample_ids == halves[0][batch].sample_ids + halves[1][batch].sample_ids
-        shared = [float(medium[0, 1]) for half in halves for medium in half[batch].media]
-        assert [float(medium[0, 1]) for medium in whole[batch].media] == shared
+        shared = [float(medium[0, 1]) for half in halves for medium in half[batch].media["frame_tokens"]]
+        assert [float(medium[0, 1]) for medium in whole[batch].media["frame_tokens"]] == shared
     with pytest.raises(ValueError, match="batch of 4 cannot be shared by 3"):
         BatchSource([numbers], whole.order, 0, 1, rank=0, world_size=3)
 
@@ -88,13 +88,14 @@ def test_a_batch_is_padded_to_the_multiple_and_counts_its_tokens(rules: TextRule
     assert batch.input_ids.shape[1] % 16 == 0
     examples = [numbers.builder.build(sample, "") for sample in numbers.samples]
     assert batch.num_tokens == sum(label != -100 for example in examples for label in example.labels)
-    assert isinstance(batch.media, list)  # lengths differ
+    assert isinstance(batch.media["frame_tokens"], list)  # lengths differ
     assert sorted(batch.sample_ids) == [f"numbers:{i}" for i in range(6)]
 
 
 def test_media_of_one_length_are_one_tensor(rules: TextRules) -> None:
     numbers = training_set(rules, 1)
     batch = BatchSource([numbers], BatchOrder([1], [1.0], 2, 1, seed=1), 0, 1, rank=0, world_size=1)[0]
-    assert isinstance(batch.media, torch.Tensor)
-    assert batch.media.shape == (2, 1, 2)
-    assert batch.media[0, 0, 1] != batch.media[1, 0, 1]  # the same row drawn twice is augmented in two ways
+    media = batch.media["frame_tokens"]
+    assert isinstance(media, torch.Tensor)
+    assert media.shape == (2, 1, 2)
+    assert media[0, 0, 1] != media[1, 0, 1]  # the same row drawn twice is augmented in two ways

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from video_llama.datasets.annotations import Sample
 from video_llama.datasets.config import DatasetConfig, FrameSection, FrameSettings
 from video_llama.datasets.features import FeatureStore, cache_media
 from video_llama.datasets.media import FrameReader, frame_reader
+from video_llama.datasets.sample import Sample
 from video_llama.errors import DataError, MediaError
 from video_llama.miniature.world import sample_scene, write_clip
 from video_llama.processors import FrameSampling, VideoProcessor, read_video

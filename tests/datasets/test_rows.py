@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from video_llama.conversation import Conversation, Slot, Tokenizer, Turn, encode_prompt, media_message
-from video_llama.datasets.annotations import Sample
 from video_llama.datasets.config import Branch, DatasetConfig
 from video_llama.datasets.rows import RowBuilder, TextRules
+from video_llama.datasets.sample import Sample
 from video_llama.errors import DataError
 
 SENTENCE = "The video contains 2 frames sampled at 0.0, 0.5 seconds. "

@@ -121,7 +121,8 @@ def base_without_dropout(tmp_path_factory: pytest.TempPathFactory, tokenizer_pat
 
 @pytest.fixture
 def write_yaml(tmp_path: Path, clips: Path, base: Path) -> Write:
-    """Write a training YAML; ``branch`` and ``stage`` choose the recipe, ``model`` and ``run`` change keys of it."""
+    """Write a training YAML; ``branch`` and ``stage`` choose the recipe, ``model`` and ``run`` change keys of it, and
+    ``datasets`` takes the place of the recipe's."""
 
     def write(
         branch: str = "vision",
@@ -131,6 +132,8 @@ def write_yaml(tmp_path: Path, clips: Path, base: Path) -> Write:
         model: dict[str, Any] | None = None,
         run: dict[str, Any] | None = None,
         frames: str = "alpro_video_eval",
+        datasets: dict[str, Any] | None = None,
+        **more: Any,
     ) -> Path:
         is_vision = branch == "vision"
         captions = clips / ("captions" if is_vision else "sound_captions")
@@ -144,7 +147,8 @@ def write_yaml(tmp_path: Path, clips: Path, base: Path) -> Write:
                 "end_sym": "###",
                 **(model or {}),
             },
-            "datasets": {
+            "datasets": datasets
+            or {
                 "webvid" if stage == 1 else "webvid_instruct": {
                     "build_info": {
                         "anno_dir": str(captions if stage == 1 else questions),
@@ -166,6 +170,7 @@ def write_yaml(tmp_path: Path, clips: Path, base: Path) -> Write:
                 "features_dir": str(tmp_path / "features"),
                 **(run or {}),
             },
+            **more,
         }
         path = tmp_path / f"{name}.yaml"
         path.write_text(yaml.safe_dump(content))

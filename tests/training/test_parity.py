@@ -45,7 +45,7 @@ def fixed_batches(golden: Golden, branch: str) -> list[Batch]:
         frames = golden.input(golden.cases["loss"][case]["images"]).transpose(1, 2)
         form = "pixel_values_videos" if branch == "vision" else "audio_pixel_values"
         names = tuple(f"{case}:{index}" for index in range(len(ids)))
-        batches.append(Batch(case, names, ids, golden.output(f"batch.{case}.labels"), form, frames))  # type: ignore[arg-type]
+        batches.append(Batch(case, names, ids, golden.output(f"batch.{case}.labels"), {form: frames}))  # type: ignore[dict-item]
     return [batches[step % 2] for step in range(NUM_STEPS)]
 
 
@@ -91,12 +91,13 @@ def trainer_losses(golden: Golden, branch: str, batches: list[Batch]) -> list[fl
 
 def plain_loss(model: VideoLlamaForConditionalGeneration, branch: str, batch: Batch) -> Tensor:
     """The mean negative log-likelihood of every labelled token, row by row and token by token."""
-    assert isinstance(batch.media, Tensor)
+    [media] = batch.media.values()
+    assert isinstance(media, Tensor)
     body = model.model
     if branch == "vision":
-        tokens, place = body.video_qformer(body.encode_frames(batch.media)), model.config.video_token_id
+        tokens, place = body.video_qformer(body.encode_frames(media)), model.config.video_token_id
     else:
-        tokens, place = body.fuse_clips(body.encode_frames_as_clips(batch.media)), model.config.audio_token_id
+        tokens, place = body.fuse_clips(body.encode_frames_as_clips(media)), model.config.audio_token_id
     table = model.get_input_embeddings().weight
     terms = []
     for row, (ids, labels) in enumerate(zip(batch.input_ids.tolist(), batch.labels.tolist(), strict=True)):

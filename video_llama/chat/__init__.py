@@ -8,6 +8,7 @@ Importing it pulls in neither torch nor transformers.
 """
 
 from video_llama.chat.assistant import Assistant, load, model_path
+from video_llama.chat.attention import QueryAttention
 from video_llama.chat.decoding import Decoding
 from video_llama.chat.folder import (
     Manifest,
@@ -16,7 +17,7 @@ from video_llama.chat.folder import (
     read_model_folder,
     write_model_folder,
 )
-from video_llama.chat.media import MediaOptions
+from video_llama.chat.media import MediaOptions, ReadMedium
 from video_llama.chat.record import Answer, Record
 from video_llama.chat.session import AnswerStream, Chat
 
@@ -30,6 +31,8 @@ __all__ = [
     "MediaOptions",
     "ModelFolder",
     "ProcessorSettings",
+    "QueryAttention",
+    "ReadMedium",
     "Record",
     "load",
     "model_path",

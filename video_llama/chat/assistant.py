@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from video_llama.chat.attention import QueryAttention
 from video_llama.chat.decoding import Decoding, TokenChooser, token_steps
 from video_llama.chat.engine import Effort, Engine, GivenMedium, Medium, Turn
 from video_llama.chat.folder import ModelFolder, read_model_folder
@@ -129,6 +130,11 @@ class Assistant:
     ) -> Medium:
         """Read and encode a medium once, to be given to chats and requests in the place of its source."""
         return self._engine.encode(media, MediaOptions(frames, no_audio, require_audio))
+
+    def attention(self, read: ReadMedium) -> QueryAttention:
+        """Where the queries look in a medium, whatever is asked about it. Encodes it once more, and alone: no other
+        thread may use the model meanwhile."""
+        return self._engine.attention(read)
 
     def ask_batch(
         self,

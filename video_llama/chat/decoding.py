@@ -128,14 +128,18 @@ def token_steps(
     import torch
 
     while True:
-        chosen_B = choose(_last_logits(model, embeds_BLD, mask_BL, cache))
+        chosen_B = choose(last_logits(model, embeds_BLD, mask_BL, cache))
         yield chosen_B.tolist()
         with torch.no_grad():
             embeds_BLD = model.get_input_embeddings()(chosen_B[:, None])
         mask_BL = torch.cat([mask_BL, mask_BL.new_ones(len(mask_BL), 1)], dim=1)
 
 
-def _last_logits(model: VideoLlamaForConditionalGeneration, embeds_BLD: Tensor, mask_BL: Tensor, cache: Any) -> Tensor:
+def last_logits(model: VideoLlamaForConditionalGeneration, embeds_BLD: Tensor, mask_BL: Tensor, cache: Any) -> Tensor:
+    """What may follow the last embedding, [B, V]; ``cache`` takes up the keys and values of ``embeds_BLD``.
+
+    ``mask_BL`` covers what the cache holds as well. Raises CheckpointError where the model computes NaN.
+    """
     import torch
 
     positions = (mask_BL.cumsum(dim=1) - 1).clamp(min=0)[:, -embeds_BLD.shape[1] :]

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from video_llama.chat.attention import QueryAttention, query_attention
 from video_llama.chat.decoding import Decoding
 from video_llama.chat.folder import ModelFolder
 from video_llama.chat.media import MediaKind, MediaOptions, MediaSource, ReadMedium, read_medium
@@ -140,16 +141,28 @@ class Engine:
             return source
         start = time.perf_counter()
         read = source if isinstance(source, ReadMedium) else self.read(source, options, kind)
-        body, device = self.model.model, self.model.device
-        frames = None if read.frames is None else self.settings.video_processor()(read.frames.frames)
+        frames, mel = self._inputs(read)
         decoded = time.perf_counter()
+        body = self.model.model
         with torch.no_grad():
-            video = audio = None
-            if frames is not None:
-                video = body.get_video_features(torch.from_numpy(frames)[None].to(device))[0]
-            if read.sound is not None:
-                audio = body.get_audio_features(torch.from_numpy(read.sound.mel)[None].to(device))[0]
+            video = None if frames is None else body.get_video_features(frames[None])[0]
+            audio = None if mel is None else body.get_audio_features(mel[None])[0]
         return Medium(read, video, audio, decoded - start, time.perf_counter() - decoded)
+
+    def attention(self, read: ReadMedium) -> QueryAttention:
+        """Where the video and the audio queries look in a medium; see ``query_attention``."""
+        return query_attention(self.model.model, *self._inputs(read))
+
+    def _inputs(self, read: ReadMedium) -> tuple[Tensor | None, Tensor | None]:
+        """Normalised frames [T, 3, H, W] and mel clips [S, 1, bins, steps] on the model's device."""
+        import torch
+
+        device = self.model.device
+        frames = None if read.frames is None else self.settings.video_processor()(read.frames.frames)
+        return (
+            None if frames is None else torch.from_numpy(frames).to(device),
+            None if read.sound is None else torch.from_numpy(read.sound.mel).to(device),
+        )
 
     def turn(self, conversation: Conversation, media: Sequence[Medium], question: str, decoding: Decoding) -> Turn:
         """Put a question to a conversation, which stays as it is. Raises PromptError where it is empty or too long."""

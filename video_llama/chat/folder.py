@@ -137,22 +137,37 @@ def write_model_folder(
     or where model, tokenizer and settings do not fit together.
     """
     path = Path(path)
+    check_fit(cast("VideoLlamaConfig", model.config), settings, Tokenizer(tokenizer_path, pad_token=settings.pad_token))
+    _check_untrained_parts(manifest, dict.fromkeys(model.state_dict(), ()), str(path))
+    with new_folder(path) as unfinished:
+        with no_progress_bar():
+            model.save_pretrained(unfinished)
+        write_rest(unfinished, tokenizer_path=tokenizer_path, settings=settings, manifest=manifest)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """An empty folder to write into, which becomes ``path`` if nothing is raised and is removed otherwise.
+
+    A model folder that is there already is replaced. Raises CheckpointError where something else stands at ``path``.
+    """
     is_other = path.exists() and not (path.is_dir() and (not any(path.iterdir()) or (path / MANIFEST_FILE).is_file()))
     if is_other:
         raise CheckpointError(f"{path} exists and is no model folder. Choose another name, or remove it first.")
-    check_fit(cast("VideoLlamaConfig", model.config), settings, Tokenizer(tokenizer_path, pad_token=settings.pad_token))
-    _check_untrained_parts(manifest, dict.fromkeys(model.state_dict(), ()), str(path))
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         unfinished.mkdir(parents=True)
-        with _no_progress_bar():
-            model.save_pretrained(unfinished)
-        shutil.copyfile(tokenizer_path, unfinished / TOKENIZER_FILE)
-        _write_json(unfinished / PROCESSOR_FILE, asdict(settings))
-        _write_json(unfinished / MANIFEST_FILE, asdict(manifest))
+        yield unfinished
         _put_in_place(unfinished, path)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def write_rest(folder: Path, *, tokenizer_path: str | Path, settings: ProcessorSettings, manifest: Manifest) -> None:
+    """What a model folder has beside its configuration and weights."""
+    shutil.copyfile(tokenizer_path, folder / TOKENIZER_FILE)
+    _write_json(folder / PROCESSOR_FILE, asdict(settings))
+    _write_json(folder / MANIFEST_FILE, asdict(manifest))
 
 
 def read_config(path: Path) -> VideoLlamaConfig:
@@ -233,7 +248,7 @@ def _load(
         if device == "cpu" and dtype in (torch.float16, "float16"):
             dtype = torch.float32
     try:
-        with _no_progress_bar():
+        with no_progress_bar():
             model = VideoLlamaForConditionalGeneration.from_pretrained(str(path), config=config, dtype=dtype)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: the weights cannot be read ({error}). Copy the folder again.") from error
@@ -242,7 +257,7 @@ def _load(
 
 
 @contextmanager
-def _no_progress_bar() -> Iterator[None]:
+def no_progress_bar() -> Iterator[None]:
     """Keep transformers from drawing a bar: whoever calls this may be answering on that screen."""
     from transformers.utils import logging
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from math import prod
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from video_llama.chat.folder import ProcessorSettings, read_config, read_manifest, read_settings
 from video_llama.chat.media import MediaOptions, media_kind, read_medium
 from video_llama.chat.record import describe_medium
-from video_llama.chat.tensors import Shape, StoredTensor, check_tensors, expected_shapes, stored_tensors
+from video_llama.chat.tensors import Shape, StoredTensor, check_tensors, expected_shapes, sha256, stored_tensors
 from video_llama.errors import CheckpointError, MediaError
 from video_llama.processors.sources import as_media
 
@@ -79,11 +79,28 @@ def _rotation(container: Any) -> int | None:
     return None if first is None else int(first.rotation)
 
 
+PARTS = {
+    "model.frame_encoder.vision_model.": "ViT",
+    "model.frame_encoder.": "frame Q-Former",
+    "model.video_qformer.language_projection.": "video projection",
+    "model.video_qformer.": "video Q-Former",
+    "model.audio_qformer.language_projection.": "audio projection",
+    "model.audio_qformer.": "audio Q-Former",
+    "model.imagebind_audio.": "ImageBind audio",
+    "model.imagebind_vision.": "ImageBind vision",
+    "model.language_model.": "decoder",
+    "lm_head.": "decoder",
+}
+"""Beginnings of names -> the part that such tensors belong to; the first that fits counts."""
+
+
 @dataclass
 class PartReport:
     """The tensors of one part of the model; the lists hold names."""
 
     part: str
+    files: dict[str, str] = field(default_factory=dict)
+    """The files that they lie in -> sha256."""
     tensors: int = 0
     parameters: int = 0
     bytes: int = 0
@@ -106,6 +123,8 @@ class ModelReport:
     untrained_parts: list[str]
     parts: list[PartReport]
     problem: str | None = None
+    leftovers: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Of published files: what they hold besides, which nobody needs; counted by what it belongs to."""
 
 
 def inspect_model(path: Path) -> ModelReport:
@@ -113,13 +132,7 @@ def inspect_model(path: Path) -> ModelReport:
     config, manifest = read_config(path), read_manifest(path)
     read_settings(path)
     expected, stored = expected_shapes(config), stored_tensors(path)
-    parts: dict[str, PartReport] = {}
-    for name in [*expected, *(name for name in stored if name not in expected)]:
-        part = parts.setdefault(_part_of(name), PartReport(_part_of(name)))
-        _count(part, name, expected, stored)
-    for name, tensor in _values(stored):
-        _look_at(parts[_part_of(name)], name, tensor)
-    rows = list(parts.values())
+    rows = part_reports(expected, stored, _values(stored))
     report = ModelReport(
         str(path), manifest.name, manifest.notice, manifest.sources, list(manifest.untrained_parts), rows
     )
@@ -127,9 +140,33 @@ def inspect_model(path: Path) -> ModelReport:
     return report
 
 
-def _part_of(name: str) -> str:
-    first, _, rest = name.partition(".")
-    return f"{first}.{rest.partition('.')[0]}" if first == "model" else first
+def part_reports(
+    expected: Mapping[str, Shape],
+    stored: Mapping[str, StoredTensor],
+    values: Iterable[tuple[str, torch.Tensor]],
+) -> list[PartReport]:
+    """A row per part for tensors by our names: those that a model needs, those that there are, and their values."""
+    parts: dict[str, PartReport] = {}
+    hashes = {file: sha256(file) for file in sorted({tensor.file for tensor in stored.values()})}
+    for name in [*expected, *(name for name in stored if name not in expected)]:
+        part = parts.setdefault(part_of(name), PartReport(part_of(name)))
+        _count(part, name, expected, stored)
+        if name in stored:
+            part.files[stored[name].file.name] = hashes[stored[name].file]
+    for name, tensor in values:
+        _look_at(parts[part_of(name)], name, tensor)
+    return list(parts.values())
+
+
+def part_of(name: str) -> str:
+    """The part that a tensor belongs to; of a name that is not ours, what stands before its first dot."""
+    return next((part for start, part in PARTS.items() if name.startswith(start)), name.partition(".")[0])
+
+
+def unreadable_values(parts: Sequence[PartReport]) -> str | None:
+    """What keeps a model with these parts from answering, if its tensors hold NaN or infinity."""
+    broken = [name for part in parts for name in part.not_finite]
+    return f"{len(broken)} tensors hold NaN or infinity, {broken[0]} first. Copy the weights again." if broken else None
 
 
 def _count(part: PartReport, name: str, expected: Mapping[str, Shape], stored: Mapping[str, StoredTensor]) -> None:
@@ -172,7 +209,5 @@ def _problem(report: ModelReport, expected: Mapping[str, Shape], stored: Mapping
         check_tensors(expected, stored, report.path)
     except CheckpointError as error:
         return str(error)
-    broken: Sequence[str] = [name for part in report.parts for name in part.not_finite]
-    if broken:
-        return f"{report.path}: {len(broken)} tensors hold NaN or infinity, {broken[0]} first. Copy the weights again."
-    return None
+    problem = unreadable_values(report.parts)
+    return problem and f"{report.path}: {problem}"

@@ -32,13 +32,19 @@ _LAYERS = "encoder.layer"
 
 
 def infer_config(
-    shapes: Shapes, text_config: Mapping[str, Any], overrides: Mapping[str, Any] | None = None, **settings: Any
+    shapes: Shapes,
+    text_config: Mapping[str, Any],
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    unknown_heads: int | None = None,
+    **settings: Any,
 ) -> VideoLlamaConfig:
     """The configuration of the model that tensors of these shapes (by our names) make up.
 
     ``text_config`` is the decoder's ``config.json``; ``overrides`` are arguments of VideoLlamaConfig, sections in part,
-    that win over what is inferred; ``settings`` are further arguments. Raises CheckpointError that names the tensor
-    which is missing, or the number that has to be given.
+    that win over what is inferred; ``settings`` are further arguments. ``unknown_heads`` stands in for a number of
+    heads that is not known, where shapes alone matter. Raises CheckpointError that names the tensor which is missing,
+    or the number that has to be given.
     """
     from video_llama.models.configuration import VideoLlamaConfig
 
@@ -59,7 +65,7 @@ def infer_config(
     if sections["with_imagebind_vision"]:
         sections["imagebind_vision_config"] = _vision_tower(shapes)
     _override(sections, overrides or {})
-    _fill_heads(sections)
+    _fill_heads(sections, unknown_heads)
     try:
         return VideoLlamaConfig(**sections)
     except (TypeError, ValueError) as error:
@@ -141,7 +147,7 @@ def _override(sections: dict[str, Any], overrides: Mapping[str, Any]) -> None:
             sections[key] = value
 
 
-def _fill_heads(sections: dict[str, Any]) -> None:
+def _fill_heads(sections: dict[str, Any], unknown_heads: int | None) -> None:
     """Heads of the published widths. The two fusion Q-Formers have those of the frame Q-Former."""
     kinds = {
         "vision_config": "ViT",
@@ -153,11 +159,11 @@ def _fill_heads(sections: dict[str, Any]) -> None:
         section = sections.get(key)
         if section is None or "num_attention_heads" in section:
             continue
-        heads = HEADS[kind].get(section["hidden_size"])
+        heads = HEADS[kind].get(section["hidden_size"], unknown_heads)
         if heads is None:
             raise CheckpointError(
-                f"The {kind} is {section['hidden_size']} wide, and no tensor tells its number of attention heads (known "
-                f"for {', '.join(map(str, HEADS[kind]))}). Set model.config.{key}.num_attention_heads."
+                f"The {kind} is {section['hidden_size']} wide, and no tensor tells its number of attention heads "
+                f"(known for {', '.join(map(str, HEADS[kind]))}). Set model.config.{key}.num_attention_heads."
             )
         section["num_attention_heads"] = heads
 

@@ -124,4 +124,4 @@ class EvalConfig(Config):
     def model_type(self) -> ModelType | None:
         """``model.model_type`` as the command line writes it."""
         named = (self.model.model_type or "").removeprefix("pretrain_")
-        return next((kind for kind in ("vicuna", "llama_v2") if kind == named), None)  # type: ignore[return-value]
+        return next((kind for kind in ("vicuna", "llama_v2") if kind == named), None)

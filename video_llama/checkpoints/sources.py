@@ -94,7 +94,9 @@ def read_eval_config(path: str | Path, overrides: Sequence[str] = ()) -> EvalCon
 
 def is_eval_yaml(path: Path) -> bool:
     """Whether a path is a YAML file that describes a model's files (a training YAML has ``run.output_dir``)."""
-    return path.suffix in (".yaml", ".yml") and path.is_file() and "output_dir" not in (load_yaml(path).get("run") or {})
+    return (
+        path.suffix in (".yaml", ".yml") and path.is_file() and "output_dir" not in (load_yaml(path).get("run") or {})
+    )
 
 
 def list_sources(config: EvalConfig, where: str) -> list[Source]:
@@ -142,7 +144,8 @@ def _discover(folder: Path) -> dict[str, Any]:
             raise CheckpointError(
                 f"{folder} has {', '.join(file.name for file in files)}. Say which: --options model.{key}={files[0]}"
             )
-        found |= {key: str(file) for file in files}
+        if files:
+            found[key] = str(files[0])
     has_sound = "ckpt_2" in found
     return {**found, "imagebind_ckpt_path": str(folder) if has_sound else "", "equip_audio_branch": has_sound}
 

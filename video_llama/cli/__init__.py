@@ -1,4 +1,4 @@
-"""The command line: ``video-llama ask | chat | inspect | train | miniature``.
+"""The command line: ``video-llama ask | chat | inspect | train | convert | apply-delta | miniature``.
 
 Errors are one line on standard error and exit code 2; ``--debug`` shows the trace. Asking for help loads neither torch
 nor transformers: every command imports what it needs when it runs.
@@ -9,7 +9,9 @@ from typing import Annotated
 import typer
 
 from video_llama import __version__
+from video_llama.cli.apply_delta import apply_delta
 from video_llama.cli.ask import ask
+from video_llama.cli.convert import convert
 from video_llama.cli.inspect import inspect
 from video_llama.cli.options import Debug
 from video_llama.cli.reporting import ReportingGroup, guarded
@@ -49,6 +51,8 @@ app.command()(ask)
 app.command()(chat)
 app.command()(inspect)
 app.command()(train)
+app.command()(convert)
+app.command()(apply_delta)
 app.add_typer(miniature, name="miniature")
 
 

@@ -1,4 +1,4 @@
-"""``video-llama inspect FILE|MODEL``: what is in a media file, or in a model folder."""
+"""``video-llama inspect``: what is in a media file, a model folder, or published weights."""
 
 from __future__ import annotations
 
@@ -14,33 +14,92 @@ from video_llama.errors import CheckpointError
 
 if TYPE_CHECKING:
     from video_llama.chat.inspection import ModelReport, PartReport
+    from video_llama.checkpoints.inspection import NamesReport
 
 MIB = 2**20
-COLUMNS = ("part", "tensors", "parameters", "dtype", "MiB", "missing", "unexpected", "misshapen", "zero", "NaN")
+COLUMNS = (
+    *("part", "file", "tensors", "parameters", "dtype", "MiB"),
+    *("missing", "unexpected", "misshapen", "zero", "NaN", "sha256"),
+)
+NUM_HASH_DIGITS = 12
+"""What the table shows of a hash; whole ones stand below it."""
+EXIT_LEFT_OVER = 1
 
 
 def inspect(
-    path: Annotated[str, typer.Argument(metavar="FILE|MODEL", help="A media file, a model folder, or miniature.")],
+    path: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="FILE|MODEL",
+            help="A media file; a model folder, or miniature; an evaluation YAML, a folder of published weights, or "
+            "one file of them.",
+        ),
+    ] = None,
+    names: Annotated[
+        Path | None,
+        typer.Option(metavar="JSON", help="Instead: map a list of the reference's names (full_keys.json) both ways."),
+    ] = None,
+    overrides: options.Overrides = None,
+    model_type: options.ModelType = None,
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
     """Tell what a file holds and what would be looked at, or what the weights of a model are made of.
 
-    A model that could not answer is told as an error, after its table.
+    A model that could not answer is told as an error, after its table. --names exits with 1 if a name is left over.
     """
+    if names is not None:
+        _inspect_names(names, as_json)
+        return
+    if path is None:
+        raise ValueError("There is nothing to inspect. Give a media file, a model, or --names JSON.")
+    report = _model_report(path, overrides or [], options.as_model_type(model_type))
+    if report is None:
+        _inspect_media(path, as_json)
+        return
+    typer.echo(_json(asdict(report)) if as_json else _model_text(report))
+    if report.problem:
+        raise CheckpointError(report.problem)
+
+
+def _model_report(path: str, overrides: list[str], model_type: Any) -> ModelReport | None:
+    """What is in a model, in whichever form it is given; None for what can only be a media file."""
     from video_llama.chat import model_path
     from video_llama.chat.folder import CONFIG_FILE, MANIFEST_FILE
-    from video_llama.chat.inspection import inspect_media, inspect_model
+    from video_llama.chat.inspection import inspect_model
+    from video_llama.checkpoints.files import PICKLES, SAFETENSORS
+    from video_llama.checkpoints.inspection import inspect_file, inspect_sources
 
     folder = model_path(path)
     if any((folder / name).is_file() for name in (CONFIG_FILE, MANIFEST_FILE)):
-        report = inspect_model(folder)
-        typer.echo(_json(asdict(report)) if as_json else _model_text(report))
-        if report.problem:
-            raise CheckpointError(report.problem)
-    else:
-        media = inspect_media(Path(path))
-        typer.echo(_json(media) if as_json else _media_text(media))
+        return inspect_model(folder)
+    if folder.is_dir() or folder.suffix in (".yaml", ".yml"):
+        return inspect_sources(folder, overrides, model_type)
+    if folder.suffix in (SAFETENSORS, *PICKLES):
+        return inspect_file(folder)
+    return None
+
+
+def _inspect_media(path: str, as_json: bool) -> None:
+    from video_llama.chat.inspection import inspect_media
+
+    media = inspect_media(Path(path))
+    typer.echo(_json(media) if as_json else _media_text(media))
+
+
+def _inspect_names(path: Path, as_json: bool) -> None:
+    from video_llama.checkpoints.inspection import inspect_names
+
+    reports = inspect_names(path)
+    typer.echo(_json([asdict(report) for report in reports]) if as_json else "\n".join(map(_names_text, reports)))
+    if any(report.left_over for report in reports):
+        raise typer.Exit(EXIT_LEFT_OVER)
+
+
+def _names_text(report: NamesReport) -> str:
+    counts = f"{report.num_keys} names, {report.num_ours} tensors of ours, {report.num_ignored} known and not needed"
+    lines = [f"{report.name}: {counts}, {len(report.left_over)} left over"]
+    return "\n".join([*lines, *(f"  {each}" for each in report.left_over)])
 
 
 def _json(value: Any) -> str:
@@ -55,6 +114,10 @@ def _model_text(report: ModelReport) -> str:
     num_parameters = sum(part.parameters for part in report.parts)
     num_bytes = sum(part.bytes for part in report.parts)
     lines.append(f"{num_parameters:,} parameters, {num_bytes / MIB:.1f} MiB")
+    lines += [f"sha256 {hashed}  {file}" for file, hashed in _hashes(report).items()]
+    for file, counts in report.leftovers.items():
+        told = ", ".join(f"{owner} {count}" for owner, count in sorted(counts.items()))
+        lines.append(f"{file}: known and not needed: {told or 'nothing'}")
     if report.untrained_parts:
         lines.append(f"untrained, so it does not answer: {', '.join(report.untrained_parts)}")
     return "\n".join([*lines, *([report.notice] if report.notice else [])])
@@ -64,12 +127,22 @@ def _row(part: PartReport) -> tuple[str, ...]:
     faults = (part.missing, part.unexpected, part.mismatched, part.zero, part.not_finite)
     return (
         part.part,
+        _one_or_count(list(part.files)),
         str(part.tensors),
         f"{part.parameters:,}",
         "/".join(part.dtypes),
         f"{part.bytes / MIB:.1f}",
         *(str(len(names)) for names in faults),
+        _one_or_count([hashed[:NUM_HASH_DIGITS] for hashed in part.files.values()]),
     )
+
+
+def _one_or_count(texts: list[str]) -> str:
+    return texts[0] if len(texts) == 1 else f"{len(texts)} files"
+
+
+def _hashes(report: ModelReport) -> dict[str, str]:
+    return {file: hashed for part in report.parts for file, hashed in part.files.items()}
 
 
 def _media_text(report: dict[str, Any]) -> str:

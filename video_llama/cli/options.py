@@ -47,6 +47,19 @@ TopP = Annotated[
 TopK = Annotated[int | None, typer.Option(help="Draw from this many likeliest words.", rich_help_panel=DECODING)]
 Seed = Annotated[int | None, typer.Option(help="Of the draws. (default: drawn, recorded)", rich_help_panel=DECODING)]
 RepetitionPenalty = Annotated[float, typer.Option(help="Above 1, words recur less.", rich_help_panel=DECODING)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--options",
+        metavar="KEY=VALUE",
+        help="Overrides of the YAML: model.ckpt=...; may be repeated.",
+        show_default=False,
+    ),
+]
+ModelType = Annotated[
+    str | None,
+    typer.Option("--model-type", "--model_type", help="vicuna or llama_v2. (default: what the decoder's folder says)"),
+]
 MaxNewTokens = Annotated[
     int | None,
     typer.Option(help="Longest answer. (default: 300, at most half the context)", rich_help_panel=DECODING),
@@ -95,6 +108,15 @@ def existing(path: str) -> bool:
         return path != "" and Path(path).exists()
     except (OSError, ValueError):
         return False
+
+
+def as_model_type(name: str | None) -> Any:
+    """The prompt style by the reference's name; ValueError for another."""
+    from video_llama.checkpoints.decoder import TEMPLATES
+
+    if name not in (None, *TEMPLATES):
+        raise ValueError(f"--model-type is {name!r}. Choose {' or '.join(TEMPLATES)}.")
+    return name
 
 
 def decoding(**settings: Any) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from video_llama.config import Config
 
@@ -21,6 +21,15 @@ class BuildInfo(Config):
     """The folder that the paths in the annotations start from."""
     storage: Path | None = None
     """The folder with ``filter_cap.json`` and ``image/``."""
+    shards: tuple[str, ...] = ()
+    """Tar shards: paths or fsspec addresses; "part-{0000..0099}.tar" stands for a hundred. One may stand alone."""
+    index_dir: Path | None = None
+    """Keeps what the shards' headers say, so that each shard is gone through only once."""
+
+    @field_validator("shards", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
 
 
 class FrameSettings(Config):
@@ -65,7 +74,7 @@ class DatasetConfig(Config):
     format: str | None = None
     """A name of ``annotations.READERS``: for a key of your own choice."""
     data_type: Literal["video", "images"] = "video"
-    """What the files are; only a check, since every format implies it."""
+    """The reference's key: every format says itself what its files are."""
     build_info: BuildInfo = BuildInfo()
     """Where it lies."""
     vis_processor: FrameSection = FrameSection()
@@ -85,6 +94,13 @@ class DatasetConfig(Config):
     labels: Literal["serving", "reference"] = "serving"
     """``serving``: trains on exactly what is served. ``reference``: the published checkpoints' own training texts."""
     branch: Branch | None = None
-    """Which branch reads the frames; None takes the one that trains. Needed where both train."""
+    """Which branch reads the frames; None takes the one that trains. Needed where both train. Sound always goes
+    through ImageBind's audio trunk into the audio branch."""
     max_length: int | None = Field(default=None, ge=1)
     """Instruction sets: longest row in tokens. None: uncut under ``serving``, 512 under ``reference``."""
+    on_bad_media: Literal["error", "skip"] = "error"
+    """A medium that cannot be read stops the run, or its sample is left out and counted; nothing takes its place."""
+    max_bad_share: float = Field(default=0.01, ge=0, le=1)
+    """With ``skip``: the largest share of unreadable samples (of those drawn so far, or of 100 if these are fewer)."""
+    exclude: Path | None = None
+    """A report of ``validate-data``: the samples that it calls unusable are left out of the order."""

@@ -1,7 +1,7 @@
 """What frozen encoders say of each medium, computed once and kept on disk: later steps train from there.
 
 A store is a folder of safetensors shards for one state of one encoder. Each shard holds a tensor per medium, named by
-``FrameReader.key``, and in its metadata the sentences about the frames' times. Shards are memory-mapped, written whole
+its reader's ``key``, and in its metadata the sentences about the frames' times. Shards are memory-mapped, written whole
 or not at all, and never changed.
 """
 
@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from video_llama.datasets.annotations import Sample
-from video_llama.datasets.media import FrameReader, MediaForm
-from video_llama.errors import DataError
+from video_llama.datasets.media import FileReader, MediaForm, Readable
+from video_llama.datasets.sample import MediaFile
+from video_llama.errors import DataError, MediaError
 from video_llama.log import progress
 
 if TYPE_CHECKING:
@@ -78,54 +79,81 @@ class FeatureStore:
 
 @dataclass(frozen=True)
 class CachedMedia:
-    """A data set's media as features: ``frame_tokens`` [T, K, H] or ``clip_embeddings`` [T, E]."""
+    """A data set's media as features: ``frame_tokens`` [T, K, H] or embeddings [T, E]."""
 
-    reader: FrameReader
+    reader: FileReader
     store: FeatureStore
     form: MediaForm
-    keys: dict[Path, str]
+    keys: dict[MediaFile, str]
+    bad: dict[MediaFile, str]
+    """Files that could not be read, and why."""
 
-    def read(self, sample: Sample, seed: int) -> tuple[Tensor, str]:
-        """The features of a sample that :func:`cache_media` has seen; nothing is random."""
+    def read(self, sample: Readable, seed: int) -> tuple[Tensor, str]:
+        """The features of a medium that :func:`cache_media` has seen; nothing is random. MediaError for a bad one."""
+        if sample.path in self.bad:
+            raise MediaError(self.bad[sample.path])
         return self.store.get(self.keys[sample.path])
 
 
 def cache_media(
-    samples: Sequence[Sample], reader: FrameReader, store: FeatureStore, encode: Encode, form: MediaForm
+    samples: Sequence[Readable],
+    reader: FileReader,
+    store: FeatureStore,
+    encode: Encode,
+    form: MediaForm,
+    *,
+    keeps_going: bool = False,
 ) -> CachedMedia:
-    """Compute what the store lacks, and return the samples' media as features.
+    """Compute what the store lacks, and return the media as features.
 
-    ``encode`` maps frames [N, T, 3, H, W] to features [N, T, ...]. Raises MediaError for a file that cannot be read.
+    ``encode`` maps what the reader gives, [N, T, ...], to features [N, T, ...]. Raises MediaError for a file that
+    cannot be read; with ``keeps_going`` it stands in the result's ``bad`` instead.
     """
-    keys: dict[Path, str] = {}
-    missing: dict[str, Sample] = {}
+    keys: dict[MediaFile, str] = {}
+    bad: dict[MediaFile, str] = {}
+    missing: dict[str, Readable] = {}
     for sample in samples:
-        if sample.path not in keys:
-            keys[sample.path] = reader.key(sample)
-            if keys[sample.path] not in store:
-                missing[keys[sample.path]] = sample
+        if sample.path not in keys and sample.path not in bad:
+            with _noting(bad if keeps_going else None, sample):
+                keys[sample.path] = reader.key(sample)
+                if keys[sample.path] not in store:
+                    missing[keys[sample.path]] = sample
     shard: dict[str, tuple[Tensor, str]] = {}
     calls = [list(missing.items())[start : start + MEDIA_PER_CALL] for start in range(0, len(missing), MEDIA_PER_CALL)]
     for call in progress(calls, f"computing {form}"):
-        shard |= _encode(call, reader, encode)
+        shard |= _encode(call, reader, encode, bad if keeps_going else None)
         if len(shard) >= MEDIA_PER_SHARD:
             store.add(shard)
             shard = {}
     if shard:
         store.add(shard)
-    return CachedMedia(reader, store, form, keys)
+    return CachedMedia(reader, store, form, keys, bad)
 
 
-def _encode(media: Sequence[tuple[str, Sample]], reader: FrameReader, encode: Encode) -> dict[str, tuple[Tensor, str]]:
-    """Encode media of equal length together."""
+@contextmanager
+def _noting(bad: dict[MediaFile, str] | None, sample: Readable) -> Iterator[None]:
+    """Note a file that cannot be read in ``bad``; without that, let the error pass."""
+    try:
+        yield
+    except MediaError as error:
+        if bad is None:
+            raise
+        bad[sample.path] = str(error)
+
+
+def _encode(
+    media: Sequence[tuple[str, Readable]], reader: FileReader, encode: Encode, bad: dict[MediaFile, str] | None
+) -> dict[str, tuple[Tensor, str]]:
+    """Encode media of equal length together; unreadable ones go to ``bad``, where that is given."""
     import torch
 
     groups: dict[int, list[tuple[str, Tensor, str]]] = {}
     for key, sample in media:
-        frames, message = reader.read(sample, seed=0)
-        groups.setdefault(len(frames), []).append((key, frames, message))
+        with _noting(bad, sample):
+            medium, message = reader.read(sample, seed=0)
+            groups.setdefault(len(medium), []).append((key, medium, message))
     encoded: dict[str, tuple[Tensor, str]] = {}
     for group in groups.values():
-        features = encode(torch.stack([frames for _, frames, _ in group])).cpu()
+        features = encode(torch.stack([medium for _, medium, _ in group])).cpu()
         encoded |= {key: (feature, message) for (key, _, message), feature in zip(group, features, strict=True)}
     return encoded

@@ -8,8 +8,8 @@ half of the batch that one process would take.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
@@ -17,9 +17,13 @@ import torch
 from torch import Tensor
 
 from video_llama.conversation import IGNORE_INDEX
-from video_llama.datasets.annotations import Sample
 from video_llama.datasets.media import MediaForm, MediaSource
 from video_llama.datasets.rows import RowBuilder
+from video_llama.datasets.sample import Sample
+from video_llama.errors import DataError, MediaError
+
+Media = Tensor | list[Tensor]
+"""N media of one length as a tensor [N, T, ...], or of different lengths as a list of [T, ...]."""
 
 BATCHES_PER_GROUP = 16
 """How many batches' rows are sorted by length together."""
@@ -91,11 +95,11 @@ class BatchOrder:
 
 @dataclass(frozen=True)
 class Row:
-    """One row: ids and labels [L], its medium, and the annotation that it comes from."""
+    """One row: ids and labels [L], its media in the order of their places, and the annotation that it comes from."""
 
     input_ids: Tensor
     labels: Tensor
-    medium: Tensor
+    media: tuple[tuple[MediaForm, Tensor], ...]
     sample_id: str
 
 
@@ -111,26 +115,45 @@ class TrainingSet:
     seed: int
     is_fixed: bool
     """Whether a row is the same each time (cached features): then its text is tokenised only once."""
+    sounds: MediaSource | None = None
+    """Where sound comes from; needed where a sample has sound."""
+    skips_bad_media: bool = False
+    """Whether a sample with a medium that cannot be read is left out of its batch; else that is an error."""
     _texts: dict[tuple[int, int], tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     def row(self, index: int, draw: int) -> Row:
-        """Row ``index``; ``draw`` numbers the draws from this data set and decides what is random."""
+        """Row ``index``; ``draw`` numbers the draws from this data set and decides what is random.
+
+        Raises MediaError for a medium that cannot be read, and DataError for a text that cannot be used.
+        """
         rng = np.random.default_rng([self.seed, 1, draw])
         choice = int(rng.integers(self.builder.num_choices))
         sample = self.samples[index]
-        medium, message = self.media.read(sample, int(rng.integers(2**31)))
+        media: list[tuple[MediaForm, Tensor]] = []
+        messages: list[str] = []
+        for medium in sample.media:
+            source = self._source(medium.kind == "audio")
+            tensor, message = source.read(medium, int(rng.integers(2**31)))
+            media.append((source.form, tensor))
+            messages.append(message)
         text = self._texts.get((index, choice))
         if text is None:
-            example = self.builder.build(sample, message, choice)
+            example = self.builder.build(sample, messages, choice)
             text = torch.tensor(example.input_ids), torch.tensor(example.labels)
             if self.is_fixed:
                 self._texts[index, choice] = text
-        return Row(*text, medium, sample.id)
+        return Row(*text, tuple(media), sample.id)
+
+    def _source(self, is_sound: bool) -> MediaSource:
+        if not is_sound:
+            return self.media
+        assert self.sounds is not None, "whoever makes a set of samples with sound gives it their source"
+        return self.sounds
 
 
 @dataclass(frozen=True)
 class Batch:
-    """``input_ids`` and ``labels`` [B, L] padded on the right, and the media under the model's name for their form.
+    """``input_ids`` and ``labels`` [B, L] padded on the right, and the media by their form, in reading order.
 
     The decoder is causal, so what it makes of a row's tokens does not depend on the padding to their right: no mask is
     needed, and labels of -100 keep the padding out of the loss.
@@ -140,8 +163,14 @@ class Batch:
     sample_ids: tuple[str, ...]
     input_ids: Tensor
     labels: Tensor
-    form: MediaForm
-    media: Tensor | list[Tensor]
+    media: Mapping[MediaForm, Media]
+    left_out: tuple[str, ...] = ()
+    """Of the samples drawn, those with a medium that could not be read, and why."""
+
+    @property
+    def num_drawn(self) -> int:
+        """Rows that the order gave this batch, with those that were left out."""
+        return len(self.sample_ids) + len(self.left_out)
 
     @property
     def num_tokens(self) -> int:
@@ -150,8 +179,8 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on ``device``."""
-        media = self.media.to(device) if isinstance(self.media, Tensor) else [item.to(device) for item in self.media]
-        return Batch(self.dataset, self.sample_ids, self.input_ids.to(device), self.labels.to(device), self.form, media)
+        media = {form: each_tensor(media, lambda tensor: tensor.to(device)) for form, media in self.media.items()}
+        return replace(self, input_ids=self.input_ids.to(device), labels=self.labels.to(device), media=media)
 
 
 class BatchSource(torch.utils.data.Dataset[Batch]):
@@ -173,12 +202,24 @@ class BatchSource(torch.utils.data.Dataset[Batch]):
     def __getitem__(self, batch: int) -> Batch:
         place = self.order[batch]
         training_set = self.sets[place.dataset]
-        drawn = zip(place.rows[self._part], place.draws[self._part], strict=True)
-        rows = [training_set.row(int(index), int(draw)) for index, draw in drawn]
-        return collate(rows, training_set, self.pad_id, self.multiple_of)
+        rows: list[Row] = []
+        left_out: list[str] = []
+        for index, draw in zip(place.rows[self._part], place.draws[self._part], strict=True):
+            try:
+                rows.append(training_set.row(int(index), int(draw)))
+            except MediaError as error:
+                if not training_set.skips_bad_media:
+                    raise
+                left_out.append(str(error))
+        if not rows:
+            raise DataError(
+                f"No sample of a process's {len(left_out)} in batch {batch} can be read ({left_out[0]}). Find the bad "
+                f"ones with validate-data and set datasets.{training_set.name}.exclude to its report."
+            )
+        return replace(collate(rows, training_set.name, self.pad_id, self.multiple_of), left_out=tuple(left_out))
 
 
-def collate(rows: Sequence[Row], training_set: TrainingSet, pad_id: int, multiple_of: int) -> Batch:
+def collate(rows: Sequence[Row], dataset: str, pad_id: int, multiple_of: int) -> Batch:
     """Pad to the longest row, rounded up to ``multiple_of`` (CPU kernels are cached per shape)."""
     longest = max(len(row.input_ids) for row in rows)
     width = -(-longest // multiple_of) * multiple_of
@@ -187,13 +228,17 @@ def collate(rows: Sequence[Row], training_set: TrainingSet, pad_id: int, multipl
     for place, row in enumerate(rows):
         input_ids[place, : len(row.input_ids)] = row.input_ids
         labels[place, : len(row.labels)] = row.labels
-    media = [row.medium for row in rows]
-    equal = len({len(medium) for medium in media}) == 1
-    return Batch(
-        training_set.name,
-        tuple(row.sample_id for row in rows),
-        input_ids,
-        labels,
-        training_set.media.form,
-        torch.stack(media) if equal else media,
-    )
+    by_form: dict[MediaForm, list[Tensor]] = {}
+    for form, medium in (shown for row in rows for shown in row.media):
+        by_form.setdefault(form, []).append(medium)
+    media = {form: _stacked(tensors) for form, tensors in by_form.items()}
+    return Batch(dataset, tuple(row.sample_id for row in rows), input_ids, labels, media)
+
+
+def each_tensor(media: Media, change: Callable[[Tensor], Tensor]) -> Media:
+    """``change`` applied to media of one length at once, or to each."""
+    return change(media) if isinstance(media, Tensor) else [change(medium) for medium in media]
+
+
+def _stacked(media: list[Tensor]) -> Media:
+    return torch.stack(media) if len({len(medium) for medium in media}) == 1 else media

@@ -1,24 +1,36 @@
-"""A medium's file becomes what the model reads: normalised frames, or features that were computed once."""
+"""A medium's file becomes what the model reads: normalised frames, mel clips, or features computed once."""
 
-# T frames, H and W pixels, K query tokens per frame, E embedding width
+# T frames, S clips, H and W pixels, K query tokens per frame, E embedding width
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from video_llama.datasets.annotations import Sample
 from video_llama.datasets.config import DatasetConfig, FrameSettings
+from video_llama.datasets.sample import Medium, Sample, source_of, state_of
 from video_llama.errors import MediaError
-from video_llama.processors import FrameSampling, SampledVideo, VideoProcessor, read_image, read_video
+from video_llama.processors import (
+    AudioProcessor,
+    FrameSampling,
+    SampledVideo,
+    VideoProcessor,
+    read_image,
+    read_video,
+)
 
 if TYPE_CHECKING:
     import torch
 
-MediaForm = Literal["pixel_values_videos", "audio_pixel_values", "frame_tokens", "clip_embeddings"]
-"""The model's argument that a batch's media go into."""
+MediaForm = Literal[
+    "pixel_values_videos", "audio_pixel_values", "input_features", "frame_tokens", "clip_embeddings", "sound_embeddings"
+]
+"""The model's argument that media go into. ``sound_embeddings`` (ImageBind's, of real sound) go where
+``clip_embeddings`` (of frames in the place of sound) go, but get no noise."""
+
+Readable = Sample | Medium
+"""What a source reads: a medium, or a sample's first one."""
 
 
 class MediaSource(Protocol):
@@ -27,8 +39,16 @@ class MediaSource(Protocol):
     @property
     def form(self) -> MediaForm: ...
 
-    def read(self, sample: Sample, seed: int) -> tuple[torch.Tensor, str]:
-        """The medium and the sentence about its frames' times ("" for a picture). ``seed`` decides what is random."""
+    def read(self, sample: Readable, seed: int) -> tuple[torch.Tensor, str]:
+        """The medium and the sentence about its frames' times ("" if there are none). ``seed``: of what is random."""
+        ...
+
+
+class FileReader(MediaSource, Protocol):
+    """A source that reads files, and can name what it reads."""
+
+    def key(self, sample: Readable) -> str:
+        """Names what :meth:`read` makes of a file as it is now. Raises MediaError for one that is not there."""
         ...
 
 
@@ -42,7 +62,7 @@ class FrameReader:
     is_webvid: bool
     form: MediaForm
 
-    def read(self, sample: Sample, seed: int) -> tuple[torch.Tensor, str]:
+    def read(self, sample: Readable, seed: int) -> tuple[torch.Tensor, str]:
         """Raises MediaError, with the annotation's place, for a file that cannot be read."""
         import torch
 
@@ -55,23 +75,49 @@ class FrameReader:
             frames = self.processor.augment(frames, torch.Generator().manual_seed(seed))
         return torch.from_numpy(self.processor(frames)), video.message
 
-    def _frames(self, sample: Sample, seed: int) -> SampledVideo:
+    def _frames(self, sample: Readable, seed: int) -> SampledVideo:
+        source = source_of(sample.path)
         if sample.kind == "image":
-            return read_image(sample.path, size=self.processor.size)
+            return read_image(source, size=self.processor.size)
         draws = self.is_webvid and self.settings.is_augmented
         sampling = FrameSampling(
             num_frames=self.settings.n_frms, rule="headtail" if draws else "uniform", seed=seed if draws else None
         )
-        return read_video(sample.path, size=self.processor.size, sampling=sampling, max_frames=self.max_frames)
+        return read_video(source, size=self.processor.size, sampling=sampling, max_frames=self.max_frames)
 
-    def key(self, sample: Sample) -> str:
+    def key(self, sample: Readable) -> str:
         """Names the frames that are read from a file as it is now: its path, size and time, and the sampling."""
+        return _key(sample, sample.kind, self.settings.n_frms)
+
+
+@dataclass(frozen=True)
+class SoundReader:
+    """Reads the mel clips [S, 1, mel bins, frames] float32 of a sound file, or of a video's track, as serving does."""
+
+    processor: AudioProcessor
+    form: MediaForm = "input_features"
+
+    def read(self, sample: Readable, seed: int) -> tuple[torch.Tensor, str]:
+        """Raises MediaError, with the annotation's place, for a file without sound that can be read."""
+        import torch
+
         try:
-            status = sample.path.stat()
-        except OSError as error:
-            raise MediaError(f"{sample.id}: {sample.path} cannot be read: {error.strerror}.") from error
-        parts = (Path(sample.path).resolve(), status.st_size, status.st_mtime_ns, sample.kind, self.settings.n_frms)
-        return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+            clips = self.processor.read(source_of(sample.path))
+        except MediaError as error:
+            raise MediaError(f"{sample.id}: {error}") from error
+        return torch.from_numpy(clips.mel), ""
+
+    def key(self, sample: Readable) -> str:
+        """Names the clips that are read from a file as it is now."""
+        return _key(sample, "audio", self.processor.num_clips)
+
+
+def _key(sample: Readable, kind: str, count: int) -> str:
+    try:
+        parts = (*state_of(sample.path), kind, count)
+    except MediaError as error:
+        raise MediaError(f"{sample.id}: {error}") from error
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
 
 def frame_reader(

@@ -6,7 +6,9 @@ times, which the serving prompt names.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Literal
 
 from video_llama.conversation import (
@@ -22,8 +24,8 @@ from video_llama.conversation import (
     media_message,
     training_example,
 )
-from video_llama.datasets.annotations import Sample
 from video_llama.datasets.config import Branch, DatasetConfig
+from video_llama.datasets.sample import Kind, Medium, Sample
 from video_llama.errors import DataError
 from video_llama.processors import caption as clean_caption
 
@@ -56,39 +58,54 @@ class RowBuilder:
         """How many instructions a caption may get."""
         return max(1, len(self.rules.prompts))
 
-    def build(self, sample: Sample, message: str, choice: int = 0) -> TrainingExample:
-        """Ids and labels. ``message``: the sentence about the frames' times; ``choice``: a caption's instruction.
+    def build(self, sample: Sample, message: str | Sequence[str], choice: int = 0) -> TrainingExample:
+        """Ids and labels. ``message``: the sentence about the frames' times, one for each medium where there are
+        several; ``choice``: a caption's instruction.
 
-        Raises DataError, with the sample's id, where nothing is left to learn.
+        Raises DataError, with the sample's id, where nothing is left to learn or the branch is shown nothing.
         """
         try:
-            example = self._conversation(sample, message) if sample.turns else self._caption(sample, choice)
+            messages = (message,) if isinstance(message, str) else message
+            example = self._conversation(sample, messages) if sample.turns else self._caption(sample, choice)
         except DataError as error:
             raise DataError(f"{sample.id}: {error}") from error
         if all(label == IGNORE_INDEX for label in example.labels[1:]):
             raise DataError(f"{sample.id}: no token of the row is learnt. Drop the row, or raise max_length.")
-        wanted = self.rules.num_video_tokens if self.branch == "vision" else self.rules.num_audio_tokens
-        if sum(span.length for span in example.spans) != wanted:  # the reference's cut goes through a medium too
-            raise DataError(f"{sample.id}: the medium lies beyond the cut. Drop the row, or raise max_length.")
+        self._check_media(sample, example)
         return example
 
-    def _conversation(self, sample: Sample, message: str) -> TrainingExample:
-        media = self._media(sample, message)
+    def _check_media(self, sample: Sample, example: TrainingExample) -> None:
+        kinds = [self._slot(medium.kind).kind for medium in sample.media]
+        if ("video" if self.branch == "vision" else "audio") not in kinds:
+            raise DataError(
+                f"{sample.id}: the row shows the {self.branch} branch nothing. Set branch, or drop the row."
+            )
+        lengths = {"video": self.rules.num_video_tokens, "audio": self.rules.num_audio_tokens}
+        wanted = sum(lengths[kind] for kind in kinds)
+        if sum(span.length for span in example.spans) != wanted:  # the reference's cut goes through a medium too
+            raise DataError(f"{sample.id}: the medium lies beyond the cut. Drop the row, or raise max_length.")
+
+    def _conversation(self, sample: Sample, messages: Sequence[str]) -> TrainingExample:
+        shown = iter(zip(sample.media, messages, strict=True))
+        turns = [
+            replace(turn, media=self._messages(sample, list(islice(shown, len(turn.media))))) for turn in sample.turns
+        ]
         return training_example(
             self.rules.tokenizer,
-            [replace(turn, media=(media,)) if turn.media else turn for turn in sample.turns],
+            turns,
             num_video_tokens=self.rules.num_video_tokens,
             num_audio_tokens=self.rules.num_audio_tokens,
             template=TEMPLATES[self.rules.template],
+            system=sample.system,
             dialect=self.config.labels,
             max_length=self.config.max_length,
         )
 
     def _caption(self, sample: Sample, choice: int) -> TrainingExample:
-        kind: Literal["video", "audio"] = "video" if self.branch == "vision" else "audio"
-        prompt: Prompt = [Slot(kind)]
+        slot = self._slot(sample.kind)
+        prompt: Prompt = [slot]
         if self.rules.prompts:
-            prompt = caption_prompt(self.rules.prompts[choice], self.rules.prompt_template, kind)
+            prompt = caption_prompt(self.rules.prompts[choice], self.rules.prompt_template, slot.kind)
         return caption_example(
             self.rules.tokenizer,
             clean_caption(sample.caption) if sample.uses_caption_rules else sample.caption,
@@ -100,8 +117,22 @@ class RowBuilder:
             dialect=self.config.labels,
         )
 
+    def _slot(self, kind: Kind) -> Slot:
+        """Sound, and frames in its place, become audio tokens; other frames become video tokens."""
+        slot: Literal["video", "audio"] = "audio" if self.branch == "audio" or kind == "audio" else "video"
+        return Slot(slot)
+
+    def _messages(self, sample: Sample, shown: Sequence[tuple[Medium, str]]) -> tuple[Media, ...]:
+        """The messages of one turn's media. One video and one sound are shown as a video with its sound is served."""
+        kinds = sorted(medium.kind for medium, _ in shown)
+        if kinds == ["audio", "video"] and self.branch == "vision" and self.config.labels == "serving":
+            return (media_message(video=Slot("video"), audio=Slot("audio")),)
+        return tuple(self._media(replace(sample, kind=medium.kind), message) for medium, message in shown)
+
     def _media(self, sample: Sample, message: str) -> Media:
-        if self.branch == "audio" and self.config.labels == "serving":
+        if self.config.labels == "reference" and (sample.kind == "audio" or sample.more_media):
+            raise DataError("the reference's texts have neither sound nor several media. Set labels to serving.")
+        if sample.kind == "audio" or (self.branch == "audio" and self.config.labels == "serving"):
             return media_message(audio=Slot("audio"), video=sample.video_words)
         if self.branch == "audio":  # the reference leaves its video sentence around the audio branch's tokens
             around = ("<Image>", "</Image> ") if sample.kind == "image" else ("<Video>", f"</Video> {message}")

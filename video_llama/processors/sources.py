@@ -23,8 +23,10 @@ BytesLike = bytes | bytearray | memoryview
 Source = str | os.PathLike[str] | BytesLike | BinaryIO
 FrameListSource = Sequence[str | os.PathLike[str]]
 
-# A playlist (HLS, DASH) may name any address; only the file that was given is to be read.
+# A playlist (HLS, DASH) may name any address; only the file that was given is to be read. Bytes have no neighbours at all:
+# a playlist sent to a server must not read the server's files.
 OPEN_OPTIONS = {"protocol_whitelist": "file"}
+DATA_OPTIONS = {"protocol_whitelist": "none"}
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,8 @@ class Media:
         try:
             # "file:" keeps a colon in a name from being read as a protocol.
             file = f"file:{source}" if isinstance(source, Path) else source
-            container = av.open(file, mode="r", options=OPEN_OPTIONS, metadata_errors="replace")
+            options = OPEN_OPTIONS if self.data is None else DATA_OPTIONS
+            container = av.open(file, mode="r", options=options, metadata_errors="replace")
         except (av.error.FFmpegError, UnicodeError, ValueError) as error:
             raise MediaError(
                 f"{self.name} cannot be read as video or sound ({_reason(error)}). It may be damaged, cut short, or "

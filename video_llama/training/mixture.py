@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable
 from pathlib import Path
-
-import torch
-from torch import Tensor, nn
 
 from video_llama.chat.folder import ModelFolder
 from video_llama.conversation import TEMPLATES, Style
-from video_llama.datasets.annotations import Sample, read_samples
-from video_llama.datasets.config import Branch, DatasetConfig
-from video_llama.datasets.features import FeatureStore, cache_media
+from video_llama.datasets.annotations import excluded_ids, read_samples
+from video_llama.datasets.config import DatasetConfig
 from video_llama.datasets.loading import TrainingSet
-from video_llama.datasets.media import FrameReader, MediaForm, MediaSource, frame_reader
+from video_llama.datasets.media import MediaSource
 from video_llama.datasets.rows import RowBuilder, TextRules
 from video_llama.errors import ConfigError
 from video_llama.log import logger
 from video_llama.training.config import ModelConfig, TrainConfig
 from video_llama.training.distributed import World
+from video_llama.training.encoding import FeatureCache, cached_sources, file_readers, readable
 from video_llama.training.stages import Stage
 
 _STYLES = {
@@ -29,8 +24,6 @@ _STYLES = {
     "llama_v2": Style.LLAMA_2,
     "pretrain_llama_v2": Style.LLAMA_2,
 }
-_PIXEL_FORMS: dict[Branch, MediaForm] = {"vision": "pixel_values_videos", "audio": "audio_pixel_values"}
-_FEATURE_FORMS: dict[Branch, MediaForm] = {"vision": "frame_tokens", "audio": "clip_embeddings"}
 
 
 def training_sets(config: TrainConfig, folder: ModelFolder, stage: Stage, world: World) -> list[TrainingSet]:
@@ -39,23 +32,53 @@ def training_sets(config: TrainConfig, folder: ModelFolder, stage: Stage, world:
     Raises ConfigError where a setting does not fit the model or the stage, DataError for annotations.
     """
     rules = text_rules(config.model, folder)
-    sets = []
-    for name, dataset in config.datasets.items():
-        where = f"datasets.{name}"
-        _check_fit(dataset, folder, where)
-        branch = stage.branch_of(dataset, where)
-        if config.run.cache_features and (dataset.vis_processor.train.is_augmented or not stage.encoders_are_frozen):
-            raise ConfigError(
-                f"run.cache_features: features of what changes cannot be kept. Set it to false, or freeze the encoders "
-                f"and set {where}.vis_processor.train.name to ..._eval (it is {dataset.vis_processor.train.name})."
-            )
-        samples = read_samples(dataset.format or name, dataset.build_info, where=where)
-        media = _media(config, folder, dataset, name, branch, samples, world)
-        builder = RowBuilder(rules, dataset, branch)
-        is_fixed = config.run.cache_features
-        sets.append(TrainingSet(name, samples, builder, media, dataset.sample_ratio, config.run.seed, is_fixed))
-        logger.info("%s: %d rows for the %s branch", where, len(samples), branch)
-    return sets
+    return [
+        _training_set(name, dataset, config, folder, stage, rules, world) for name, dataset in config.datasets.items()
+    ]
+
+
+def _training_set(
+    name: str,
+    dataset: DatasetConfig,
+    config: TrainConfig,
+    folder: ModelFolder,
+    stage: Stage,
+    rules: TextRules,
+    world: World,
+) -> TrainingSet:
+    where = f"datasets.{name}"
+    _check_fit(dataset, folder, where)
+    branch = stage.branch_of(dataset, where)
+    excluded = excluded_ids(dataset.exclude)
+    samples = read_samples(dataset.format or name, dataset.build_info, where=where, excluded=excluded)
+    readers = file_readers(name, dataset, folder, branch, samples)
+    frames: MediaSource = readers.frames
+    sounds: MediaSource | None = readers.sounds
+    if config.run.cache_features:
+        _check_cacheable(dataset, stage, where)
+        cache = FeatureCache(config.run, folder, world, keeps_going=dataset.on_bad_media == "skip")
+        frames, sounds, bad = cached_sources(readers, cache, branch, samples)
+        samples = readable(name, dataset, samples, bad)
+    logger.info("%s: %d rows for the %s branch", where, len(samples), branch)
+    return TrainingSet(
+        name,
+        samples,
+        RowBuilder(rules, dataset, branch),
+        frames,
+        dataset.sample_ratio,
+        config.run.seed,
+        is_fixed=config.run.cache_features,
+        sounds=sounds,
+        skips_bad_media=dataset.on_bad_media == "skip",
+    )
+
+
+def _check_cacheable(dataset: DatasetConfig, stage: Stage, where: str) -> None:
+    if dataset.vis_processor.train.is_augmented or not stage.encoders_are_frozen:
+        raise ConfigError(
+            f"run.cache_features: features of what changes cannot be kept. Set it to false, or freeze the encoders "
+            f"and set {where}.vis_processor.train.name to ..._eval (it is {dataset.vis_processor.train.name})."
+        )
 
 
 def text_rules(config: ModelConfig, folder: ModelFolder) -> TextRules:
@@ -119,67 +142,3 @@ def _check_style(model_type: str | None, folder: ModelFolder, where: str) -> Non
         raise ConfigError(
             f"{where} is {model_type} and the model folder's decoder uses {template!r}. Correct one of them."
         )
-
-
-def _media(
-    config: TrainConfig,
-    folder: ModelFolder,
-    dataset: DatasetConfig,
-    name: str,
-    branch: Branch,
-    samples: list[Sample],
-    world: World,
-) -> MediaSource:
-    own = folder.model.config
-    limit = own.max_frame_pos if branch == "vision" else own.max_audio_pos
-    num_frames = dataset.vis_processor.train.n_frms
-    if num_frames > limit:
-        raise ConfigError(
-            f"datasets.{name}.vis_processor.train.n_frms is {num_frames}, the model has {limit} positions."
-        )
-    processor = folder.settings.video_processor()
-    reader = frame_reader(dataset, dataset.format or name, processor, limit, _PIXEL_FORMS[branch])
-    if not config.run.cache_features:
-        return reader
-    features_dir = config.run.features_dir or config.run.output_dir / "features"
-    return _cached(features_dir, folder, branch, samples, reader, world)
-
-
-def _cached(
-    features_dir: Path,
-    folder: ModelFolder,
-    branch: Branch,
-    samples: list[Sample],
-    reader: FrameReader,
-    world: World,
-) -> MediaSource:
-    model = folder.model.model
-    encoder, call = (
-        (model.frame_encoder, model.encode_frames)
-        if branch == "vision"
-        else (model.imagebind_vision, model.encode_frames_as_clips)
-    )
-    place = features_dir / encoder_key(encoder, folder)
-    form = _FEATURE_FORMS[branch]
-    if world.is_main:
-        cache_media(samples, reader, FeatureStore(place), _without_gradients(call, world.device), form)
-    world.barrier()
-    return cache_media(samples, reader, FeatureStore(place), _without_gradients(call, world.device), form)
-
-
-def encoder_key(encoder: nn.Module, folder: ModelFolder) -> str:
-    """Names one state of an encoder and of the pixels that it reads: features of another are never mixed in."""
-    settings = folder.settings
-    digest = hashlib.sha256(repr((settings.image_size, settings.image_mean, settings.image_std)).encode())
-    for name, tensor in sorted(encoder.state_dict().items()):
-        digest.update(f"{name}{tensor.dtype}{list(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-def _without_gradients(call: Callable[[Tensor], Tensor], device: torch.device) -> Callable[[Tensor], Tensor]:
-    def encode(frames: Tensor) -> Tensor:
-        with torch.inference_mode():
-            return call(frames.to(device))
-
-    return encode

@@ -5,6 +5,7 @@ output_dir/metrics.jsonl        a row per step
            config.yaml          the settings as resolved
            trained_parts.json   what trains, by name and shape, and how many numbers that is
            checkpoints/step_N/  see checkpoint.py
+           left_out.jsonl       samples that were skipped since their media cannot be read
            features/            what the frozen encoders say of each medium, where the run caches it
 ```
 """
@@ -183,6 +184,7 @@ def _make_trainer(
         steps_per_epoch=steps_per_epoch,
         config_text=dump_yaml(config),
         trains_both_branches=len(stage.branches) > 1,
+        bad_shares={name: each.max_bad_share for name, each in config.datasets.items() if each.on_bad_media == "skip"},
     )
 
 

@@ -11,7 +11,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,13 +22,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from video_llama.datasets.loading import Batch, BatchSource
+from video_llama.datasets.loading import Batch, BatchSource, Media, each_tensor
 from video_llama.errors import DataError
 from video_llama.log import logger, progress
 from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
 from video_llama.training.checkpoint import State, save_checkpoint
 from video_llama.training.config import RunConfig
 from video_llama.training.distributed import World
+from video_llama.training.left_out import LEFT_OUT_FILE, LeftOut
 from video_llama.training.optim import Schedule
 
 METRICS_FILE = "metrics.jsonl"
@@ -65,9 +66,12 @@ class Trainer:
     steps_per_epoch: int
     config_text: str
     trains_both_branches: bool = False
+    bad_shares: Mapping[str, float] = field(default_factory=dict)
+    """The largest share of unreadable samples of every data set that skips them."""
 
     def __post_init__(self) -> None:
         self.trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.left_out = LeftOut(self.bad_shares, self.run.output_dir / LEFT_OUT_FILE, self.world)
         self.network: nn.Module = self.model
         if self.world.size > 1:
             self.network = nn.parallel.DistributedDataParallel(
@@ -103,6 +107,7 @@ class Trainer:
         _seed(self.run.seed, step, self.world.rank)
         group = [next(batches).to(self.world.device) for _ in range(self.run.accum_grad_iters)]
         num_tokens = self.world.sum(float(sum(batch.num_tokens for batch in group)))
+        num_left_out = self.left_out.count(step, group)
         self._check_labels(group, num_tokens, step)
         clock.lap("data")
         loss = 0.0
@@ -118,7 +123,8 @@ class Trainer:
         self._check_loss(loss, group, step)
         learning_rate, gradient_norm = self._update(step)
         clock.lap("optimizer")
-        return self._row(step, loss, learning_rate, gradient_norm, num_tokens, group, clock)
+        row = self._row(step, loss, learning_rate, gradient_norm, num_tokens, group, clock)
+        return {**row, "left_out": num_left_out} if self.bad_shares else row
 
     def save(self, num_steps: int) -> None:
         """Write a checkpoint: ``num_steps`` steps are done."""
@@ -150,18 +156,23 @@ class Trainer:
             loss = self.network(input_ids=batch.input_ids, labels=batch.labels, use_cache=False, **media).loss
         return loss * (batch.num_tokens / num_tokens)  # type: ignore[no-any-return]
 
-    def _media(self, batch: Batch) -> dict[str, Tensor | list[Tensor]]:
-        """The model's media argument; ImageBind's embeddings get their noise."""
-        if batch.form not in ("audio_pixel_values", "clip_embeddings"):
-            return {batch.form: batch.media}
-        media = batch.media
-        if batch.form == "audio_pixel_values":
-            encode = self.model.model.encode_frames_as_clips
-            with torch.no_grad():
-                media = encode(media) if isinstance(media, Tensor) else [encode(frames[None])[0] for frames in media]
-        if self.clip_noise:
-            media = self._noisy(media) if isinstance(media, Tensor) else [self._noisy(medium) for medium in media]
-        return {"clip_embeddings": media}
+    def _media(self, batch: Batch) -> dict[str, Media]:
+        """The model's media arguments; ImageBind's embeddings of frames in the place of sound get their noise."""
+        arguments: dict[str, Media] = {}
+        for form, media in batch.media.items():
+            if form == "audio_pixel_values":
+                media = self._encoded(media)
+            if form in ("audio_pixel_values", "clip_embeddings"):
+                arguments["clip_embeddings"] = each_tensor(media, self._noisy) if self.clip_noise else media
+            else:
+                arguments["clip_embeddings" if form == "sound_embeddings" else form] = media
+        return arguments
+
+    def _encoded(self, frames: Media) -> Media:
+        """ImageBind's embeddings [N, S, E] of frames [N, S, 3, H, W]."""
+        encode = self.model.model.encode_frames_as_clips
+        with torch.no_grad():
+            return encode(frames) if isinstance(frames, Tensor) else [encode(medium[None])[0] for medium in frames]
 
     def _noisy(self, embeddings: Tensor) -> Tensor:
         """Add noise of expected norm ``clip_noise`` to each embedding [..., E]."""

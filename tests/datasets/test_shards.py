@@ -1,0 +1,142 @@
+"""WebDataset shards, from the disk and over an fsspec address, without unpacking them."""
+
+import io
+import json
+import os
+import tarfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import fsspec  # type: ignore[import-untyped]
+import numpy as np
+import pytest
+from PIL import Image
+
+from video_llama.datasets.annotations import read_samples
+from video_llama.datasets.config import BuildInfo
+from video_llama.datasets.sample import Sample, TarMember
+from video_llama.datasets.shards import expand
+from video_llama.errors import DataError, MediaError
+from video_llama.processors import read_image
+
+
+def tar_bytes(members: Mapping[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, data in members.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            tar.addfile(entry, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def picture(shade: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (20, 20), (shade, 0, 0)).save(buffer, "png")
+    return buffer.getvalue()
+
+
+def said(question: str) -> bytes:
+    turns = [{"from": "human", "value": question}, {"from": "gpt", "value": "Red."}]
+    return json.dumps({"conversations": turns}).encode()
+
+
+SHARD = tar_bytes(
+    {
+        "a/0001.png": picture(10),
+        "a/0001.txt": b"A red square.\n",
+        "a/0002.json": said("<image>Colour?"),
+        "a/0002.png": picture(200),
+    }
+)
+
+
+def check(samples: list[Sample]) -> None:
+    captioned, asked = samples
+    assert captioned.caption == "A red square."
+    assert asked.turns[0].question == "Colour?"
+    for sample, shade in ((captioned, 10), (asked, 200)):
+        assert isinstance(sample.path, TarMember)
+        frames = read_image(sample.path.open(), size=(4, 4)).frames
+        assert np.array_equal(np.unique(frames), [0, shade])
+
+
+def read(*shards: str, index_dir: Path | None = None) -> list[Sample]:
+    return read_samples("webdataset", BuildInfo(shards=shards, index_dir=index_dir), where="datasets.big")
+
+
+def test_members_are_read_where_they_lie(tmp_path: Path) -> None:
+    (tmp_path / "part-00.tar").write_bytes(SHARD)
+    (tmp_path / "part-01.tar").write_bytes(tar_bytes({"b.wav": b"RIFF", "b.txt": b"Rain."}))
+    pattern = str(tmp_path / "part-{00..01}.tar")
+    samples = read(pattern)
+    check(samples[:2])
+    assert (samples[2].kind, samples[2].id) == ("audio", f"{tmp_path}/part-01.tar:b")
+    assert [sample.id for sample in read(f"{tmp_path}/part-00.tar")] == [sample.id for sample in samples[:2]]
+
+
+@pytest.fixture
+def address() -> Iterator[str]:
+    with fsspec.open("memory://shards/part.tar", "wb") as file:
+        file.write(SHARD)
+    yield "memory://shards/part.tar"
+    fsspec.filesystem("memory").rm("/shards", recursive=True)
+
+
+def test_shards_at_an_address(address: str) -> None:
+    check(read(address))
+
+
+def test_the_index_is_kept_until_the_shard_changes(tmp_path: Path) -> None:
+    shard, index = tmp_path / "part.tar", tmp_path / "index"
+    shard.write_bytes(SHARD)
+    before = read(str(shard), index_dir=index)
+    [kept] = index.iterdir()
+    kept.write_text(kept.read_text().replace("A red square.", "From the index."))
+    assert read(str(shard), index_dir=index)[0].caption == "From the index."
+    shard.write_bytes(SHARD)
+    os.utime(shard, (1, 1))
+    after = read(str(shard), index_dir=index)
+    assert after[0].caption == "A red square."
+    assert before[0].path != after[0].path  # another state: features of the old one are not mixed in
+
+
+def test_a_pattern_stands_for_its_numbers() -> None:
+    assert expand("a-{08..10}.tar") == ["a-08.tar", "a-09.tar", "a-10.tar"]
+    assert expand("{1..2}/{1..2}") == ["1/1", "1/2", "2/1", "2/2"]
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ({"1.png": b"x"}, r":1: a sample needs a medium and a .txt or .json"),
+        ({"1.txt": b"x"}, r":1: a sample needs a medium"),
+        ({"1.png": b"x", "1.json": b"{"}, r":1.json is no JSON"),
+        ({"1.png": b"x", "1.json": b"[]"}, r":1.json holds a list"),
+        ({"1.png": b"x", "1.json": b"{}"}, "no 'conversations', 'messages' or 'caption'"),
+    ],
+)
+def test_incomplete_samples_are_named(tmp_path: Path, members: dict[str, bytes], message: str) -> None:
+    (tmp_path / "part.tar").write_bytes(tar_bytes(members))
+    with pytest.raises(DataError, match=message):
+        read(str(tmp_path / "part.tar"))
+
+
+def test_what_is_no_shard_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "part.tar").write_bytes(b"no tar")
+    with pytest.raises(DataError, match="is no whole, uncompressed tar file"):
+        read(str(tmp_path / "part.tar"))
+    with pytest.raises(DataError, match="cannot be opened"):
+        read(str(tmp_path / "lost.tar"))
+    with pytest.raises(DataError, match=r"build_info.shards is not given"):
+        read()
+
+
+def test_a_shard_that_was_cut_after_indexing_is_named(tmp_path: Path) -> None:
+    shard = tmp_path / "part.tar"
+    shard.write_bytes(SHARD)
+    [captioned, _] = read(str(shard))
+    assert isinstance(captioned.path, TarMember)
+    shard.write_bytes(SHARD[: captioned.path.offset + 5])
+    with pytest.raises(MediaError, match=r"part.tar:a/0001.png has 5 of \d+ bytes"):
+        captioned.path.open()

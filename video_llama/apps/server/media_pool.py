@@ -1,0 +1,159 @@
+"""The server's side of the media processes: a few of them, started when needed, killed when they overrun, replaced."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import video_llama
+from video_llama.apps.server.media_wire import (
+    LENGTH,
+    Fields,
+    WireError,
+    array_sizes,
+    header_length,
+    options_fields,
+    pack,
+    parse_header,
+    unpack_medium,
+)
+from video_llama.apps.server.settings import ServerSettings
+from video_llama.chat.engine import Engine
+from video_llama.chat.media import MediaKind, MediaOptions, ReadMedium
+from video_llama.errors import MediaError
+from video_llama.log import logger
+
+COMMAND = (sys.executable, "-m", "video_llama.apps.server.media_process")
+NUM_USES = 500
+"""A process is replaced after so many media, whatever its libraries may leak."""
+
+
+class MediaPool:
+    """Reads media in processes of their own. ``on_death`` is called for each that died or was killed."""
+
+    def __init__(self, engine: Engine, settings: ServerSettings, on_death: Callable[[], None]) -> None:
+        self._seconds, self._on_death = settings.media_worker_seconds, on_death
+        self._task: Fields = {
+            "settings": asdict(engine.settings),
+            "max_frames": engine.config.max_frame_pos,
+            "can_hear": engine.config.with_audio_branch,
+            "max_seconds": settings.max_media_seconds,
+            "max_pixels": settings.max_media_pixels,
+            "address_space_bytes": settings.media_worker_bytes,
+        }
+        self._places = asyncio.Semaphore(settings.media_workers)
+        self._idle: list[_Worker] = []
+        self._all: set[_Worker] = set()
+
+    @property
+    def pids(self) -> list[int]:
+        """The processes there are."""
+        return [worker.process.pid for worker in self._all]
+
+    async def read(self, data: bytes, name: str, kind: MediaKind | None, options: MediaOptions) -> ReadMedium:
+        """A medium's frames and sound. Raises MediaError where it cannot be used, and where its process died of it;
+        ValueError for options that cannot be."""
+        fields = {"name": name, "medium_kind": kind, "options": options_fields(options), "bytes": len(data)}
+        async with self._places:
+            worker = self._idle_worker() or await self._start()
+            is_usable = False
+            try:
+                reply, blobs = await asyncio.wait_for(worker.ask(fields, data), self._seconds)
+                is_usable = reply.get("kind") not in ("memory", "bug")
+            except asyncio.TimeoutError as error:
+                raise MediaError(
+                    f"{name} took longer than {self._seconds:g} s to decode. Give a shorter or simpler file."
+                ) from error
+            except (asyncio.IncompleteReadError, ConnectionError, WireError) as error:
+                logger.warning("A media process died over %s (%r).", name, error)
+                raise MediaError(
+                    f"{name} ended the process that decoded it: it may be damaged, or need more memory than a medium "
+                    "may take. If it plays elsewhere, send it again or convert it: ffmpeg -i FILE out.mp4"
+                ) from error
+            finally:
+                self._release(worker, is_usable)
+        return _medium_of(reply, blobs, name)
+
+    async def close(self) -> None:
+        """End every process."""
+        for worker in list(self._all):
+            worker.kill()
+            await worker.process.wait()
+        self._all, self._idle = set(), []
+
+    def _idle_worker(self) -> _Worker | None:
+        while self._idle:
+            worker = self._idle.pop()
+            if worker.process.returncode is None:
+                return worker
+            self._release(worker, is_usable=False)
+        return None
+
+    async def _start(self) -> _Worker:
+        process = await asyncio.create_subprocess_exec(*COMMAND, stdin=PIPE, stdout=PIPE, env=_environment(), cwd="/")
+        worker = _Worker(process, self._task)
+        self._all.add(worker)
+        return worker
+
+    def _release(self, worker: _Worker, is_usable: bool) -> None:
+        if is_usable and worker.num_uses < NUM_USES:
+            self._idle.append(worker)
+            return
+        worker.kill()
+        self._all.discard(worker)
+        if not is_usable:
+            self._on_death()
+
+
+class _Worker:
+    """One process and its pipes."""
+
+    def __init__(self, process: Process, task: Fields) -> None:
+        self.process, self._task = process, task
+        self.num_uses = 0
+
+    async def ask(self, fields: Fields, data: bytes) -> tuple[Fields, list[bytes]]:
+        """A reply's header, and the bytes of its arrays. The first request of all follows the task."""
+        stdin, stdout = self.process.stdin, self.process.stdout
+        assert stdin is not None
+        if self.num_uses == 0:
+            stdin.write(pack(self._task))
+        self.num_uses += 1
+        stdin.write(pack(fields, data))
+        await stdin.drain()
+        assert stdout is not None
+        length = header_length(await stdout.readexactly(LENGTH.size))
+        reply = parse_header(await stdout.readexactly(length))
+        if "error" in reply:
+            return reply, []
+        return reply, [await stdout.readexactly(size) for size in array_sizes(reply)]
+
+    def kill(self) -> None:
+        if self.process.returncode is None:
+            self.process.kill()
+
+
+def _medium_of(reply: Fields, blobs: list[bytes], name: str) -> ReadMedium:
+    if "error" not in reply:
+        try:
+            return unpack_medium(reply, blobs)
+        except WireError as error:
+            raise MediaError(f"{name} could not be decoded. Convert it: ffmpeg -i FILE out.mp4") from error
+    if reply.get("kind") == "value":
+        raise ValueError(reply["error"])
+    if reply.get("kind") == "media":
+        raise MediaError(reply["error"])
+    raise MediaError(f"{name} cannot be decoded: {reply['error']}. Make it smaller or convert it.")
+
+
+def _environment() -> dict[str, str]:
+    """Where this package lies, one thread, and nothing of ours (a key, a proxy, a home folder)."""
+    package_dir = str(Path(video_llama.__file__).resolve().parent.parent)
+    path: dict[str, Any] = {"PATH": os.environ.get("PATH", os.defpath), "PYTHONPATH": package_dir}
+    return {**path, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}

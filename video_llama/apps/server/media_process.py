@@ -1,0 +1,155 @@
+"""The process that decodes media, one request after another: ``python -m video_llama.apps.server.media_process``.
+
+It lives behind limits of its own and apart from weights, keys and other people's requests: a file that breaks the decoder,
+or takes it over, breaks this. Bytes come in on standard input and frames and mel clips go out on standard output
+(``media_wire``); it opens no file that a request names.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import resource
+import sys
+import traceback
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from video_llama.apps.server.media_wire import (
+    LENGTH,
+    header_length,
+    options_of,
+    pack,
+    pack_medium,
+    parse_header,
+    read_exactly,
+)
+from video_llama.chat.folder import ProcessorSettings
+from video_llama.chat.media import ReadMedium, read_medium
+from video_llama.errors import MediaError
+from video_llama.processors.images import IMAGE_FORMATS, is_image
+from video_llama.processors.sources import Media, as_media
+
+MICROSECONDS = 1_000_000
+"""libav's unit of a container's duration."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What every request to this process has in common."""
+
+    settings: ProcessorSettings
+    max_frames: int
+    can_hear: bool
+    max_seconds: float
+    max_pixels: int
+
+    @staticmethod
+    def of(fields: dict[str, Any]) -> Task:
+        """The task in the first message's header."""
+        settings = {name: tuple(v) if isinstance(v, list) else v for name, v in fields["settings"].items()}
+        rest = {name: fields[name] for name in ("max_frames", "can_hear", "max_seconds", "max_pixels")}
+        return Task(ProcessorSettings(**settings), **rest)
+
+
+class NamedBytes(io.BytesIO):
+    """A medium's bytes, with the name that messages call it by."""
+
+    def __init__(self, data: bytes, name: str) -> None:
+        super().__init__(data)
+        self.name = name
+
+
+def main() -> None:
+    """Take the task, then requests until the input ends. A request that runs out of memory is this process's last."""
+    requests, replies = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a library prints must not stand between the messages
+    try:
+        start = _read_header(requests)
+    except EOFError:
+        return
+    _confine(start["address_space_bytes"])
+    task = Task.of(start)
+    while True:
+        try:
+            fields = _read_header(requests)
+            data = read_exactly(requests.read, fields["bytes"])
+        except EOFError:
+            return
+        reply, is_last = _answer(task, fields, data)
+        replies.write(reply)
+        replies.flush()
+        if is_last:
+            return
+
+
+def _confine(address_space_bytes: int) -> None:
+    """No more memory than this, no file written, no core dumped."""
+    resource.setrlimit(resource.RLIMIT_AS, (address_space_bytes, address_space_bytes))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _read_header(requests: BinaryIO) -> dict[str, Any]:
+    length = header_length(read_exactly(requests.read, LENGTH.size))
+    return parse_header(read_exactly(requests.read, length))
+
+
+def _answer(task: Task, fields: dict[str, Any], data: bytes) -> tuple[bytes, bool]:
+    """The reply, and whether this process should end after it."""
+    try:
+        return pack_medium(_read(task, fields, data)), False
+    except (MediaError, ValueError) as error:
+        return pack({"error": str(error), "kind": "media" if isinstance(error, MediaError) else "value"}), False
+    except MemoryError:
+        return pack({"error": "it needs more memory than a medium may take", "kind": "memory"}), True
+    except Exception:
+        traceback.print_exc()
+        return pack({"error": "the decoder failed", "kind": "bug"}), True
+
+
+def _read(task: Task, fields: dict[str, Any], data: bytes) -> ReadMedium:
+    source = NamedBytes(data, fields["name"])
+    _check_size(task, as_media(source))
+    medium = read_medium(
+        source,
+        task.settings,
+        options_of(fields["options"]),
+        max_frames=task.max_frames,
+        can_hear=task.can_hear,
+        kind=fields["medium_kind"],
+    )
+    for part in (medium.frames, medium.sound):
+        if part is not None:
+            _check_seconds(task, medium.source, part.duration)
+    return medium
+
+
+def _check_size(task: Task, media: Media) -> None:
+    """Refuse by what the file says of itself, before anything of it is decoded."""
+    if is_image(media):
+        from PIL import Image
+
+        with Image.open(media.stream(), formats=IMAGE_FORMATS) as image:
+            _check_pixels(task, media.name, *image.size)
+        return
+    with media.open() as container:
+        for stream in container.streams.video:
+            if stream.codec_context is not None:
+                _check_pixels(task, media.name, stream.codec_context.width, stream.codec_context.height)
+        if container.duration is not None:
+            _check_seconds(task, media.name, container.duration / MICROSECONDS)
+
+
+def _check_pixels(task: Task, name: str, width: int, height: int) -> None:
+    if width * height > task.max_pixels:
+        raise MediaError(f"{name} is {width} x {height} pixels; the server takes {task.max_pixels:,}. Make it smaller.")
+
+
+def _check_seconds(task: Task, name: str, seconds: float) -> None:
+    if seconds > task.max_seconds:
+        raise MediaError(f"{name} lasts {seconds:.1f} s; the server takes {task.max_seconds:g} s. Cut a part out.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""Published files in, a model folder of ours out; nothing larger than a shard is ever in memory."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from video_llama.chat.folder import (
+    Manifest,
+    ModelFolder,
+    check_fit,
+    new_folder,
+    no_progress_bar,
+    read_model_folder,
+    write_rest,
+)
+from video_llama.chat.tensors import sha256
+from video_llama.checkpoints.assemble import Assembly, assemble, check_assembly, read_pieces
+from video_llama.checkpoints.config import EvalConfig, ModelType
+from video_llama.checkpoints.files import weight_files
+from video_llama.checkpoints.shards import MAX_SHARD_BYTES, TensorSpec, write_shards
+from video_llama.checkpoints.sources import Source, read_eval_config
+from video_llama.checkpoints.tokenizer_files import write_tokenizer_files
+from video_llama.conversation import Tokenizer
+from video_llama.errors import CheckpointError, ConfigError
+from video_llama.log import progress
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+def convert(
+    source: str | Path,
+    target: str | Path,
+    *,
+    options: Sequence[str] = (),
+    model_type: ModelType | None = None,
+    dtype: str | None = None,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+) -> Assembly:
+    """Write the model folder ``target`` from an evaluation YAML or a folder in the published layout.
+
+    ``options`` are overrides of the YAML ("model.ckpt=..."). ``dtype`` (a name of DTYPES) None keeps every tensor as it
+    is stored, and the way back is exact. The folder appears whole or not at all. Raises ConfigError and CheckpointError
+    before anything is written if a tensor is missing, of the wrong shape or unknown.
+    """
+    if dtype not in (None, *DTYPES):
+        raise ValueError(f"dtype is {dtype!r}. Choose {', '.join(DTYPES)}.")
+    assembly = plan(read_eval_config(source, options), str(source), model_type)
+    specs = _specs(assembly, dtype)
+    target = Path(target)
+    with new_folder(target) as unfinished:
+        _require_space(target, sum(spec.num_bytes for spec in specs.values()))
+        written = write_shards(unfinished, specs, lambda names: _values(assembly, specs, names), max_shard_bytes)
+        for _ in progress(written, "writing tensors", len(specs)):
+            pass
+        _write_configs(unfinished, assembly, dtype)
+        manifest = Manifest(target.name, {"made by": "video-llama convert", "dtype": dtype or "as stored"})
+        manifest.sources["files"] = source_files([report.source for report in assembly.reports])
+        tokenizer_path = assembly.decoder.tokenizer_path
+        write_rest(unfinished, tokenizer_path=tokenizer_path, settings=assembly.settings, manifest=manifest)
+    return assembly
+
+
+def plan(config: EvalConfig, where: str, model_type: ModelType | None = None) -> Assembly:
+    """A plan that holds a whole model whose parts fit together; anything else is a CheckpointError."""
+    assembly = assemble(config, where, model_type)
+    check_assembly(assembly, where)
+    tokenizer = Tokenizer(assembly.decoder.tokenizer_path, pad_token=assembly.settings.pad_token)
+    check_fit(assembly.config, assembly.settings, tokenizer)
+    return assembly
+
+
+def load_yaml_model(
+    path: str | Path,
+    *,
+    options: Sequence[str] = (),
+    model_type: ModelType | None = None,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | str | None = None,
+) -> ModelFolder:
+    """Load the model that an evaluation YAML, or a folder in the published layout, describes; nothing is written.
+
+    ``dtype`` None is what the reference ran the decoder in (bfloat16 for a half-precision one). Raises as ``convert``.
+    """
+    import torch
+
+    from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
+
+    config = read_eval_config(path, options)
+    if config.model.pretrained is not None:
+        return read_model_folder(config.model.pretrained, dtype=dtype, device=device)
+    _refuse_low_resource(config, str(path))
+    assembly = plan(config, str(path), model_type)
+    tensors = dict(read_pieces(assembly.pieces.values()))
+    with no_progress_bar():
+        model = VideoLlamaForConditionalGeneration.from_pretrained(
+            None, config=assembly.config, state_dict=tensors, dtype=dtype or assembly.config.dtype or torch.float32
+        )
+    model.to(torch.device(device))  # type: ignore[arg-type]  # transformers hides the signature
+    tokenizer = Tokenizer(assembly.decoder.tokenizer_path, pad_token=assembly.settings.pad_token)
+    manifest = Manifest(Path(path).stem, {"read from": str(path)})
+    return ModelFolder(None, model, tokenizer, assembly.settings, manifest)
+
+
+def source_files(sources: Sequence[Source]) -> list[dict[str, Any]]:
+    """What the manifest keeps of each file: its role, name, size and sha256."""
+    files = [(source, file) for source in sources for file in weight_files(source.path)]
+    return [
+        {
+            "role": source.role,
+            "source": source.path.name,
+            "file": file.name,
+            "bytes": file.stat().st_size,
+            "sha256": sha256(file),
+        }
+        for source, file in progress(files, "hashing sources", len(files))
+    ]
+
+
+def _specs(assembly: Assembly, dtype: str | None) -> dict[str, TensorSpec]:
+    import torch
+
+    wanted: torch.dtype | None = None if dtype is None else getattr(torch, dtype)
+    return {
+        name: TensorSpec(piece.shape, wanted if wanted is not None and piece.dtype.is_floating_point else piece.dtype)
+        for name in assembly.expected
+        for piece in (assembly.pieces[name],)
+    }
+
+
+def _values(assembly: Assembly, specs: Mapping[str, TensorSpec], names: list[str]) -> Iterator[tuple[str, Tensor]]:
+    for name, tensor in read_pieces(assembly.pieces[name] for name in names):
+        yield name, tensor.to(specs[name].dtype)
+
+
+def _write_configs(folder: Path, assembly: Assembly, dtype: str | None) -> None:
+    config = assembly.config
+    config.architectures = ["VideoLlamaForConditionalGeneration"]
+    if dtype is not None:
+        config.dtype = dtype
+    config.save_pretrained(folder)
+    tokenizer = Tokenizer(assembly.decoder.tokenizer_path, pad_token=assembly.settings.pad_token)
+    write_tokenizer_files(folder, tokenizer, assembly.settings.pad_token, config.prompt_template)
+
+
+def _require_space(target: Path, num_bytes: int) -> None:
+    existing = next(parent for parent in target.absolute().parents if parent.is_dir())
+    free = shutil.disk_usage(existing).free
+    if free < num_bytes:
+        raise CheckpointError(
+            f"{target} needs {num_bytes / 1e9:.1f} GB, and its disk has {free / 1e9:.1f} GB free. Make room there."
+        )
+
+
+def _refuse_low_resource(config: EvalConfig, where: str) -> None:
+    if config.model.low_resource:
+        raise ConfigError(f"{where}: model.low_resource is not supported here yet. Set it to false.")

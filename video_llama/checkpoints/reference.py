@@ -1,0 +1,171 @@
+"""A model folder of ours in, the reference's files out: the way back of ``convert``, exact to the bit.
+
+The parts go where the published layout has them, whichever files they came from: the ViT, BLIP-2 and ImageBind each in
+a file, the decoder in its folder, the two branches in ``VL_...pth`` and ``AL_...pth``. What conversion left out (the
+text side of the Q-Formers, ImageBind's other modalities) does not come back; the reference does not read it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from video_llama.chat.folder import (
+    CONFIG_FILE,
+    MANIFEST_FILE,
+    TOKENIZER_FILE,
+    Manifest,
+    new_folder,
+    read_config,
+    read_manifest,
+    read_settings,
+)
+from video_llama.chat.tensors import check_tensors, expected_shapes, stored_tensors
+from video_llama.checkpoints.files import SAFETENSORS, StoredTensor, opened, scan
+from video_llama.checkpoints.keys import reference_names, revert_state_dict
+from video_llama.checkpoints.shards import TensorSpec, write_shards
+from video_llama.checkpoints.sources import BLIP2_FILE, IMAGEBIND_FILE, ROLES, VIT_FILE
+from video_llama.checkpoints.tokenizer_files import write_tokenizer_files
+from video_llama.conversation import Tokenizer
+from video_llama.errors import CheckpointError
+from video_llama.log import progress
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from video_llama.models.configuration import VideoLlamaConfig
+
+ROLE_OF = {
+    "model.frame_encoder.vision_model.post_layernorm.": "BLIP-2",
+    "model.frame_encoder.vision_model.": "ViT",
+    "model.frame_encoder.": "BLIP-2",
+    "model.video_qformer.": "video branch",
+    "model.audio_qformer.": "audio branch",
+    "model.imagebind_": "ImageBind",
+    "": "decoder",
+}
+"""Beginnings of our names -> the file that they go into; the first that fits counts."""
+
+FILES = {"ViT": VIT_FILE, "BLIP-2": BLIP2_FILE, "ImageBind": IMAGEBIND_FILE}
+BRANCH_FILES = {"video branch": "VL_{}.pth", "audio branch": "AL_{}.pth"}
+DECODER_FOLDERS = {"llama2": "llama-2-chat-hf", "default": "vicuna-v0"}
+WRAPPED = ("BLIP-2", "video branch", "audio branch")
+"""Files whose state dict stands under "model"."""
+
+
+def to_reference(source: str | Path, target: str | Path) -> Path:
+    """Write the reference's files for ``source``.
+
+    Of a model folder: a folder in the published layout. Of trained parts (a .safetensors file, or a training
+    checkpoint's folder with one): a .pth file that the reference loads as ``ckpt``. Raises CheckpointError for anything
+    else, and for a target that is there.
+    """
+    source, target = Path(source), Path(target)
+    if (source / CONFIG_FILE).is_file() and (source / MANIFEST_FILE).is_file():
+        _write_folder(source, target)
+    else:
+        _write_trained_parts(source, target)
+    return target
+
+
+def _write_folder(source: Path, target: Path) -> None:
+    config, manifest = read_config(source), read_manifest(source)
+    check_tensors(expected_shapes(config), stored_tensors(source), str(source))
+    groups: dict[str, dict[str, StoredTensor]] = {}
+    for name, tensor in scan(source).items():
+        role = next(role for start, role in ROLE_OF.items() if name.startswith(start))
+        groups.setdefault(role, {})[name] = tensor
+    if target.exists():
+        raise CheckpointError(f"{target} exists. Choose another name, or remove it first.")
+    with new_folder(target) as unfinished:
+        decoder = groups.pop("decoder")
+        for role, tensors in progress(groups.items(), "writing files", len(groups)):
+            _save(_in_reference_names(tensors, role), role in WRAPPED, unfinished / _file_name(role, manifest))
+        folder = unfinished / _recorded(manifest, "decoder", DECODER_FOLDERS.get(config.prompt_template, "decoder"))
+        folder.mkdir()
+        _write_decoder(folder, source, config, decoder)
+
+
+def _in_reference_names(tensors: Mapping[str, StoredTensor], role: str) -> dict[str, Tensor]:
+    reverted = revert_state_dict(dict(_values(tensors)))
+    return {name.removeprefix(ROLES[role].prefix): tensor for name, tensor in reverted.items()}
+
+
+def _values(tensors: Mapping[str, StoredTensor]) -> Iterator[tuple[str, Tensor]]:
+    """The values, mapped, file by file."""
+    for file in sorted({tensor.file for tensor in tensors.values()}):
+        with opened(file) as held:
+            for name in (name for name, tensor in tensors.items() if tensor.file == file):
+                yield name, held[name]
+
+
+def _save(tensors: Mapping[str, Tensor], is_wrapped: bool, path: Path) -> None:
+    """``torch.save``; half of a joined bias is copied first, or the whole that it is a view of would be written."""
+    import torch
+
+    whole = {name: tensor.clone() if _is_view(tensor) else tensor for name, tensor in tensors.items()}
+    torch.save({"model": whole} if is_wrapped else whole, path)
+
+
+def _is_view(tensor: Tensor) -> bool:
+    return tensor.untyped_storage().nbytes() != tensor.numel() * tensor.element_size()
+
+
+def _write_decoder(folder: Path, source: Path, config: VideoLlamaConfig, stored: Mapping[str, StoredTensor]) -> None:
+    """The decoder in Hugging Face's layout, as the reference's ``from_pretrained`` reads it."""
+    names = {reference_names(ours)[0].removeprefix(ROLES["decoder"].prefix): ours for ours in stored}
+    specs = {theirs: TensorSpec(stored[ours].shape, stored[ours].dtype) for theirs, ours in names.items()}
+
+    def read(wanted: list[str]) -> Iterator[tuple[str, Tensor]]:
+        back = {names[theirs]: theirs for theirs in wanted}
+        for ours, tensor in _values({ours: stored[ours] for ours in back}):
+            yield back[ours], tensor
+
+    for _ in progress(write_shards(folder, specs, read), "writing the decoder", len(specs)):
+        pass
+    text_config = config.text_config.to_dict() | {"architectures": ["LlamaForCausalLM"], "model_type": "llama"}
+    text_config |= {"_name_or_path": folder.name}
+    (folder / CONFIG_FILE).write_text(json.dumps(text_config, indent=2) + "\n", encoding="utf-8")
+    shutil.copyfile(source / TOKENIZER_FILE, folder / TOKENIZER_FILE)
+    pad_token = read_settings(source).pad_token
+    tokenizer = Tokenizer(source / TOKENIZER_FILE, pad_token=pad_token)
+    write_tokenizer_files(folder, tokenizer, pad_token, config.prompt_template)
+    if pad_token is not None:
+        (folder / "added_tokens.json").write_text(json.dumps({pad_token: tokenizer.pad_id}) + "\n", encoding="utf-8")
+
+
+def _file_name(role: str, manifest: Manifest) -> str:
+    if role in FILES:
+        return FILES[role]
+    return _recorded(manifest, role, BRANCH_FILES[role].format(manifest.name))
+
+
+def _recorded(manifest: Manifest, role: str, default: str) -> str:
+    """What the manifest says that the source of this role was called, or a name of the same form."""
+    files = manifest.sources.get("files")
+    sources = [each.get("source") for each in files if each.get("role") == role] if isinstance(files, list) else []
+    return Path(str(sources[0])).name if sources and sources[0] else default
+
+
+def _write_trained_parts(source: Path, target: Path) -> None:
+    """A branch that was trained here, as one of the reference's trainer checkpoints."""
+    found = [source] if source.suffix == SAFETENSORS else sorted(source.glob(f"*{SAFETENSORS}"))
+    if len(found) != 1:
+        raise CheckpointError(
+            f"{source} is no model folder and holds {len(found)} {SAFETENSORS} files. Give a model folder, or the "
+            "folder of one training checkpoint."
+        )
+    if target.suffix != ".pth" or target.exists():
+        raise CheckpointError(f"{target} has to be a new file whose name ends in .pth. Choose another name.")
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}.part")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with opened(found[0]) as tensors:
+            _save(revert_state_dict(tensors), True, unfinished)
+        unfinished.replace(target)
+    finally:
+        unfinished.unlink(missing_ok=True)

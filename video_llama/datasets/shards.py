@@ -1,0 +1,151 @@
+"""WebDataset tar shards in, Samples out; members are read in any order, so the run's order stays what it is elsewhere.
+
+A shard is an uncompressed tar file, local or at any address that fsspec opens (``s3://``, ``https://``, ``memory://``).
+Members that share a name up to its first dot make one sample: a medium (``.mp4``, ``.jpg``, ``.wav``, ...) and its
+text, ``.txt`` (a caption) or ``.json`` (a row as in ``own_rows.py``, without paths). The layout is WebDataset's. Each
+shard's headers are read once; ``index_dir`` keeps what they say.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import tarfile
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from video_llama.datasets.own_rows import conversation_sample
+from video_llama.datasets.sample import Kind, Medium, Sample, TarMember
+from video_llama.errors import DataError
+from video_llama.log import progress
+
+SUFFIX_KINDS: dict[str, Kind] = {
+    **dict.fromkeys(("mp4", "webm", "mkv", "avi", "mov"), "video"),
+    **dict.fromkeys(("jpg", "jpeg", "png", "webp", "bmp"), "image"),
+    **dict.fromkeys(("wav", "flac", "mp3", "ogg", "m4a", "opus"), "audio"),
+}
+TEXT_SUFFIXES = ("txt", "json")
+_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One sample of a shard: the members that are media, and the text beside them."""
+
+    key: str
+    media: tuple[TarMember, ...]
+    texts: dict[str, str]
+
+
+def shard_rows(shards: Iterable[str], index_dir: Path | None) -> Iterator[tuple[str, Entry]]:
+    """The named entries of all shards; "part-{0000..0099}.tar" stands for a hundred.
+
+    Raises DataError for a shard that cannot be opened or is no plain tar file.
+    """
+    addresses = [address for pattern in shards for address in expand(pattern)]
+    for address in progress(addresses, "reading the shards' headers"):
+        for entry in _entries(address, index_dir):
+            yield f"{address}:{entry.key}", entry
+
+
+def shard_sample(entry: Entry, name: str) -> Sample:
+    """An entry as a sample. Raises DataError where it has no medium or no text."""
+    media: dict[Kind, list[Medium]] = {"image": [], "video": [], "audio": []}
+    for member in entry.media:
+        kind = SUFFIX_KINDS[_suffix(member.name)]
+        media[kind].append(Medium(name, member, kind))
+    if not entry.media or not entry.texts:
+        raise DataError(f"{name}: a sample needs a medium and a .txt or .json beside it. Repair or drop it.")
+    return conversation_sample(_row(entry, name), name, media)
+
+
+def expand(pattern: str) -> list[str]:
+    """The addresses that a pattern with ranges such as {000..099} stands for."""
+    found = _RANGE.search(pattern)
+    if found is None:
+        return [pattern]
+    first, last = found.groups()
+    numbers = range(int(first), int(last) + 1)
+    texts = [f"{pattern[: found.start()]}{number:0{len(first)}d}{pattern[found.end() :]}" for number in numbers]
+    return [address for text in texts for address in expand(text)]
+
+
+def _row(entry: Entry, name: str) -> dict[str, Any]:
+    if "json" not in entry.texts:
+        return {"caption": entry.texts["txt"].strip()}
+    try:
+        row = json.loads(entry.texts["json"])
+    except ValueError as error:
+        raise DataError(f"{name}.json is no JSON: {error}. Repair or drop it.") from error
+    if not isinstance(row, dict):
+        raise DataError(f"{name}.json holds a {type(row).__name__}, not an object. Repair or drop it.")
+    if not {"caption", "conversations", "messages"} & row.keys() and "txt" in entry.texts:
+        return {"caption": entry.texts["txt"].strip()}
+    return row
+
+
+def _entries(address: str, index_dir: Path | None) -> list[Entry]:
+    """From the index if it is of this shard as it is now, else from the shard."""
+    state = _state(address)
+    path = index_dir and index_dir / f"{hashlib.sha256(f'{address} {state}'.encode()).hexdigest()[:32]}.json"
+    if path and path.is_file():
+        return [_restored(entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
+    entries = _read_headers(address, state)
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(f".{os.getpid()}.part")
+        unfinished.write_text(json.dumps([asdict(entry) for entry in entries]), encoding="utf-8")
+        unfinished.replace(path)
+    return entries
+
+
+def _restored(entry: dict[str, Any]) -> Entry:
+    return Entry(entry["key"], tuple(TarMember(**member) for member in entry["media"]), entry["texts"])
+
+
+def _state(address: str) -> str:
+    """Changes when the shard does, as far as its file system tells."""
+    import fsspec  # type: ignore[import-untyped]
+
+    try:
+        system, path = fsspec.core.url_to_fs(address)
+        info = system.info(path)
+    except (OSError, ValueError, ImportError) as error:
+        raise DataError(f"{address} cannot be opened: {error}. Correct the shard's address.") from error
+    marks = [info.get(key) for key in ("size", "ETag", "etag", "mtime", "LastModified", "created")]
+    return hashlib.sha256(repr(marks).encode()).hexdigest()[:16]
+
+
+def _read_headers(address: str, state: str) -> list[Entry]:
+    import fsspec
+
+    media: dict[str, list[TarMember]] = {}
+    texts: dict[str, dict[str, str]] = {}
+    try:
+        with fsspec.open(address, "rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
+            for member in tar:
+                key, suffix = _key(member.name), _suffix(member.name)
+                if member.isfile() and suffix in SUFFIX_KINDS:
+                    place = TarMember(address, member.name, member.offset_data, member.size, state)
+                    media.setdefault(key, []).append(place)
+                elif member.isfile() and suffix in TEXT_SUFFIXES:
+                    content = tar.extractfile(member)
+                    assert content is not None
+                    texts.setdefault(key, {})[suffix] = content.read().decode("utf-8")
+    except (OSError, tarfile.TarError, UnicodeError) as error:
+        raise DataError(f"{address} is no whole, uncompressed tar file ({error}). Fetch or unpack it again.") from error
+    keys = dict.fromkeys([*media, *texts])
+    return [Entry(key, tuple(media.get(key, ())), texts.get(key, {})) for key in keys]
+
+
+def _key(name: str) -> str:
+    path = PurePosixPath(name)
+    return str(path.with_name(path.name.split(".")[0]))
+
+
+def _suffix(name: str) -> str:
+    return name.rpartition(".")[2].lower()

@@ -1,0 +1,62 @@
+"""Annotation files in, named rows out: JSON and JSONL. A row's name is "file:place", for messages and reports."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from video_llama.errors import DataError
+
+Named = tuple[str, Any]
+"""A row and its name."""
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file. Raises DataError where it is missing or no JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(f"{path} is missing. Correct the path, or fetch the annotations first.") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as JSON: {error}. Fetch it again.") from error
+
+
+def json_rows(path: Path) -> Iterator[Named]:
+    """The rows of a JSON list, from 0, or of a .jsonl file, by their line from 1. DataError if it is neither."""
+    if path.suffix == ".jsonl":
+        yield from _lines(path)
+        return
+    rows = read_json(path)
+    if not isinstance(rows, list):
+        raise DataError(f"{path} holds a {type(rows).__name__}, not a list of rows. Is it another file?")
+    for number, row in enumerate(rows):
+        yield f"{path}:{number}", row
+
+
+def _lines(path: Path) -> Iterator[Named]:
+    try:
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield f"{path}:{number}", json.loads(line)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as one JSON object a line: {error}. Repair that line.") from error
+
+
+def value(row: Any, key: str, name: str) -> str:
+    """A row's text under ``key``. Raises DataError where it is missing or empty."""
+    found = row.get(key) if isinstance(row, dict) else None
+    if found is None or found == "":
+        raise DataError(f"{name}: the row has no {key!r}. Repair or drop it.")
+    return str(found)
+
+
+def given(path: Path | None, where: str, key: str) -> Path:
+    """A path of ``build_info`` that this format needs. Raises DataError where it is not given or not there."""
+    if path is None:
+        raise DataError(f"{where}.build_info.{key} is not given. Say where the data set lies.")
+    if not path.exists():
+        raise DataError(f"{where}.build_info.{key}: {path} does not exist. Correct the path, or fetch the data first.")
+    return path
