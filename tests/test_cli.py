@@ -339,7 +339,7 @@ class TestInspect:
     def test_model(self, model):
         report = json.loads(invoke("inspect", model, "--json").stdout)
         assert report["problem"] is None
-        assert {part["part"] for part in report["parts"]} >= {"model.frame_encoder", "model.language_model", "lm_head"}
+        assert {part["part"] for part in report["parts"]} >= {"ViT", "frame Q-Former", "audio projection", "decoder"}
         assert all(part["dtypes"] == ["F32"] and part["bytes"] == 4 * part["parameters"] for part in report["parts"])
         text = invoke("inspect", model).stdout
         assert text.startswith(f"tiny ({model})\npart")
@@ -359,8 +359,8 @@ class TestInspect:
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
         result = invoke("inspect", folder, "--json")
         parts = {part["part"]: part for part in json.loads(result.stdout)["parts"]}
-        assert parts["model.video_qformer"]["missing"] == ["model.video_qformer.query_tokens"]
-        assert parts["lm_head"]["not_finite"] == ["lm_head.weight"]
+        assert parts["video Q-Former"]["missing"] == ["model.video_qformer.query_tokens"]
+        assert parts["decoder"]["not_finite"] == ["lm_head.weight"]
         assert parts["stray"]["unexpected"] == parts["stray"]["zero"] == ["stray"]
         assert result.exit_code == 2
         assert result.stderr.startswith("CheckpointError: ")
@@ -399,7 +399,7 @@ class TestEnds:
         assert stderr == ""
 
 
-@pytest.mark.parametrize("command", ["ask", "chat", "inspect", "train", "miniature"])
+@pytest.mark.parametrize("command", ["ask", "chat", "inspect", "train", "convert", "apply-delta", "miniature"])
 def test_help(command):
     result = invoke(command, "--help")
     assert result.exit_code == 0

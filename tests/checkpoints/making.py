@@ -40,7 +40,7 @@ def without(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
 
 
-def write_decoder(folder: Path, weights: dict[str, Tensor], *, kind: str, pad_row: bool = False, bin: bool = False):
+def write_decoder(folder: Path, weights: dict[str, Tensor], *, kind: str, pad_row: bool = False, is_bin: bool = False):
     """A decoder's folder in half precision, two shards, with as many words as the tokenizer has pieces."""
     from video_llama.conversation import Tokenizer
 
@@ -53,17 +53,17 @@ def write_decoder(folder: Path, weights: dict[str, Tensor], *, kind: str, pad_ro
     golden = json.loads((GOLDEN / "config.json").read_text())["llama"]
     config = golden | {"model_type": "llama", "vocab_size": num_rows, "_name_or_path": kind, "torch_dtype": "float16"}
     (folder / "config.json").write_text(json.dumps(config))
-    write_sharded(folder, tensors, bin=bin)
+    write_sharded(folder, tensors, is_bin=is_bin)
 
 
-def write_sharded(folder: Path, tensors: dict[str, Tensor], *, bin: bool = False) -> None:
+def write_sharded(folder: Path, tensors: dict[str, Tensor], *, is_bin: bool = False) -> None:
     names = list(tensors)
     halves = [names[::2], names[1::2]]
-    stem, suffix = ("pytorch_model", ".bin") if bin else ("model", ".safetensors")
+    stem, suffix = ("pytorch_model", ".bin") if is_bin else ("model", ".safetensors")
     files = [f"{stem}-{number:05d}-of-00002{suffix}" for number in (1, 2)]
     for file, half in zip(files, halves, strict=True):
         held = {name: tensors[name] for name in half}
-        torch.save(held, folder / file) if bin else save_file(held, folder / file, metadata={"format": "pt"})
+        torch.save(held, folder / file) if is_bin else save_file(held, folder / file, metadata={"format": "pt"})
     weight_map = {name: file for file, half in zip(files, halves, strict=True) for name in half}
     (folder / f"{stem}{suffix}.index.json").write_text(json.dumps({"weight_map": weight_map}))
 
@@ -80,11 +80,16 @@ def vit_of_40_blocks(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def write_published(
-    folder: Path, *, kind: str = "llama-2-7b-chat-hf", bin: bool = False, pad_row: bool = False, deep_vit: bool = False
+    folder: Path,
+    *,
+    kind: str = "llama-2-7b-chat-hf",
+    is_bin: bool = False,
+    pad_row: bool = False,
+    deep_vit: bool = False,
 ) -> Path:
     """The Video-LLaMA-2 folder; with another ``kind`` the legacy one around a Vicuna."""
     weights = golden_weights()
-    write_decoder(folder / kind, weights, kind=kind, bin=bin, pad_row=pad_row)
+    write_decoder(folder / kind, weights, kind=kind, is_bin=is_bin, pad_row=pad_row)
     vit = vit_of_40_blocks(weights) if deep_vit else without(weights, "visual_encoder.")
     torch.save(vit, folder / "eva_vit_g.pth")
     blip2 = with_prefix(weights, "Qformer.", "query_tokens", "ln_vision.")

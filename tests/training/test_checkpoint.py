@@ -15,6 +15,7 @@ from video_llama.training.checkpoint import (
     read_trained,
     restore_checkpoint,
     save_checkpoint,
+    trained_tensors,
 )
 
 
@@ -30,7 +31,8 @@ def model_and_optimizer() -> tuple[nn.Module, torch.optim.AdamW]:
 
 def save(run: Path, step: int, keep_last: int = 2) -> Path:
     model, optimizer = model_and_optimizer()
-    return save_checkpoint(run, model, optimizer, State(step, 1, 8), "run: {}\n", keep_last=keep_last)
+    tensors, text = trained_tensors(model), "run: {}\n"
+    return save_checkpoint(run, tensors, optimizer.state_dict(), State(step, 1, 8), text, keep_last=keep_last)
 
 
 def test_only_the_newest_are_kept_in_the_order_of_steps(tmp_path: Path) -> None:

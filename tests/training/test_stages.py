@@ -79,7 +79,7 @@ def test_with_both_branches_a_data_set_names_its_own() -> None:
     stage = stage_of(ModelConfig(frozen_audio_Qformer=False, frozen_video_Qformer=False))
     assert stage.branches == ("vision", "audio")
     assert stage.branch_of(DatasetConfig(branch="audio"), "datasets.x") == "audio"
-    with pytest.raises(ConfigError, match=r"datasets.x.branch: both branches train. Say which"):
+    with pytest.raises(ConfigError, match=r"datasets.x.branch: both branches may read this data set. Say which"):
         stage.branch_of(DatasetConfig(), "datasets.x")
 
 

@@ -39,7 +39,7 @@ def load(
     CheckpointError for weights that are not there, not whole, or not trained; ValueError for a device or dtype that
     is not to be had.
     """
-    folder = read_model_folder(model_path(name_or_path), dtype=_dtype(dtype), device=_device(device))
+    folder = read_model_folder(model_path(name_or_path), dtype=_dtype(dtype), device=usable_device(device))
     return Assistant(folder)
 
 
@@ -65,7 +65,8 @@ def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
     return named
 
 
-def _device(device: torch.device | str | None) -> torch.device:
+def usable_device(device: torch.device | str | None) -> torch.device:
+    """The device of this name; None is the GPU if there is one, else the CPU. ValueError for one that is not here."""
     import torch
 
     if device is None:
@@ -89,6 +90,11 @@ class Assistant:
         self._engine = Engine(folder)
         self.name, self.notice = folder.manifest.name, folder.manifest.notice
         self.settings, self.config = folder.settings, self._engine.config
+
+    @property
+    def engine(self) -> Engine:
+        """What its chats run on: for those who decode many conversations together, as the server does."""
+        return self._engine
 
     def chat(
         self,

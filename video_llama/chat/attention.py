@@ -53,7 +53,7 @@ def _shares(qformer: SequenceQFormer, steps_TKH: Tensor) -> np.ndarray:
     with _eager(qformer):
         _, layers = qformer.query(qformer.add_positions(steps_TKH[None]), output_attentions=True)
     mean_QS = torch.stack([layer[0].float().mean(dim=0) for layer in layers]).mean(dim=0)
-    shares: np.ndarray = mean_QS.unflatten(1, steps_TKH.shape[:2]).sum(dim=2).cpu().numpy()
+    shares: np.ndarray = mean_QS.view(len(mean_QS), *steps_TKH.shape[:2]).sum(dim=2).cpu().numpy()
     return shares
 
 

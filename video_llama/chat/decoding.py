@@ -94,7 +94,7 @@ class TokenChooser:
         if decoding.is_sampling:
             assert decoding.seed is not None, "resolved() draws one"
             self._generator = torch.Generator(device).manual_seed(decoding.seed)
-            self._warp.append(TemperatureLogitsWarper(decoding.temperature or 1.0))
+            self._warp.append(TemperatureLogitsWarper(float(decoding.temperature or 1.0)))
             if decoding.top_k is not None:
                 self._warp.append(TopKLogitsWarper(decoding.top_k))
             if decoding.top_p is not None:

@@ -12,6 +12,8 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from video_llama.checkpoints.keys import reference_names
+from video_llama.checkpoints.sources import remedy_for
 from video_llama.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -169,12 +171,10 @@ def _fill_heads(sections: dict[str, Any], unknown_heads: int | None) -> None:
 
 
 def _shape(shapes: Shapes, name: str) -> Shape:
-    from video_llama.checkpoints.keys import reference_names
-
     if name not in shapes:
         theirs = " and ".join(reference_names(name))
         raise CheckpointError(
-            f"{theirs} is in none of the files, and the model cannot be told without it. Give the file that holds it."
+            f"{theirs} is in none of the files, and the model cannot be told without it: {remedy_for(name)}."
         )
     return shapes[name]
 

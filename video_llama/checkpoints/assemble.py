@@ -20,7 +20,7 @@ from video_llama.checkpoints.config import EvalConfig, ModelType
 from video_llama.checkpoints.decoder import TEMPLATES, Decoder, read_decoder
 from video_llama.checkpoints.files import StoredTensor, opened, scan
 from video_llama.checkpoints.keys import convert_state_dict, reference_names
-from video_llama.checkpoints.sources import ROLES, Source, list_sources
+from video_llama.checkpoints.sources import ROLES, Source, list_sources, remedy_for
 from video_llama.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
@@ -33,18 +33,6 @@ EMBEDDING = "model.language_model.embed_tokens.weight"
 POSITIONS = "model.frame_encoder.vision_model.embeddings.position_embedding"
 NUM_NAMED = 3
 """How many tensors of a part an error names before it counts the rest."""
-
-REMEDIES = {
-    "model.frame_encoder.vision_model.post_layernorm.": "put blip2_pretrained_flant5xxl.pth beside, or set "
-    "model.q_former_model",
-    "model.frame_encoder.vision_model.": "put eva_vit_g.pth beside, or set model.vit_ckpt_path",
-    "model.frame_encoder.": "put blip2_pretrained_flant5xxl.pth beside, or set model.q_former_model",
-    "model.video_qformer.": "set model.ckpt to the video branch's file",
-    "model.audio_qformer.": "set model.ckpt_2 to the audio branch's file, or model.equip_audio_branch to false",
-    "model.imagebind_": "put imagebind_huge.pth beside, or set model.imagebind_ckpt_path",
-    "": "set model.llama_model to the decoder's whole folder",
-}
-"""Beginnings of our names -> how to get such tensors; the first that fits counts."""
 
 
 @dataclass(frozen=True)
@@ -134,21 +122,21 @@ def check_assembly(assembly: Assembly, where: str) -> None:
         for report in assembly.reports
         if report.unexpected
     ]
-    problems += [
-        f"{assembly.pieces[name].source.path}: {' and '.join(assembly.pieces[name].parts)} is "
-        f"{list(assembly.pieces[name].shape)} and must be {list(assembly.expected[name])}"
-        for name in assembly.mismatched[:NUM_NAMED]
-    ]
+    mismatched = [_mismatch(assembly.pieces[name], assembly.expected[name]) for name in assembly.mismatched]
+    problems += [f"{len(mismatched)} tensors are of the wrong shape: {_some(mismatched)}"] if mismatched else []
     by_remedy: dict[str, list[str]] = {}
     for name in assembly.missing:
-        remedy = next(remedy for start, remedy in REMEDIES.items() if name.startswith(start))
-        by_remedy.setdefault(remedy, []).append(" and ".join(reference_names(name)))
+        by_remedy.setdefault(remedy_for(name), []).append(" and ".join(reference_names(name)))
     problems += [
         f"{len(names)} tensors are in none of the files, such as {_some(names)} ({remedy})"
         for remedy, names in by_remedy.items()
     ]
     if problems:
         raise CheckpointError(f"{where}: {'; '.join(problems)}. `video-llama inspect` shows the parts.")
+
+
+def _mismatch(piece: Piece, wanted: Shape) -> str:
+    return f"{' and '.join(piece.parts)} is {list(piece.shape)} and must be {list(wanted)} ({piece.source.path})"
 
 
 def read_pieces(pieces: Iterable[Piece]) -> Iterator[tuple[str, Tensor]]:
@@ -280,13 +268,13 @@ def _check_counts(config: EvalConfig, model: VideoLlamaConfig, where: str) -> No
     facts = {
         "num_query_token": model.num_query_tokens,
         "num_video_query_token": model.num_video_query_tokens,
-        "num_audio_query_token": model.num_audio_query_tokens,
+        "num_audio_query_token": model.num_audio_query_tokens if model.with_audio_branch else None,
         "fusion_head_layers": model.fusion_head_layers,
         "max_frame_pos": model.max_frame_pos,
     }
     for key, value in facts.items():
         given = getattr(config.model, key)
-        if given not in (None, value):
+        if value is not None and given not in (None, value):
             raise CheckpointError(f"{where}: model.{key} is {given}, and the files are of a model with {value}.")
 
 

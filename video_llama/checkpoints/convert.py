@@ -9,22 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 from video_llama.chat.folder import (
     Manifest,
-    ModelFolder,
-    check_fit,
     new_folder,
-    no_progress_bar,
-    read_model_folder,
     write_rest,
 )
 from video_llama.chat.tensors import sha256
-from video_llama.checkpoints.assemble import Assembly, assemble, check_assembly, read_pieces
-from video_llama.checkpoints.config import EvalConfig, ModelType
+from video_llama.checkpoints.assemble import Assembly, read_pieces
+from video_llama.checkpoints.config import ModelType
 from video_llama.checkpoints.files import weight_files
+from video_llama.checkpoints.loading import plan
 from video_llama.checkpoints.shards import MAX_SHARD_BYTES, TensorSpec, write_shards
 from video_llama.checkpoints.sources import Source, read_eval_config
 from video_llama.checkpoints.tokenizer_files import write_tokenizer_files
 from video_llama.conversation import Tokenizer
-from video_llama.errors import CheckpointError, ConfigError
+from video_llama.errors import CheckpointError
 from video_llama.log import progress
 
 if TYPE_CHECKING:
@@ -65,47 +62,6 @@ def convert(
         tokenizer_path = assembly.decoder.tokenizer_path
         write_rest(unfinished, tokenizer_path=tokenizer_path, settings=assembly.settings, manifest=manifest)
     return assembly
-
-
-def plan(config: EvalConfig, where: str, model_type: ModelType | None = None) -> Assembly:
-    """A plan that holds a whole model whose parts fit together; anything else is a CheckpointError."""
-    assembly = assemble(config, where, model_type)
-    check_assembly(assembly, where)
-    tokenizer = Tokenizer(assembly.decoder.tokenizer_path, pad_token=assembly.settings.pad_token)
-    check_fit(assembly.config, assembly.settings, tokenizer)
-    return assembly
-
-
-def load_yaml_model(
-    path: str | Path,
-    *,
-    options: Sequence[str] = (),
-    model_type: ModelType | None = None,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype | str | None = None,
-) -> ModelFolder:
-    """Load the model that an evaluation YAML, or a folder in the published layout, describes; nothing is written.
-
-    ``dtype`` None is what the reference ran the decoder in (bfloat16 for a half-precision one). Raises as ``convert``.
-    """
-    import torch
-
-    from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
-
-    config = read_eval_config(path, options)
-    if config.model.pretrained is not None:
-        return read_model_folder(config.model.pretrained, dtype=dtype, device=device)
-    _refuse_low_resource(config, str(path))
-    assembly = plan(config, str(path), model_type)
-    tensors = dict(read_pieces(assembly.pieces.values()))
-    with no_progress_bar():
-        model = VideoLlamaForConditionalGeneration.from_pretrained(
-            None, config=assembly.config, state_dict=tensors, dtype=dtype or assembly.config.dtype or torch.float32
-        )
-    model.to(torch.device(device))  # type: ignore[arg-type]  # transformers hides the signature
-    tokenizer = Tokenizer(assembly.decoder.tokenizer_path, pad_token=assembly.settings.pad_token)
-    manifest = Manifest(Path(path).stem, {"read from": str(path)})
-    return ModelFolder(None, model, tokenizer, assembly.settings, manifest)
 
 
 def source_files(sources: Sequence[Source]) -> list[dict[str, Any]]:
@@ -156,8 +112,3 @@ def _require_space(target: Path, num_bytes: int) -> None:
         raise CheckpointError(
             f"{target} needs {num_bytes / 1e9:.1f} GB, and its disk has {free / 1e9:.1f} GB free. Make room there."
         )
-
-
-def _refuse_low_resource(config: EvalConfig, where: str) -> None:
-    if config.model.low_resource:
-        raise ConfigError(f"{where}: model.low_resource is not supported here yet. Set it to false.")

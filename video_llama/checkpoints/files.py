@@ -151,7 +151,11 @@ def _unpickled(file: Path) -> Any:
     except pickle.UnpicklingError as error:
         raise _refused_pickle(file, error) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        what = "is a zip archive that torch.save did not write" if is_zip else "is cut short or damaged"
+        what = (
+            "is a zip archive that torch.save did not write"
+            if is_zip
+            else "is cut short, or no file that torch.save wrote"
+        )
         raise CheckpointError(f"{file} {what} ({_first_line(error)}; {_size(file)}). Download it again.") from error
 
 

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from video_llama.models.configuration import VideoLlamaConfig
 
 ROLE_SIGNS = {"modality_": "ImageBind", "blocks.": "ViT", "patch_embed.": "ViT", "model.layers.": "decoder"}
-"""Beginnings of names in a file that leaves the reference's prefix out -> its role."""
+"""Beginnings of names in a file that leaves the reference's prefix out -> its role. Of files with whole names, BLIP-2's
+holds the most that is not needed."""
 
 
 def inspect_sources(path: str | Path, options: Sequence[str] = (), model_type: ModelType | None = None) -> ModelReport:
@@ -125,7 +126,7 @@ def _role_of(names: Sequence[str]) -> tuple[Role, bool]:
     if any(name.startswith(tuple(PARTS)) and not name.startswith("lm_head.") for name in names):
         return Role(), True
     named = next((role for start, role in ROLE_SIGNS.items() if any(name.startswith(start) for name in names)), None)
-    return (Role() if named is None else ROLES[named]), False
+    return ROLES[named or "BLIP-2"], False
 
 
 def _read_names(path: Path) -> dict[str, Any]:

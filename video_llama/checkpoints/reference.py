@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,7 @@ from video_llama.chat.tensors import check_tensors, expected_shapes, stored_tens
 from video_llama.checkpoints.files import SAFETENSORS, StoredTensor, opened, scan
 from video_llama.checkpoints.keys import reference_names, revert_state_dict
 from video_llama.checkpoints.shards import TensorSpec, write_shards
-from video_llama.checkpoints.sources import BLIP2_FILE, IMAGEBIND_FILE, ROLES, VIT_FILE
+from video_llama.checkpoints.sources import BLIP2_FILE, IMAGEBIND_FILE, PUBLISHED, ROLES, VIT_FILE
 from video_llama.checkpoints.tokenizer_files import write_tokenizer_files
 from video_llama.conversation import Tokenizer
 from video_llama.errors import CheckpointError
@@ -51,7 +52,8 @@ ROLE_OF = {
 """Beginnings of our names -> the file that they go into; the first that fits counts."""
 
 FILES = {"ViT": VIT_FILE, "BLIP-2": BLIP2_FILE, "ImageBind": IMAGEBIND_FILE}
-BRANCH_FILES = {"video branch": "VL_{}.pth", "audio branch": "AL_{}.pth"}
+BRANCHES = {"video branch": ("ckpt", "VL_{}.pth"), "audio branch": ("ckpt_2", "AL_{}.pth")}
+"""The branches' keys in PUBLISHED, and how their files are called if nothing is known."""
 DECODER_FOLDERS = {"llama2": "llama-2-chat-hf", "default": "vicuna-v0"}
 WRAPPED = ("BLIP-2", "video branch", "audio branch")
 """Files whose state dict stands under "model"."""
@@ -127,6 +129,10 @@ def _write_decoder(folder: Path, source: Path, config: VideoLlamaConfig, stored:
 
     for _ in progress(write_shards(folder, specs, read), "writing the decoder", len(specs)):
         pass
+    _write_decoder_files(folder, source, config)
+
+
+def _write_decoder_files(folder: Path, source: Path, config: VideoLlamaConfig) -> None:
     text_config = config.text_config.to_dict() | {"architectures": ["LlamaForCausalLM"], "model_type": "llama"}
     text_config |= {"_name_or_path": folder.name}
     (folder / CONFIG_FILE).write_text(json.dumps(text_config, indent=2) + "\n", encoding="utf-8")
@@ -139,9 +145,13 @@ def _write_decoder(folder: Path, source: Path, config: VideoLlamaConfig, stored:
 
 
 def _file_name(role: str, manifest: Manifest) -> str:
+    """A branch keeps its file's name if it is one of the published form; two could both be checkpoint_4.pth."""
     if role in FILES:
         return FILES[role]
-    return _recorded(manifest, role, BRANCH_FILES[role].format(manifest.name))
+    key, form = BRANCHES[role]
+    recorded = _recorded(manifest, role, "")
+    is_published = any(fnmatch(recorded, pattern) for pattern in PUBLISHED[key])
+    return recorded if is_published else form.format(manifest.name)
 
 
 def _recorded(manifest: Manifest, role: str, default: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from video_llama.checkpoints.config import EvalConfig
 from video_llama.checkpoints.keys import IGNORED
-from video_llama.config import apply_overrides, load_config, load_yaml, parse_config, require_filled
+from video_llama.config import apply_overrides, load_config, parse_config, require_filled
 from video_llama.errors import CheckpointError, ConfigError
 
 VIT_FILE = "eva_vit_g.pth"
@@ -29,6 +29,19 @@ PUBLISHED = {
 
 NUM_VIT_BLOCKS = 39
 """The published ViT has 40 blocks, and BLIP-2 was trained on the output of the 39th."""
+
+
+REMEDIES = {
+    "model.frame_encoder.vision_model.post_layernorm.": "put blip2_pretrained_flant5xxl.pth beside, or set "
+    "model.q_former_model",
+    "model.frame_encoder.vision_model.": "put eva_vit_g.pth beside, or set model.vit_ckpt_path",
+    "model.frame_encoder.": "put blip2_pretrained_flant5xxl.pth beside, or set model.q_former_model",
+    "model.video_qformer.": "set model.ckpt to the video branch's file",
+    "model.audio_qformer.": "set model.ckpt_2 to the audio branch's file, or model.equip_audio_branch to false",
+    "model.imagebind_": "put imagebind_huge.pth beside, or set model.imagebind_ckpt_path",
+    "": "set model.llama_model to the decoder's whole folder",
+}
+"""Beginnings of our names -> how to get such tensors; the first that fits counts."""
 
 
 @dataclass(frozen=True)
@@ -92,13 +105,6 @@ def read_eval_config(path: str | Path, overrides: Sequence[str] = ()) -> EvalCon
     return parse_config(EvalConfig, apply_overrides(data, overrides), source=str(path))
 
 
-def is_eval_yaml(path: Path) -> bool:
-    """Whether a path is a YAML file that describes a model's files (a training YAML has ``run.output_dir``)."""
-    return (
-        path.suffix in (".yaml", ".yml") and path.is_file() and "output_dir" not in (load_yaml(path).get("run") or {})
-    )
-
-
 def list_sources(config: EvalConfig, where: str) -> list[Source]:
     """The sources that a configuration names, and those that lie beside them, in the order of loading.
 
@@ -124,6 +130,11 @@ def list_sources(config: EvalConfig, where: str) -> list[Source]:
         "audio branch": named.get("ckpt_2"),
     }
     return [Source(role, found_path) for role, found_path in found.items() if found_path is not None]
+
+
+def remedy_for(name: str) -> str:
+    """How to get a tensor of ours that no file gives."""
+    return next(remedy for start, remedy in REMEDIES.items() if name.startswith(start))
 
 
 def _discover(folder: Path) -> dict[str, Any]:

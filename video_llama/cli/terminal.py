@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -80,11 +82,19 @@ def chat(
 def _lines() -> Iterator[str]:
     """What is typed, line by line, behind a prompt where somebody is there to see it."""
     is_terminal = sys.stdin.isatty()
+    if is_terminal:
+        _edit_lines()
     while True:
         try:
             yield input(PROMPT) if is_terminal else input()
         except EOFError:
             return
+
+
+def _edit_lines() -> None:
+    """Let the arrow keys move in the line and bring back earlier ones; importing readline is all that it takes."""
+    with suppress(ImportError):  # Windows has none, and edits lines by itself
+        importlib.import_module("readline")
 
 
 class Terminal:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -36,6 +37,17 @@ class Place:
     dataset: int
     rows: np.ndarray
     draws: np.ndarray
+
+
+class Order(Protocol):
+    """Batch m's place, for every m."""
+
+    @property
+    def batch_size(self) -> int: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, batch: int) -> Place: ...
 
 
 class BatchOrder:
@@ -187,7 +199,7 @@ class BatchSource(torch.utils.data.Dataset[Batch]):
     """Batch m of the order, or this process's part of it."""
 
     def __init__(
-        self, sets: Sequence[TrainingSet], order: BatchOrder, pad_id: int, multiple_of: int, rank: int, world_size: int
+        self, sets: Sequence[TrainingSet], order: Order, pad_id: int, multiple_of: int, rank: int, world_size: int
     ) -> None:
         if order.batch_size % world_size:
             raise ValueError(f"A batch of {order.batch_size} cannot be shared by {world_size} processes.")

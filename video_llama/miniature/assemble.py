@@ -96,7 +96,8 @@ def _initialise_branch(branch: SequenceQFormer, word_scale: Tensor) -> None:
     initialise(branch)
     with torch.no_grad():
         branch.query_tokens.normal_(std=QUERY_STD)
-        branch.position_embeddings.weight.normal_(std=branch.position_embeddings.embedding_dim**-0.5)
+        # As large as the encoders' normalised tokens: with less, motion and order are read from nothing.
+        branch.position_embeddings.weight.normal_(std=1.0)
         branch.language_projection.weight.mul_(word_scale)
 
 

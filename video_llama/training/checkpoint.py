@@ -4,7 +4,7 @@
 checkpoints/step_000500/
   trained.safetensors   the parameters that train, by their names in the model
   optimizer.pt          AdamW's state
-  state.json            {"step", "world_size", "batch_size"}
+  state.json            {"step", "world_size", "batch_size", "scaler"}
   config.yaml           the settings as resolved
 ```
 Nothing else is needed: the data's order, augmentation and dropout follow from the seed and the step's number.
@@ -15,12 +15,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from video_llama.errors import CheckpointError
+from video_llama.training.parallel import like, load_optimizer_state, whole
 
 if TYPE_CHECKING:
     import torch
@@ -30,6 +32,8 @@ TRAINED_FILE = "trained.safetensors"
 OPTIMIZER_FILE = "optimizer.pt"
 STATE_FILE = "state.json"
 CONFIG_FILE = "config.yaml"
+BEST_FOLDER = "best"
+VALID_STATE_FILE = "valid.json"
 
 
 @dataclass(frozen=True)
@@ -39,18 +43,20 @@ class State:
     step: int
     world_size: int
     batch_size: int
+    scaler: dict[str, Any] | None = None
+    """Where fp16's loss scale stands."""
 
 
 def trained_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """The parameters that train, by name."""
-    named = model.named_parameters()
-    return {name: parameter.detach().cpu().contiguous() for name, parameter in named if parameter.requires_grad}
+    """The parameters that train, by name, whole and on the CPU; with shards, every process must ask for them."""
+    named = [(name, parameter.detach()) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    return {name: whole(parameter).cpu().contiguous() for name, parameter in named}
 
 
 def save_checkpoint(
     run_folder: Path,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    tensors: Mapping[str, Tensor],
+    optimizer_state: Mapping[str, Any],
     state: State,
     config_text: str,
     *,
@@ -58,32 +64,64 @@ def save_checkpoint(
 ) -> Path:
     """Write checkpoints/step_N, and only then delete the oldest beyond ``keep_last``.
 
-    Raises CheckpointError where it cannot be written; what was there stays.
+    ``tensors`` are ``trained_tensors(model)``. Raises CheckpointError where it cannot be written; what was there stays.
     """
     import torch
-    from safetensors.torch import save_file
 
     folder = run_folder / "checkpoints" / f"step_{state.step:06d}"
+    with _new_folder(folder) as unfinished:
+        _write_weights(unfinished, tensors, config_text)
+        torch.save(optimizer_state, unfinished / OPTIMIZER_FILE)
+        (unfinished / STATE_FILE).write_text(json.dumps(asdict(state)), encoding="utf-8")
+    for old in checkpoints(run_folder)[:-keep_last]:
+        shutil.rmtree(old)
+    return folder
+
+
+def save_best(run_folder: Path, tensors: Mapping[str, Tensor], config_text: str, row: Mapping[str, float]) -> None:
+    """Write the trained parts to best/, with the validation's ``row``. Raises CheckpointError as a checkpoint does."""
+    with _new_folder(run_folder / BEST_FOLDER) as unfinished:
+        _write_weights(unfinished, tensors, config_text)
+        (unfinished / VALID_STATE_FILE).write_text(json.dumps(row), encoding="utf-8")
+
+
+def best_loss(run_folder: Path) -> float:
+    """The lowest validation loss of a run so far; infinity where there is none. CheckpointError if it is unreadable."""
+    path = run_folder / BEST_FOLDER / VALID_STATE_FILE
+    try:
+        return float(json.loads(path.read_text(encoding="utf-8"))["loss"])
+    except FileNotFoundError:
+        return float("inf")
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}). Delete the folder: it is written anew.") from error
+
+
+def _write_weights(folder: Path, tensors: Mapping[str, Tensor], config_text: str) -> None:
+    from safetensors.torch import save_file
+
+    save_file(dict(tensors), folder / TRAINED_FILE)
+    (folder / CONFIG_FILE).write_text(config_text, encoding="utf-8")
+
+
+@contextmanager
+def _new_folder(folder: Path) -> Iterator[Path]:
+    """A folder to fill, which gets its name, and the place of one that has it, when it is whole and on the disk."""
+    from safetensors import SafetensorError
+
     unfinished = folder.with_name(f".{folder.name}.part")
     try:
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
-        save_file(trained_tensors(model), unfinished / TRAINED_FILE)
-        torch.save(optimizer.state_dict(), unfinished / OPTIMIZER_FILE)
-        (unfinished / CONFIG_FILE).write_text(config_text, encoding="utf-8")
-        (unfinished / STATE_FILE).write_text(json.dumps(asdict(state)), encoding="utf-8")
+        yield unfinished
         _to_disk(unfinished)
         if folder.exists():
             shutil.rmtree(folder)
         os.replace(unfinished, folder)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise CheckpointError(
             f"{folder} cannot be written: {error}. Earlier checkpoints are kept; make room."
         ) from error
-    for old in checkpoints(run_folder)[:-keep_last]:
-        shutil.rmtree(old)
-    return folder
 
 
 def _to_disk(folder: Path) -> None:
@@ -106,14 +144,8 @@ def newest_checkpoint(run_folder: Path) -> Path | None:
     return next(iter(reversed(checkpoints(run_folder))), None)
 
 
-def read_trained(path: str | Path) -> dict[str, Tensor]:
-    """The trained parts in a .safetensors file, a checkpoint folder, or a run folder (its newest checkpoint).
-
-    Raises CheckpointError where there are none.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
+def trained_file(path: str | Path) -> Path:
+    """The file that :func:`read_trained` reads. Raises CheckpointError where there is none."""
     path = Path(path)
     file = path
     if path.is_dir():
@@ -122,6 +154,18 @@ def read_trained(path: str | Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{path}: no trained parts there. Give a .safetensors file, a checkpoint or a run folder."
         )
+    return file
+
+
+def read_trained(path: str | Path) -> dict[str, Tensor]:
+    """The trained parts in a .safetensors file, a checkpoint folder, or a run folder (its newest checkpoint).
+
+    Raises CheckpointError where there are none.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    file = trained_file(path)
     try:
         return load_file(file)
     except (SafetensorError, OSError) as error:
@@ -148,7 +192,7 @@ def load_trained(model: nn.Module, tensors: Mapping[str, Tensor], *, source: str
             )
     with torch.no_grad():
         for name, tensor in tensors.items():
-            own[name].copy_(tensor)
+            own[name].copy_(like(tensor.to(own[name].dtype), own[name]))
 
 
 def restore_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> State:
@@ -159,14 +203,14 @@ def restore_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Op
     import torch
 
     tensors = read_trained(folder)
-    own = set(trained_tensors(model))
+    own = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     if set(tensors) != own:
         differing = sorted(set(tensors) ^ own)
         raise CheckpointError(f"{folder}: other parts train here, such as {differing[0]}. Resume with its own config.")
     load_trained(model, tensors, source=str(folder))
     try:
         state: dict[str, Any] = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
-        optimizer.load_state_dict(torch.load(folder / OPTIMIZER_FILE, weights_only=True))
+        load_optimizer_state(optimizer, torch.load(folder / OPTIMIZER_FILE, weights_only=True))
         return State(**state)
     except (OSError, ValueError, TypeError, RuntimeError) as error:
         raise CheckpointError(f"{folder} is not a whole checkpoint ({error}). Resume from an earlier one.") from error

@@ -8,13 +8,26 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from video_llama.config import Config
 from video_llama.datasets.config import DatasetConfig
 
 PathText = str
 """A path that may be empty, as the reference writes "none"."""
+
+
+class LoraConfig(Config):
+    """Adapters on the decoder (PEFT's LoRA): low-rank matrices that train beside frozen weights."""
+
+    r: int = Field(default=8, ge=1)
+    """Their rank."""
+    alpha: float = Field(default=16.0, gt=0)
+    """What they add is scaled by ``alpha / r``."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Of what goes into them, in training."""
+    targets: tuple[str, ...] = Field(default=("q_proj", "v_proj"), min_length=1)
+    """The last parts of the names of the decoder's linear layers that get one."""
 
 
 class ModelConfig(Config):
@@ -36,6 +49,10 @@ class ModelConfig(Config):
     """The video Q-Former, its queries and the frame positions keep their weights."""
     frozen_audio_Qformer: bool = True
     """The audio Q-Former, its queries, positions and projection keep their weights."""
+    freeze_llama: bool = True
+    """Ours: the decoder keeps its weights; false trains all of it."""
+    lora: LoraConfig | None = None
+    """Ours: adapters on the decoder, whose own weights stay frozen."""
     equip_audio_branch: bool = True
     """Whether there is an audio branch. The model folder decides; training it without one is refused."""
     num_query_token: int | None = None
@@ -75,10 +92,16 @@ class ModelConfig(Config):
     low_resource: bool = False
     """The reference's 8-bit decoder; must be false."""
     use_grad_checkpoint: bool = False
-    """The reference's switch for the ViT; must be false."""
+    """The reference's switch for the ViT; must be false: see run.activation_checkpointing."""
     clip_noise: float = Field(default=0.0, ge=0)
     """Ours: expected norm of the Gaussian noise added to each ImageBind embedding (norm 1) in training. It bridges the
     gap between the pictures that the audio branch is trained on and the sounds that it hears."""
+
+    @model_validator(mode="after")
+    def _one_way_into_the_decoder(self) -> ModelConfig:
+        if self.lora is not None and not self.freeze_llama:
+            raise ValueError("lora and freeze_llama: false are two ways to train the decoder; choose one")
+        return self
 
     @field_validator("low_resource", "use_grad_checkpoint")
     @classmethod
@@ -118,7 +141,7 @@ class RunConfig(Config):
     batch_size_train: int = Field(default=32, ge=1)
     """Rows per batch and process."""
     batch_size_eval: int = Field(default=32, ge=1)
-    """The reference's key; training has no evaluation pass yet."""
+    """Rows per batch and process in a validation pass."""
     accum_grad_iters: int = Field(default=1, ge=1)
     """Batches per step; their losses are averaged over tokens."""
     num_workers: int = Field(default=0, ge=0)
@@ -127,8 +150,15 @@ class RunConfig(Config):
     """Decides the data's order, what is random in it, and dropout."""
     amp: bool = True
     """Whether to use lower precision off the CPU where ``dtype`` is not given."""
-    dtype: Literal["fp32", "bf16"] | None = None
-    """Ours: precision of the computation (weights stay as they are). None: bf16 on a GPU with ``amp``, else fp32."""
+    dtype: Literal["fp32", "bf16", "fp16"] | None = None
+    """Ours: precision of the computation (weights stay as they are). None: bf16 on a GPU with ``amp``, else fp32. fp16
+    scales the loss, and is for GPUs only."""
+    distributed_mode: Literal["ddp", "fsdp2"] = "ddp"
+    """Ours: every process holds the whole model, or (FSDP2) its share of every layer."""
+    activation_checkpointing: bool = False
+    """Ours: less memory, more time: each decoder and sequence Q-Former layer runs again in the backward pass."""
+    compile: bool = False
+    """Ours: torch.compile for the decoder's layers; its first steps are slow."""
     device: str = "cuda"
     """"cuda" is used where there is one, else the CPU."""
     pad_to_multiple: int = Field(default=16, ge=1)
@@ -143,6 +173,10 @@ class RunConfig(Config):
     """Ours: checkpoints between those at the end of each epoch."""
     keep_last: int = Field(default=2, ge=1)
     """Ours: how many checkpoints are kept."""
+    valid_every_steps: int | None = Field(default=None, ge=1)
+    """Ours: how often the loss on the ``valid`` data sets is taken; the weights at its lowest are kept in ``best/``."""
+    tensorboard: bool = False
+    """Ours: write TensorBoard's files into ``output_dir/tensorboard`` too."""
     resume_ckpt_path: PathText | None = None
     """A checkpoint of this run to go on from, or "auto"."""
     evaluate: bool = False
@@ -171,5 +205,13 @@ class TrainConfig(Config):
     """What is trained."""
     datasets: dict[str, DatasetConfig] = Field(min_length=1)
     """The mixture; a key is a format's name, or any name where ``format`` is given."""
+    valid: dict[str, DatasetConfig] = {}
+    """Ours: data sets that are not trained on; see run.valid_every_steps."""
     run: RunConfig
     """How it is trained."""
+
+    @model_validator(mode="after")
+    def _validation_has_data_and_times(self) -> TrainConfig:
+        if bool(self.valid) != (self.run.valid_every_steps is not None):
+            raise ValueError("valid data sets and run.valid_every_steps go together; give both or neither")
+        return self

@@ -13,7 +13,7 @@ from video_llama.chat.folder import ModelFolder
 from video_llama.datasets.config import Branch, DatasetConfig
 from video_llama.datasets.features import CachedMedia, FeatureStore, cache_media
 from video_llama.datasets.media import FileReader, MediaForm, MediaSource, SoundReader, frame_reader
-from video_llama.datasets.sample import MediaFile, Medium, Sample
+from video_llama.datasets.sample import Medium, Sample
 from video_llama.errors import ConfigError, DataError
 from video_llama.log import logger
 from video_llama.training.config import RunConfig
@@ -106,22 +106,23 @@ class FeatureCache:
 
 def cached_sources(
     readers: Readers, cache: FeatureCache, branch: Branch, samples: Sequence[Sample]
-) -> tuple[MediaSource, MediaSource | None, dict[MediaFile, str]]:
-    """Sources of features in the place of the readers, and the files that could not be read, with the reasons."""
+) -> tuple[MediaSource, MediaSource | None, dict[Medium, str]]:
+    """Sources of features in the place of the readers, and the media that could not be read, with the reasons."""
     media = [medium for sample in samples for medium in sample.media]
     shown = [medium for medium in media if medium.kind != "audio"]
     heard = [medium for medium in media if medium.kind == "audio"]
     frames = cache.frames(shown, readers.frames, branch) if shown else None
     sounds = cache.sounds(heard, readers.sounds) if readers.sounds else None
-    bad = {path: reason for source in (frames, sounds) if source is not None for path, reason in source.bad.items()}
+    bad: dict[Medium, str] = {}
+    for source, files in ((frames, shown), (sounds, heard)):
+        if source is not None:
+            bad |= {medium: source.bad[medium.path] for medium in files if medium.path in source.bad}
     return frames or readers.frames, sounds, bad
 
 
-def readable(
-    name: str, dataset: DatasetConfig, samples: Sequence[Sample], bad: Mapping[MediaFile, str]
-) -> list[Sample]:
+def readable(name: str, dataset: DatasetConfig, samples: Sequence[Sample], bad: Mapping[Medium, str]) -> list[Sample]:
     """The samples without a bad medium. Raises DataError where these leave out more than ``max_bad_share``."""
-    left_out = [(sample, bad[medium.path]) for sample in samples for medium in sample.media if medium.path in bad]
+    left_out = [(sample, bad[medium]) for sample in samples for medium in sample.media if medium in bad]
     if not left_out:
         return list(samples)
     ids = {sample.id for sample, _ in left_out}

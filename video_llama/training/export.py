@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from video_llama.chat.folder import Manifest, read_model_folder, write_model_folder
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
 
 
 def merge_into_folder(
@@ -18,16 +23,21 @@ def merge_into_folder(
 ) -> Path:
     """Write ``target``: the model folder ``base_folder`` with the trained parts of ``checkpoints``, later ones winning.
 
-    A part leaves the manifest's ``untrained_parts`` when all its parameters were trained. ``manifest_changes`` replace
-    its other fields (name, sources, notice). Raises CheckpointError for checkpoints of another model.
+    Adapters are merged into the decoder's weights. A part leaves the manifest's ``untrained_parts`` when all its
+    parameters were trained. ``manifest_changes`` replace its other fields (name, sources, notice). Raises
+    CheckpointError for checkpoints of another model.
     """
     from video_llama.training.checkpoint import load_trained, read_trained
+    from video_llama.training.lora import split_lora
 
     base = read_model_folder(base_folder)
     trained: set[str] = set()
     for path in checkpoints:
-        tensors = read_trained(path)
-        load_trained(base.model, tensors, source=str(path))
+        adapters, tensors = split_lora(read_trained(path))
+        if tensors:
+            load_trained(base.model, tensors, source=str(path))
+        if adapters:
+            _merge_adapters(base.model, adapters, path)
         trained |= set(tensors)
     names = {name for name, _ in base.model.named_parameters()}
     write_model_folder(
@@ -38,6 +48,17 @@ def merge_into_folder(
         manifest=_manifest(base.manifest, names - trained, manifest_changes),
     )
     return Path(target)
+
+
+def _merge_adapters(
+    model: VideoLlamaForConditionalGeneration, adapters: dict[str, Tensor], checkpoint: str | Path
+) -> None:
+    from video_llama.training.checkpoint import load_trained, trained_file
+    from video_llama.training.lora import add_lora, lora_of_checkpoint, merge_lora
+
+    add_lora(model, lora_of_checkpoint(trained_file(checkpoint).parent), seed=0)
+    load_trained(model, adapters, source=str(checkpoint))
+    merge_lora(model)
 
 
 def _manifest(manifest: Manifest, untouched: set[str], changes: dict[str, Any]) -> Manifest:

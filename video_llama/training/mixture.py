@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from video_llama.chat.folder import ModelFolder
@@ -26,15 +27,16 @@ _STYLES = {
 }
 
 
-def training_sets(config: TrainConfig, folder: ModelFolder, stage: Stage, world: World) -> list[TrainingSet]:
-    """The mixture, with features computed where the run caches them (by the main process; the others wait).
+def training_sets(
+    datasets: Mapping[str, DatasetConfig], config: TrainConfig, folder: ModelFolder, stage: Stage, world: World
+) -> list[TrainingSet]:
+    """The sets of ``config.datasets`` or ``config.valid``.
 
+    Features are computed where the run caches them (by the main process; the others wait).
     Raises ConfigError where a setting does not fit the model or the stage, DataError for annotations.
     """
     rules = text_rules(config.model, folder)
-    return [
-        _training_set(name, dataset, config, folder, stage, rules, world) for name, dataset in config.datasets.items()
-    ]
+    return [_training_set(name, dataset, config, folder, stage, rules, world) for name, dataset in datasets.items()]
 
 
 def _training_set(
@@ -47,7 +49,7 @@ def _training_set(
     world: World,
 ) -> TrainingSet:
     where = f"datasets.{name}"
-    _check_fit(dataset, folder, where)
+    check_fit(dataset, folder, where)
     branch = stage.branch_of(dataset, where)
     excluded = excluded_ids(dataset.exclude)
     samples = read_samples(dataset.format or name, dataset.build_info, where=where, excluded=excluded)
@@ -120,7 +122,8 @@ def check_model(config: ModelConfig, folder: ModelFolder) -> None:
         _check_equal(wanted, value, f"model.{key}")
 
 
-def _check_fit(config: DatasetConfig, folder: ModelFolder, where: str) -> None:
+def check_fit(config: DatasetConfig, folder: ModelFolder, where: str) -> None:
+    """Raise ConfigError where a data set's settings contradict the model folder."""
     own = folder.model.config
     _check_equal(config.num_video_query_token, own.num_video_query_tokens, f"{where}.num_video_query_token")
     _check_equal(config.num_audio_query_token, own.num_audio_query_tokens, f"{where}.num_audio_query_token")

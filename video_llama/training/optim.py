@@ -33,7 +33,8 @@ def make_optimizer(parameters: Iterable[tuple[str, torch.nn.Parameter]], run: Ru
         if parameter.requires_grad:
             (decayed if is_decayed(name, parameter.ndim) else others).append(parameter)
     groups = [{"params": decayed, "weight_decay": run.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=run.init_lr, betas=run.betas)
+    on_gpu = all(parameter.is_cuda for parameter in (*decayed, *others))
+    return torch.optim.AdamW(groups, lr=run.init_lr, betas=run.betas, fused=True if on_gpu else None)
 
 
 def make_schedule(run: RunConfig, steps_per_epoch: int) -> Schedule:

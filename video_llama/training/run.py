@@ -2,9 +2,12 @@
 
 ```
 output_dir/metrics.jsonl        a row per step
+           valid.jsonl          a row per validation, where there is one
+           curves.png           these numbers as curves, where matplotlib is installed
            config.yaml          the settings as resolved
            trained_parts.json   what trains, by name and shape, and how many numbers that is
            checkpoints/step_N/  see checkpoint.py
+           best/                the trained parts at the lowest validation loss
            left_out.jsonl       samples that were skipped since their media cannot be read
            features/            what the frozen encoders say of each medium, where the run caches it
 ```
@@ -12,27 +15,32 @@ output_dir/metrics.jsonl        a row per step
 
 from __future__ import annotations
 
+import errno
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from video_llama.config import dump_yaml, load_config, require_filled
-from video_llama.errors import CheckpointError, ConfigError
+from video_llama.errors import CheckpointError, ConfigError, MissingExtraError
 from video_llama.log import logger
 from video_llama.training.config import ModelConfig, RunConfig, TrainConfig
 from video_llama.training.stages import Stage, freeze, stage_of
+from video_llama.training.watching import replace_text
 
 if TYPE_CHECKING:
     from video_llama.chat.folder import ModelFolder
     from video_llama.datasets.loading import TrainingSet
     from video_llama.training.distributed import World
     from video_llama.training.trainer import Trainer
+    from video_llama.training.valid import Validation
 
 Resume = Literal["auto"] | str | Path | None
 
 TRAINED_PARTS_FILE = "trained_parts.json"
+FULL_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def train_from_config(
@@ -57,28 +65,83 @@ def train_from_config(
 def train(config: TrainConfig, *, source: str, resume: Resume = None, max_steps: int | None = None) -> Path:
     """Train as ``config`` says; see :func:`train_from_config`. ``source`` names the settings in errors."""
     require_filled(config, source=source)
-    pretrained = _require_folder(config.model, source)
+    require_folder(config.model, source)
     stage = stage_of(config.model)
     start_from = _starting_checkpoint(config.run, resume)
+    with _naming_a_full_disk(config.run.output_dir):
+        _run(config, source, stage, start_from, max_steps)
+    return config.run.output_dir
+
+
+def _run(config: TrainConfig, source: str, stage: Stage, start_from: Path | None, max_steps: int | None) -> None:
 
     from video_llama.training.distributed import world
     from video_llama.training.mixture import check_model, training_sets
 
     with world(config.run.device) as this:
-        folder = _load(config, pretrained, this)
+        _check_device(config.run, this)
+        folder = load_folder(config, source, this)
         check_model(config.model, folder)
-        _start_from_trained(folder, config.model, stage)
+        _start_from_trained(folder, config, stage)
         _freeze_and_tell(folder, stage, config, this)
-        sets = training_sets(config, folder, stage, this)
-        trainer = _make_trainer(config, folder, stage, sets, this)
+        sets = training_sets(config.datasets, config, folder, stage, this)
+        valid_sets = training_sets(config.valid, config, folder, stage, this)
+        _change_layers(folder, config.run, this)
+        trainer = _make_trainer(config, folder, stage, sets, valid_sets, this)
         first = _resume(trainer, start_from)
         total = len(trainer.source) // config.run.accum_grad_iters
         last = total if max_steps is None else min(total, max_steps)
         trainer.train(first, last)
-    return config.run.output_dir
+        if this.is_main and first < last:
+            _draw_curves(config.run.output_dir)
 
 
-def _require_folder(config: ModelConfig, source: str) -> Path:
+@contextmanager
+def _naming_a_full_disk(output_dir: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL_DISK_ERRORS:
+            raise
+        raise CheckpointError(
+            f"{output_dir} cannot be written: {error}. What was there is kept; make room and go on with --resume auto."
+        ) from error
+
+
+def _check_device(run: RunConfig, this: World) -> None:
+    if run.dtype == "fp16" and this.device.type == "cpu":
+        raise ConfigError("run.dtype: fp16 is for GPUs, and this run is on the CPU. Set fp32 or bf16.")
+    if run.dtype == "fp16" and run.distributed_mode == "fsdp2":
+        raise ConfigError("run.dtype: fp16's loss scale is not tried with fsdp2. Set bf16, or distributed_mode: ddp.")
+
+
+def _change_layers(folder: ModelFolder, run: RunConfig, this: World) -> None:
+    """Recompute, compile and cut into shards, in this order: each works on what the one before made."""
+    from video_llama.training.memory import compile_decoder, recompute_activations
+    from video_llama.training.parallel import shard_model
+
+    if run.activation_checkpointing:
+        recompute_activations(folder.model)
+    if run.compile:
+        compile_decoder(folder.model)
+    if run.distributed_mode == "fsdp2" and this.size > 1:
+        shard_model(folder.model)
+
+
+def _draw_curves(output_dir: Path) -> None:
+    """Draw the run's curves where that is possible; a run does not fail for want of a picture."""
+    from video_llama.training.plotting import plot_run
+
+    try:
+        logger.info("curves: %s", plot_run(output_dir))
+    except MissingExtraError as error:
+        logger.info("no curves are drawn: %s", error)
+    except OSError as error:
+        logger.warning("the curves cannot be written: %s", error)
+
+
+def require_folder(config: ModelConfig, source: str) -> Path:
+    """``model.pretrained``. Raises ConfigError where it is not given; ``source`` names the settings."""
     if config.pretrained is None:
         raise ConfigError(
             f"{source}: model.pretrained is not given, and loading a model from its published pieces (llama_model, "
@@ -107,25 +170,38 @@ def _starting_checkpoint(run: RunConfig, resume: Resume) -> Path | None:
     return Path(wanted)
 
 
-def _load(config: TrainConfig, pretrained: Path, this: World) -> ModelFolder:
+def load_folder(config: TrainConfig, source: str, this: World) -> ModelFolder:
+    """The model folder that a run begins with. Raises ConfigError where none is given, CheckpointError if it is bad."""
     import torch
 
     from video_llama.chat.folder import read_model_folder
 
     dtype = torch.float32 if config.run.dtype == "fp32" else None
-    return read_model_folder(pretrained, dtype=dtype, device=this.device)
+    return read_model_folder(require_folder(config.model, source), dtype=dtype, device=this.device)
 
 
-def _start_from_trained(folder: ModelFolder, config: ModelConfig, stage: Stage) -> None:
-    """Put the checkpoints ``ckpt`` and ``ckpt_2`` into the model, and warn where it would see through random parts."""
+def _start_from_trained(folder: ModelFolder, config: TrainConfig, stage: Stage) -> None:
+    """Put the checkpoints ``ckpt`` and ``ckpt_2`` and the adapters into the model.
+
+    Warns where it would see through random parts. Raises ConfigError for a checkpoint's adapters without model.lora.
+    """
     from video_llama.training.checkpoint import load_trained, read_trained
+    from video_llama.training.lora import add_lora, split_lora
 
+    model = config.model
+    found = [(path, *split_lora(read_trained(path))) for path in filter(None, (model.ckpt, model.ckpt_2))]
     filled: list[str] = []
-    for path in filter(None, (config.ckpt, config.ckpt_2)):
-        tensors = read_trained(path)
-        load_trained(folder.model, tensors, source=path)
-        filled += tensors
-        logger.info("%d tensors from %s", len(tensors), path)
+    for path, _, others in found:
+        load_trained(folder.model, others, source=path)
+        filled += others
+        logger.info("%d tensors from %s", len(others), path)
+    if model.lora is not None:
+        add_lora(folder.model, model.lora, config.run.seed)
+    for path, adapters, _ in found:
+        if adapters and model.lora is None:
+            raise ConfigError(f"model.lora: {path} has adapters. Give their settings, or merge them first.")
+        if adapters:
+            load_trained(folder.model, adapters, source=path)
     for part in folder.manifest.untrained_parts:
         is_filled = any(name.startswith(part) for name in (*filled, *stage.trained))
         if stage.reads(part) and not is_filled:
@@ -143,14 +219,18 @@ def _freeze_and_tell(folder: ModelFolder, stage: Stage, config: TrainConfig, thi
         logger.info("training %d parameters in %d tensors: %s", count, len(trained), ", ".join(stage.trained))
         output = config.run.output_dir
         output.mkdir(parents=True, exist_ok=True)
-        (output / TRAINED_PARTS_FILE).write_text(
-            json.dumps({"num_parameters": count, "parts": stage.trained, "parameters": trained}, indent=1), "utf-8"
-        )
-        (output / "config.yaml").write_text(dump_yaml(config), "utf-8")
+        parts = {"num_parameters": count, "parts": stage.trained, "parameters": trained}
+        replace_text(output / TRAINED_PARTS_FILE, json.dumps(parts, indent=1))
+        replace_text(output / "config.yaml", dump_yaml(config))
 
 
 def _make_trainer(
-    config: TrainConfig, folder: ModelFolder, stage: Stage, sets: Sequence[TrainingSet], this: World
+    config: TrainConfig,
+    folder: ModelFolder,
+    stage: Stage,
+    sets: Sequence[TrainingSet],
+    valid_sets: Sequence[TrainingSet],
+    this: World,
 ) -> Trainer:
     import numpy as np
 
@@ -183,9 +263,18 @@ def _make_trainer(
         world=this,
         steps_per_epoch=steps_per_epoch,
         config_text=dump_yaml(config),
-        trains_both_branches=len(stage.branches) > 1,
+        trains_both_branches=stage.may_leave_parts_unused,
         bad_shares={name: each.max_bad_share for name, each in config.datasets.items() if each.on_bad_media == "skip"},
+        validation=_validation(valid_sets, run, folder.tokenizer.pad_id, this),
     )
+
+
+def _validation(sets: Sequence[TrainingSet], run: RunConfig, pad_id: int, this: World) -> Validation | None:
+    from video_llama.training.valid import Validation
+
+    if run.valid_every_steps is None:
+        return None
+    return Validation.of(sets, run.batch_size_eval, run.valid_every_steps, pad_id, run.pad_to_multiple, this)
 
 
 def _resume(trainer: Trainer, checkpoint: Path | None) -> int:
@@ -204,5 +293,15 @@ def _resume(trainer: Trainer, checkpoint: Path | None) -> int:
             state.world_size,
             trainer.batch_size,
         )
+    elif state.world_size != trainer.world.size:
+        logger.warning(
+            "%s was written by %d processes, now there are %d: the rows of every batch stay the same, dropout and "
+            "noise, which each process draws for its part, do not.",
+            checkpoint,
+            state.world_size,
+            trainer.world.size,
+        )
+    if state.scaler:
+        trainer.scaler.load_state_dict(state.scaler)
     logger.info("going on after step %d", state.step)
     return state.step

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 from video_llama.datasets.config import Branch, DatasetConfig
 from video_llama.errors import ConfigError
 from video_llama.training.config import ModelConfig
+from video_llama.training.lora import LORA_MARK
 
 if TYPE_CHECKING:
     from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
 
 VISION_ENCODER = "model.frame_encoder."
+DECODER = ("model.language_model.", "lm_head.")
 _OF_BRANCH: dict[Branch, tuple[str, ...]] = {
     "vision": (VISION_ENCODER, "model.video_qformer."),
     "audio": ("model.imagebind_vision.", "model.audio_qformer."),
@@ -25,10 +27,20 @@ _OF_BRANCH: dict[Branch, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Stage:
-    """Beginnings of the names of what trains, and the branches that so learn."""
+    """Beginnings of the names of what trains, the branches that so learn, and whether the decoder has adapters."""
 
     trained: tuple[str, ...]
     branches: tuple[Branch, ...]
+    has_adapters: bool = False
+
+    def trains(self, name: str) -> bool:
+        """Whether a parameter of this name trains."""
+        return name.startswith(self.trained) or (self.has_adapters and LORA_MARK in name)
+
+    @property
+    def may_leave_parts_unused(self) -> bool:
+        """Whether a batch of one branch leaves the trained parts of the other without a gradient."""
+        return len({part.split(".")[1] for part in self.trained} & {"video_qformer", "audio_qformer"}) > 1
 
     @property
     def encoders_are_frozen(self) -> bool:
@@ -48,7 +60,7 @@ class Stage:
             if len(self.branches) == 1:
                 return self.branches[0]
             raise ConfigError(
-                f"{where}.branch: both branches train. Say which one reads this data set: vision or audio."
+                f"{where}.branch: both branches may read this data set. Say which one does: vision or audio."
             )
         if config.branch not in self.branches:
             raise ConfigError(f"{where}.branch: the {config.branch} branch is frozen here. Take the data set out.")
@@ -72,12 +84,15 @@ def stage_of(config: ModelConfig) -> Stage:
     if not config.frozen_audio_Qformer:
         trained.append("model.audio_qformer.")
         branches.append("audio")
-    if not trained:
+    trains_decoder = config.lora is not None or not config.freeze_llama
+    if not trained and not trains_decoder:
         raise ConfigError(
             "model: everything is frozen. Set frozen_video_Qformer and frozen_llama_proj (vision), or "
-            "frozen_audio_Qformer (audio) to false."
+            "frozen_audio_Qformer (audio) to false, or give lora."
         )
-    return Stage(tuple(trained), tuple(branches))
+    if not config.freeze_llama:
+        trained += DECODER
+    return Stage(tuple(trained), tuple(branches) or ("vision", "audio"), has_adapters=config.lora is not None)
 
 
 def freeze(model: VideoLlamaForConditionalGeneration, stage: Stage) -> dict[str, tuple[int, ...]]:
@@ -90,5 +105,5 @@ def freeze(model: VideoLlamaForConditionalGeneration, stage: Stage) -> dict[str,
         if not any(name.startswith(part) for name in names):
             raise ConfigError(f"model: this model folder has no {part} to train. Use a folder that has it.")
     for name, parameter in names.items():
-        parameter.requires_grad_(name.startswith(stage.trained))
+        parameter.requires_grad_(stage.trains(name))
     return {name: tuple(parameter.shape) for name, parameter in names.items() if parameter.requires_grad}

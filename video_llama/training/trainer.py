@@ -6,16 +6,11 @@ seed and that number. So a run that was cut off anywhere goes on from its newest
 
 from __future__ import annotations
 
-import json
 import math
-import signal
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
-from types import FrameType
 from typing import Any, cast
 
 import numpy as np
@@ -24,16 +19,16 @@ from torch import Tensor, nn
 
 from video_llama.datasets.loading import Batch, BatchSource, Media, each_tensor
 from video_llama.errors import DataError
-from video_llama.log import logger, progress
 from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
-from video_llama.training.checkpoint import State, save_checkpoint
+from video_llama.training.checkpoint import State, best_loss, save_best, save_checkpoint, trained_tensors
 from video_llama.training.config import RunConfig
 from video_llama.training.distributed import World
 from video_llama.training.left_out import LEFT_OUT_FILE, LeftOut
 from video_llama.training.optim import Schedule
-
-METRICS_FILE = "metrics.jsonl"
-_LOG_LINES_PER_RUN = 20
+from video_llama.training.parallel import exchange_only, whole, whole_optimizer_state
+from video_llama.training.stopping import stop_requested
+from video_llama.training.valid import Validation
+from video_llama.training.watching import Watch, watching
 
 
 @dataclass
@@ -52,8 +47,9 @@ class Clock:
 
 @dataclass
 class Trainer:
-    """Everything that a run needs to take steps. ``model`` is loaded, and frozen as the stage wants it; ``source`` has
-    this process's part of every batch, of ``batch_size`` rows over all processes."""
+    """Everything that a run needs to take steps. ``model`` is loaded, frozen as the stage wants it, and cut into shards
+    where the run wants that; ``source`` has this process's part of every batch, of ``batch_size`` rows over all
+    processes."""
 
     model: VideoLlamaForConditionalGeneration
     optimizer: torch.optim.Optimizer
@@ -68,18 +64,21 @@ class Trainer:
     trains_both_branches: bool = False
     bad_shares: Mapping[str, float] = field(default_factory=dict)
     """The largest share of unreadable samples of every data set that skips them."""
+    validation: Validation | None = None
 
     def __post_init__(self) -> None:
         self.trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.left_out = LeftOut(self.bad_shares, self.run.output_dir / LEFT_OUT_FILE, self.world)
         self.network: nn.Module = self.model
-        if self.world.size > 1:
+        if self.world.size > 1 and self.run.distributed_mode == "ddp":
             self.network = nn.parallel.DistributedDataParallel(
                 self.model, find_unused_parameters=self.trains_both_branches
             )
-        uses_gpu = self.world.device.type != "cpu"
-        is_bf16 = self.run.dtype == "bf16" or (self.run.dtype is None and self.run.amp and uses_gpu)
-        self.precision = torch.autocast(self.world.device.type, torch.bfloat16) if is_bf16 else nullcontext()
+        device = self.world.device.type
+        is_bf16 = self.run.dtype == "bf16" or (self.run.dtype is None and self.run.amp and device != "cpu")
+        low = torch.float16 if self.run.dtype == "fp16" else torch.bfloat16 if is_bf16 else None
+        self.precision = nullcontext() if low is None else torch.autocast(device, low)
+        self.scaler = torch.amp.GradScaler(device, enabled=low is torch.float16)
 
     def train(self, first: int, last: int) -> None:
         """Take steps ``first`` to ``last - 1``, saving at epochs' ends, between them as configured, and at the end.
@@ -88,16 +87,14 @@ class Trainer:
         """
         self.model.train()
         batches = self._batches(first, last)
-        log_every = max(1, (last - first) // _LOG_LINES_PER_RUN)
-        with _stop_requested() as stop, self._metrics_file(first) as write:
-            for step in progress(range(first, last), f"training {self.run.output_dir.name}"):
-                row = self.step(step, batches)
+        with stop_requested() as stop, self._watching(first, last) as watch:
+            for step in range(first, last):
+                watch.step(self.step(step, batches))
                 is_stopped = self.world.sum(float(stop.is_set())) > 0
-                write(row)
-                if self.world.is_main and (step % log_every == 0 or step == last - 1):
-                    logger.info("step %d  loss %.4f  lr %.3g", step + 1, row["loss"], row["lr"])
                 if self._is_saved_after(step) or step == last - 1 or is_stopped:
                     self.save(step + 1)
+                if self.validation is not None and self.validation.is_due(step + 1):
+                    self.validate(self.validation, step + 1, watch)
                 if is_stopped:
                     raise KeyboardInterrupt(f"stopped after step {step + 1}; --resume auto goes on from there")
 
@@ -112,11 +109,12 @@ class Trainer:
         clock.lap("data")
         loss = 0.0
         for index, batch in enumerate(group):
-            with self._sync_only(index == len(group) - 1):
+            # Let the processes exchange gradients in the step's last backward pass only.
+            with exchange_only(self.network, index == len(group) - 1):
                 share = self._loss_share(batch, num_tokens)
                 clock.lap("forward")
-                # DistributedDataParallel averages the gradients, which here have to be summed.
-                (share * self.world.size).backward()  # type: ignore[no-untyped-call]
+                # DDP and FSDP2 average the gradients, which here have to be summed.
+                self.scaler.scale(share * self.world.size).backward()  # type: ignore[no-untyped-call]
                 clock.lap("backward")
             loss += float(share.detach())
         loss = self.world.sum(loss)
@@ -128,17 +126,34 @@ class Trainer:
 
     def save(self, num_steps: int) -> None:
         """Write a checkpoint: ``num_steps`` steps are done."""
+        tensors, optimizer_state = trained_tensors(self.model), whole_optimizer_state(self.optimizer)
         if self.world.is_main:
-            state = State(num_steps, self.world.size, self.batch_size)
-            save_checkpoint(
-                self.run.output_dir,
-                self.model,
-                self.optimizer,
-                state,
-                self.config_text,
-                keep_last=self.run.keep_last,
-            )
+            state = State(num_steps, self.world.size, self.batch_size, self.scaler.state_dict() or None)
+            folder, keep_last = self.run.output_dir, self.run.keep_last
+            save_checkpoint(folder, tensors, optimizer_state, state, self.config_text, keep_last=keep_last)
         self.world.barrier()
+
+    def validate(self, validation: Validation, num_steps: int, watch: Watch) -> None:
+        """Take the loss on the validation data, and keep the weights where it is the lowest so far."""
+        self.model.train(False)
+        row = validation.run(num_steps, lambda batch: self._loss_share(batch, num_tokens=1.0))
+        self.model.train()
+        watch.validation(row)
+        is_best = self.world.sum(float(self.world.is_main and row["loss"] < best_loss(self.run.output_dir))) > 0
+        if is_best:
+            tensors = trained_tensors(self.model)
+            if self.world.is_main:
+                save_best(self.run.output_dir, tensors, self.config_text, row)
+
+    def _watching(self, first: int, last: int) -> AbstractContextManager[Watch]:
+        return watching(
+            self.run.output_dir,
+            first,
+            last,
+            is_main=self.world.is_main,
+            validates=self.validation is not None,
+            tensorboard=self.run.tensorboard,
+        )
 
     def _batches(self, first: int, last: int) -> Iterator[Batch]:
         per_step = self.run.accum_grad_iters
@@ -163,7 +178,7 @@ class Trainer:
             if form == "audio_pixel_values":
                 media = self._encoded(media)
             if form in ("audio_pixel_values", "clip_embeddings"):
-                arguments["clip_embeddings"] = each_tensor(media, self._noisy) if self.clip_noise else media
+                arguments["clip_embeddings"] = each_tensor(media, self._noisy) if self._adds_noise else media
             else:
                 arguments["clip_embeddings" if form == "sound_embeddings" else form] = media
         return arguments
@@ -174,24 +189,24 @@ class Trainer:
         with torch.no_grad():
             return encode(frames) if isinstance(frames, Tensor) else [encode(medium[None])[0] for medium in frames]
 
+    @property
+    def _adds_noise(self) -> bool:
+        return self.clip_noise > 0 and self.model.training
+
     def _noisy(self, embeddings: Tensor) -> Tensor:
         """Add noise of expected norm ``clip_noise`` to each embedding [..., E]."""
         return embeddings + torch.randn_like(embeddings) * (self.clip_noise / math.sqrt(embeddings.shape[-1]))
-
-    def _sync_only(self, is_last: bool) -> Any:
-        """Let the processes exchange gradients in the step's last backward pass only."""
-        network = self.network
-        waits = isinstance(network, nn.parallel.DistributedDataParallel) and not is_last
-        return network.no_sync() if waits else nullcontext()  # type: ignore[operator]
 
     def _update(self, step: int) -> tuple[float, float]:
         learning_rate = self.schedule(step)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
+        self.scaler.unscale_(self.optimizer)
         gradient_norm = nn.utils.clip_grad_norm_(self.trained, self.run.grad_clip or math.inf)
-        self.optimizer.step()
+        self.scaler.step(self.optimizer)  # a step whose scaled gradients overflowed is left out, and the scale halved
+        self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        return learning_rate, float(gradient_norm)
+        return learning_rate, float(whole(gradient_norm))
 
     def _check_labels(self, group: list[Batch], num_tokens: float, step: int) -> None:
         if num_tokens == 0:
@@ -233,30 +248,6 @@ class Trainer:
             "datasets": [batch.dataset for batch in group],
         }
 
-    @contextmanager
-    def _metrics_file(self, first: int) -> Iterator[Any]:
-        """A function that appends a row to metrics.jsonl; rows of steps that are taken again are dropped first."""
-        if not self.world.is_main:
-            yield lambda row: None
-            return
-        path = self.run.output_dir / METRICS_FILE
-        kept = [line for line in _whole_lines(path) if json.loads(line)["step"] <= first]
-        path.write_text("".join(kept), encoding="utf-8")
-        with path.open("a", encoding="utf-8") as file:
-
-            def write(row: dict[str, Any]) -> None:
-                file.write(json.dumps(row) + "\n")
-                file.flush()
-
-            yield write
-
-
-def _whole_lines(path: Path) -> list[str]:
-    """The lines of a file that may end in half of one."""
-    if not path.exists():
-        return []
-    return [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
-
 
 def _seed(seed: int, step: int, rank: int) -> None:
     """Make dropout and noise follow from the step's number."""
@@ -266,24 +257,3 @@ def _seed(seed: int, step: int, rank: int) -> None:
 def _named(group: list[Batch]) -> str:
     ids = [sample_id for batch in group for sample_id in batch.sample_ids]
     return ", ".join(ids[:8]) + (f" and {len(ids) - 8} more" if len(ids) > 8 else "")
-
-
-@contextmanager
-def _stop_requested() -> Iterator[threading.Event]:
-    """An event that Ctrl-C or SIGTERM sets: the step in hand is finished and saved. A second one stops at once."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        if event.is_set():
-            raise KeyboardInterrupt
-        event.set()
-
-    previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield event
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -5,6 +5,8 @@ Every handler returns (or yields) ``View``s: what changes on the page, in the or
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
@@ -20,6 +22,9 @@ from video_llama.errors import VideoLlamaError
 SAMPLING, GREEDY = "Drawn: another answer each time", "Likeliest: the same answer each time"
 REASONS = {"closed": "stopped by you", "max_new_tokens": "cut: the longest answer allowed"}
 """Why an answer ended, where the page says so; the others ended by themselves."""
+
+UPDATE_SECONDS = 0.05
+"""Between two updates of a growing answer; a small model makes tokens faster than a browser can draw them."""
 
 EMPTY_BOX: dict[str, Any] = {"text": "", "files": []}
 Message = dict[str, Any]
@@ -63,7 +68,7 @@ class Handlers:
         before, asked = visitor.last_answer, said("user", question)
         unasked, stop = {"text": question, "files": []}, gr.update(interactive=False)
         try:
-            for text in visitor.answer(question, **decoding(*controls)):
+            for text in paced(visitor.answer(question, **decoding(*controls)), UPDATE_SECONDS):
                 yield View([*messages, asked, said("assistant", text)], status=note("Answering …"))
         except (VideoLlamaError, ValueError) as error:
             yield View(list(messages), unasked, status=alert([plain(error)]), stop=stop)
@@ -149,6 +154,16 @@ class Handlers:
         return problems
 
 
+def paced(texts: Iterator[str], seconds: float) -> Iterator[str]:
+    """Leave out each text that comes sooner than ``seconds`` after the one before that was not."""
+    last = -math.inf
+    for text in texts:
+        now = time.monotonic()
+        if now - last >= seconds:
+            last = now
+            yield text
+
+
 def decoding(
     choice: str,
     temperature: float,
@@ -156,19 +171,30 @@ def decoding(
     top_k: float,
     num_beams: float,
     max_new_tokens: float,
-    seed: float | None,
+    seed: str,
 ) -> dict[str, Any]:
-    """The page's controls as the fields of ``Decoding``; the sampling ones count only where answers are drawn."""
+    """The page's controls as the fields of ``Decoding``; the sampling ones count only where answers are drawn.
+
+    Raises ValueError for a seed that is no whole number.
+    """
     settings: dict[str, Any] = {"num_beams": int(num_beams), "max_new_tokens": int(max_new_tokens)}
     if choice == SAMPLING:
         settings |= {"temperature": temperature, "top_p": top_p, "top_k": int(top_k)}
-        settings |= {} if seed is None else {"seed": int(seed)}
+        if seed.strip():
+            settings["seed"] = _whole_number(seed)
     return settings
 
 
+def _whole_number(seed: str) -> int:
+    try:
+        return int(seed)
+    except ValueError as error:
+        raise ValueError(f"The seed is {seed!r}. Give a whole number, or leave it empty.") from error
+
+
 def said(role: str, text: str) -> Message:
-    """A turn as the chat window takes it."""
-    return {"role": role, "content": text}
+    """A turn as the chat window takes it, which reads text as HTML."""
+    return {"role": role, "content": escape(text, quote=False)}
 
 
 def _file(path: Path) -> Message:

@@ -17,6 +17,10 @@ from video_llama.apps.demo.visitors import Visitors
 from video_llama.chat import Assistant, Decoding
 
 EXAMPLE_QUESTION = "What happens in the video?"
+QUESTION_LABEL = "Your question, with videos, images or sounds"
+NAME_QUESTION = f"() => document.querySelector('#vl-question textarea').setAttribute('aria-label', '{QUESTION_LABEL}')"
+"""Gradio shows the label beside the field and does not tie it to it, so that a screen reader would find no name."""
+
 NUM_ANSWERS = 16
 """Answers that grow side by side; later ones wait."""
 
@@ -40,27 +44,40 @@ def build_page(visitors: Visitors, options: PageOptions) -> Any:
     with gr.Blocks(
         title="Video-LLaMA", analytics_enabled=False, delete_cache=(SWEEP_SECONDS, KEPT_SECONDS), fill_width=True
     ) as page:
-        gr.HTML(_head(assistant, options), padding=True)
+        gr.HTML(_head(assistant, options))
         with gr.Row():
             with gr.Column(scale=3, min_width=300):
                 talk = _talk()
-                examples = [gr.Button(_label(path), size="sm", min_width=120) for path in _row(options.examples)]
+                examples = _examples(options.examples)
                 camera, show_recording = _camera()
             with gr.Column(scale=2, min_width=300):
                 given, sound, controls, record = _given(assistant, options)
         outputs = [talk.messages, talk.box, given, record, talk.status, talk.stop]
+        _wire_talk(talk, handlers, controls, outputs)
         wire = partial(_wire, outputs=outputs)
-        wire(talk.box.submit, handlers.ask, [talk.box, *controls], concurrency_limit=NUM_ANSWERS)
         for button, path in zip(examples, options.examples, strict=True):
-            fixed = [gr.State(str(path)), gr.State(EXAMPLE_QUESTION)]
-            wire(button.click, handlers.show_example, fixed)
+            wire(button.click, handlers.show_example, [gr.State(str(path)), gr.State(EXAMPLE_QUESTION)])
         wire(show_recording.click, handlers.show_recording, [camera])
         wire(sound.input, handlers.set_sound, [sound])
-        wire(talk.forget.click, handlers.forget, [])
-        wire(talk.start_over.click, handlers.start_over, [])
-        _wire(talk.stop.click, handlers.stop, [], outputs=[], queue=False)
+        page.load(None, js=NAME_QUESTION)
         page.unload(handlers.leave)
     return page
+
+
+def _wire_talk(talk: _Talk, handlers: Handlers, controls: Sequence[Any], outputs: Sequence[Any]) -> None:
+    """The question box and the buttons under it. Stopping does not wait in the queue behind what it stops."""
+    _wire(talk.box.submit, handlers.ask, [talk.box, *controls], outputs=outputs, concurrency_limit=NUM_ANSWERS)
+    _wire(talk.stop.click, handlers.stop, [], outputs=[], queue=False)
+    _wire(talk.forget.click, handlers.forget, [], outputs=outputs)
+    for start_over in (talk.start_over.click, talk.messages.clear):
+        _wire(start_over, handlers.start_over, [], outputs=outputs)
+
+
+def page_theme() -> Any:
+    """Gradio's own look, in the reader's own fonts, its pale greys dark enough to read on white."""
+    theme = gr.themes.Default(font=("system-ui", "sans-serif"), font_mono=("ui-monospace", "monospace"))
+    grey = "*neutral_500"
+    return theme.set(body_text_color_subdued=grey, block_info_text_color=grey, input_placeholder_color=grey)
 
 
 def _wire(event: Any, handler: Any, inputs: Sequence[Any], *, outputs: Sequence[Any], **options: Any) -> None:
@@ -82,7 +99,7 @@ def _talk() -> _Talk:
     messages = gr.Chatbot(
         label="Conversation",
         height=430,
-        buttons=["copy"],
+        buttons=[],
         render_markdown=False,
         allow_tags=False,
         feedback_options=None,
@@ -90,7 +107,8 @@ def _talk() -> _Talk:
     )
     status = gr.HTML(elem_id="vl-status")
     box = gr.MultimodalTextbox(
-        label="Your question, with videos, images or sounds",
+        label=QUESTION_LABEL,
+        elem_id="vl-question",
         placeholder="Ask about what is shown …",
         sources=["upload", "microphone"],
         file_types=["video", "image", "audio"],
@@ -104,14 +122,12 @@ def _talk() -> _Talk:
     return _Talk(messages, status, box, stop, forget, start_over)
 
 
-def _row(examples: Sequence[Path]) -> Sequence[Path]:
-    if examples:
-        gr.HTML('<p class="vl-quiet">Examples: a click shows one to the model.</p>')
-    return examples
-
-
-def _label(path: Path) -> str:
-    return path.stem.replace("_", " ").capitalize()
+def _examples(paths: Sequence[Path]) -> list[Any]:
+    if not paths:
+        return []
+    gr.HTML('<p class="vl-quiet">Examples: a click shows one to the model.</p>')
+    with gr.Row():
+        return [gr.Button(path.stem.replace("_", " ").capitalize(), size="sm", min_width=120) for path in paths]
 
 
 def _camera() -> tuple[Any, Any]:
@@ -121,9 +137,7 @@ def _camera() -> tuple[Any, Any]:
 
 
 def _given(assistant: Assistant, options: PageOptions) -> tuple[Any, Any, list[Any], Any]:
-    with gr.Group(elem_classes="vl-given"):
-        gr.HTML('<h2 class="vl-name">What the model was given</h2>', padding=True)
-        given = gr.HTML(media_html([]), padding=True, elem_id="vl-given")
+    given = gr.HTML(media_html([]), elem_id="vl-given")
     sound = gr.Checkbox(
         options.with_sound,
         label="Sound",
@@ -149,7 +163,7 @@ def _controls(assistant: Assistant, options: PageOptions) -> list[Any]:
         gr.Slider(1, 200, reference.top_k, step=1, label="Top-k", info="Draw from this many likeliest words."),
         gr.Slider(1, 8, 1, step=1, label="Beams", info="Above 1, the answer is searched for and comes at once."),
         gr.Slider(1, context // 2, longest, step=1, label="Longest answer", info="Tokens."),
-        gr.Number(None, precision=0, minimum=0, label="Seed", info="Of drawn words. Empty: a new one each time."),
+        gr.Textbox("", label="Seed", info="Of drawn words: a whole number. Empty: a new one each time."),
     ]
 
 

@@ -20,6 +20,7 @@ from video_llama.processors import AudioClips, SampledVideo
 RAMP = np.array([[16, 18, 52], [62, 40, 120], [150, 50, 110], [226, 96, 62], [253, 200, 80], [255, 252, 200]])
 """Colours from low to high, RGB, read as a continuous scale."""
 
+TITLE = '<h2 class="vl-name">What the model was given</h2>'
 NOTHING = '<p class="vl-quiet">Nothing yet. Choose an example, or give a video, an image or a sound.</p>'
 LEGEND = (
     '<p class="vl-quiet">The coloured bar under a picture: how much of the attention of the {queries} went to it, one '
@@ -30,9 +31,8 @@ LEGEND = (
 
 def media_html(media: Sequence[ShownMedium]) -> str:
     """All media of a conversation, in order."""
-    if not media:
-        return NOTHING
-    return "".join(_medium_html(number, medium) for number, medium in enumerate(media, start=1)) + _legend(media)
+    parts = [_medium_html(number, medium) for number, medium in enumerate(media, start=1)] or [NOTHING]
+    return "".join([TITLE, *parts, _legend(media)])
 
 
 def _legend(media: Sequence[ShownMedium]) -> str:

@@ -46,10 +46,11 @@ def running_demo(
     """
     os.environ.update(ENVIRONMENT)
     try:
-        import gradio
-    except ImportError as error:
+        from video_llama.apps.demo.page import PageOptions, build_page, page_theme
+    except ModuleNotFoundError as error:
+        if error.name != "gradio":
+            raise
         raise MissingExtraError("gradio", "demo") from error
-    from video_llama.apps.demo.page import PageOptions, build_page
 
     can_hear = with_sound and assistant.config.with_audio_branch
     with tempfile.TemporaryDirectory(prefix="video-llama-demo-") as folder:
@@ -68,7 +69,7 @@ def running_demo(
                 footer_links=[],
                 max_file_size=MAX_UPLOAD_BYTES,
                 allowed_paths=[str(path) for path in example_clips()],
-                theme=gradio.themes.Default(),
+                theme=page_theme(),
                 css_paths=STYLE,
             )
         except OSError as error:

@@ -113,7 +113,7 @@ class Visitor:
 
 
 class Uploads:
-    """Which visitors hold which uploaded files. The web server keeps equal files once: the last holder's leave counts."""
+    """Which visitors hold which uploaded files. Equal files are kept once, so that the last holder's leave counts."""
 
     def __init__(self) -> None:
         self._holders: dict[Path, set[str]] = {}

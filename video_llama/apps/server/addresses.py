@@ -10,8 +10,10 @@ import http.client
 import ipaddress
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import SplitResult, urljoin, urlsplit
 
@@ -25,12 +27,12 @@ NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
 def is_public(address: Address) -> bool:
-    """Whether an address belongs to the open internet, also when it carries an IPv4 address inside."""
+    """Whether an address belongs to the open internet. One that wraps an IPv4 address is what that one is; the
+    tunnels 6to4 and Teredo, where nobody keeps media, are not."""
     if isinstance(address, ipaddress.IPv6Address):
-        inner = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1]
-        if inner is None and address in NAT64:
-            inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-        if inner is not None and not is_public(inner):
+        if address.ipv4_mapped is not None or address in NAT64:
+            return is_public(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+        if address.sixtofour is not None or address.teredo is not None:
             return False
     return address.is_global and not address.is_multicast and not address.is_reserved
 
@@ -92,6 +94,9 @@ class Fetcher:
         port = parts.port or DEFAULT_PORTS[parts.scheme]
         connection = _Pinned(parts.scheme, host, port, self._address(host, port), _left(deadline, host))
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        # A socket's timeout begins anew with every byte; this does not.
+        watchdog = threading.Timer(_left(deadline, host), connection.abort)
+        watchdog.start()
         try:
             connection.request("GET", path, headers={"User-Agent": "video-llama", "Accept-Encoding": "identity"})
             response = connection.getresponse()
@@ -99,31 +104,30 @@ class Fetcher:
                 return b"", response.headers.get("Location", "")
             if response.status != 200:
                 raise MediaError(f"{host} answered {response.status} for the URL. Check that it can be fetched.")
-            return self._body(response, connection, deadline, host), None
+            return self._body(response, deadline, host), None
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise MediaError(f"The URL could not be fetched from {host} ({error or type(error).__name__}).") from error
         finally:
+            watchdog.cancel()
             connection.close()
 
     def _address(self, host: str, port: int) -> str:
-        """The address to connect to. All of a host's must be public: which one a client gets is its resolver's choice."""
+        """The address to connect to. All that the host has must be public: which comes first is its owner's choice."""
         addresses = self.resolve(host, port)
         if not all(self.is_allowed(ipaddress.ip_address(address.partition("%")[0])) for address in addresses):
             raise MediaError(f"{host} is at an address that is not public. Send the file as a data: URL.")
         return addresses[0]
 
-    def _body(
-        self, response: http.client.HTTPResponse, connection: _Pinned, deadline: float, host: str
-    ) -> bytes:
+    def _body(self, response: http.client.HTTPResponse, deadline: float, host: str) -> bytes:
         body = bytearray()
-        while True:
-            connection.settle(_left(deadline, host))
-            chunk = response.read1(CHUNK_BYTES)
-            if not chunk:
-                return bytes(body)
+        while chunk := response.read1(CHUNK_BYTES):
             body += chunk
             if len(body) > self.max_bytes:
                 raise MediaError(f"The file at the URL is larger than {self.max_bytes:,} bytes. Give a smaller one.")
+        _left(deadline, host)
+        if response.length:
+            raise http.client.IncompleteRead(bytes(body), response.length)
+        return bytes(body)
 
 
 class _Pinned(http.client.HTTPConnection):
@@ -133,18 +137,19 @@ class _Pinned(http.client.HTTPConnection):
         super().__init__(host, port, timeout=seconds)
         self.default_port = DEFAULT_PORTS[scheme]
         self._scheme, self._address = scheme, address
+        self._plain: socket.socket | None = None
 
     def connect(self) -> None:
         """Connect to the address that was checked."""
-        plain = socket.create_connection((self._address, self.port), self.timeout)
-        self.sock = plain
+        self._plain = self.sock = socket.create_connection((self._address, self.port), self.timeout)
         if self._scheme == "https":
-            self.sock = ssl.create_default_context().wrap_socket(plain, server_hostname=self.host)
+            self.sock = ssl.create_default_context().wrap_socket(self._plain, server_hostname=self.host)
 
-    def settle(self, seconds: float) -> None:
-        """Let the next read take no longer than this."""
-        if self.sock is not None:
-            self.sock.settimeout(seconds)
+    def abort(self) -> None:
+        """End whatever waits for this connection; from another thread."""
+        if self._plain is not None:
+            with suppress(OSError):
+                self._plain.shutdown(socket.SHUT_RDWR)
 
 
 def _matches(host: str, port: int | None, is_default_port: bool, pattern: str) -> bool:

@@ -76,7 +76,8 @@ class DecodeBatch:
         if len(kept) == len(self):
             return
         if not kept:
-            return self.clear()
+            self.clear()
+            return
         assert self._mask_BL is not None
         mask_BL = self._mask_BL[kept]
         gap = int(mask_BL.any(dim=0).int().argmax())
@@ -84,7 +85,6 @@ class DecodeBatch:
         self._mask_BL, self._cache = mask_BL[:, gap:], _cache_of(pairs)
         self._choosers = [self._choosers[row] for row in kept]
         self._tokens = [self._tokens[row] for row in kept]
-        return None
 
     def _add(self, key_values: KeyValues, mask_1L: Tensor) -> None:
         """Put one row under the others, both padded on the left to one length."""

@@ -1,4 +1,4 @@
-"""Files of the server's own disk that a client may name: those below one folder, and nothing by way of ``..`` or a link."""
+"""Files of the server's own disk that a client may name: those below one folder, none through ``..`` or a link."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def read_local(url: str, root: Path | None, max_bytes: int) -> bytes:
 def _read(path: Path, base: Path, max_bytes: int, refusal: MediaError) -> bytes:
     """Read a resolved path, unless a link was put in its way since."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK))  # noqa: SIM115
     except OSError as error:
         raise refusal from error
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
+    with file:
+        status = os.fstat(file.fileno())
         # The name under which the kernel opened it: a folder on the way may have become a link after resolve().
-        opened = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        opened = Path(os.readlink(f"/proc/self/fd/{file.fileno()}"))
         if not stat.S_ISREG(status.st_mode) or not opened.is_relative_to(base):
             raise refusal
         if status.st_size > max_bytes:

@@ -30,6 +30,8 @@ from video_llama.errors import MediaError
 from video_llama.log import logger
 
 COMMAND = (sys.executable, "-m", "video_llama.apps.server.media_process")
+START_SECONDS = 60
+"""For a process to load its libraries, on a machine that is busy."""
 NUM_USES = 500
 """A process is replaced after so many media, whatever its libraries may leak."""
 
@@ -57,13 +59,13 @@ class MediaPool:
         return [worker.process.pid for worker in self._all]
 
     async def read(self, data: bytes, name: str, kind: MediaKind | None, options: MediaOptions) -> ReadMedium:
-        """A medium's frames and sound. Raises MediaError where it cannot be used, and where its process died of it;
-        ValueError for options that cannot be."""
+        """A medium's frames and sound. Raises MediaError where it cannot be used so, or its process died of it."""
         fields = {"name": name, "medium_kind": kind, "options": options_fields(options), "bytes": len(data)}
         async with self._places:
             worker = self._idle_worker() or await self._start()
             is_usable = False
             try:
+                await asyncio.wait_for(worker.begin(), START_SECONDS)
                 reply, blobs = await asyncio.wait_for(worker.ask(fields, data), self._seconds)
                 is_usable = reply.get("kind") not in ("memory", "bug")
             except asyncio.TimeoutError as error:
@@ -79,6 +81,10 @@ class MediaPool:
             finally:
                 self._release(worker, is_usable)
         return _medium_of(reply, blobs, name)
+
+    async def warm(self) -> None:
+        """Start a process before it is needed."""
+        self._idle.append(await self._start())
 
     async def close(self) -> None:
         """End every process."""
@@ -116,23 +122,36 @@ class _Worker:
 
     def __init__(self, process: Process, task: Fields) -> None:
         self.process, self._task = process, task
-        self.num_uses = 0
+        self.num_uses, self._has_begun = 0, False
+
+    async def begin(self) -> None:
+        """Tell a new process its task, and wait until it is ready."""
+        if not self._has_begun:
+            await self._tell(self._task)
+            await self._header()
+            self._has_begun = True
 
     async def ask(self, fields: Fields, data: bytes) -> tuple[Fields, list[bytes]]:
-        """A reply's header, and the bytes of its arrays. The first request of all follows the task."""
-        stdin, stdout = self.process.stdin, self.process.stdout
-        assert stdin is not None
-        if self.num_uses == 0:
-            stdin.write(pack(self._task))
+        """A reply's header, and the bytes of its arrays."""
         self.num_uses += 1
-        stdin.write(pack(fields, data))
-        await stdin.drain()
-        assert stdout is not None
-        length = header_length(await stdout.readexactly(LENGTH.size))
-        reply = parse_header(await stdout.readexactly(length))
+        await self._tell(fields, data)
+        reply, stdout = await self._header(), self.process.stdout
         if "error" in reply:
             return reply, []
+        assert stdout is not None
         return reply, [await stdout.readexactly(size) for size in array_sizes(reply)]
+
+    async def _tell(self, fields: Fields, data: bytes = b"") -> None:
+        stdin = self.process.stdin
+        assert stdin is not None
+        stdin.write(pack(fields, data))
+        await stdin.drain()
+
+    async def _header(self) -> Fields:
+        stdout = self.process.stdout
+        assert stdout is not None
+        length = header_length(await stdout.readexactly(LENGTH.size))
+        return parse_header(await stdout.readexactly(length))
 
     def kill(self) -> None:
         if self.process.returncode is None:
@@ -145,8 +164,6 @@ def _medium_of(reply: Fields, blobs: list[bytes], name: str) -> ReadMedium:
             return unpack_medium(reply, blobs)
         except WireError as error:
             raise MediaError(f"{name} could not be decoded. Convert it: ffmpeg -i FILE out.mp4") from error
-    if reply.get("kind") == "value":
-        raise ValueError(reply["error"])
     if reply.get("kind") == "media":
         raise MediaError(reply["error"])
     raise MediaError(f"{name} cannot be decoded: {reply['error']}. Make it smaller or convert it.")

@@ -1,8 +1,8 @@
 """The process that decodes media, one request after another: ``python -m video_llama.apps.server.media_process``.
 
-It lives behind limits of its own and apart from weights, keys and other people's requests: a file that breaks the decoder,
-or takes it over, breaks this. Bytes come in on standard input and frames and mel clips go out on standard output
-(``media_wire``); it opens no file that a request names.
+It lives behind limits of its own and apart from weights, keys and other people's requests: a file that breaks the
+decoder, or takes it over, breaks this. Bytes come in on standard input, frames and mel clips go out on standard
+output (``media_wire``); it opens no file that a request names.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Task:
     @staticmethod
     def of(fields: dict[str, Any]) -> Task:
         """The task in the first message's header."""
-        settings = {name: tuple(v) if isinstance(v, list) else v for name, v in fields["settings"].items()}
+        settings: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in fields["settings"].items()}
         rest = {name: fields[name] for name in ("max_frames", "can_hear", "max_seconds", "max_pixels")}
         return Task(ProcessorSettings(**settings), **rest)
 
@@ -70,6 +70,8 @@ def main() -> None:
         return
     _confine(start["address_space_bytes"])
     task = Task.of(start)
+    replies.write(pack({"ready": True}))
+    replies.flush()
     while True:
         try:
             fields = _read_header(requests)
@@ -99,8 +101,8 @@ def _answer(task: Task, fields: dict[str, Any], data: bytes) -> tuple[bytes, boo
     """The reply, and whether this process should end after it."""
     try:
         return pack_medium(_read(task, fields, data)), False
-    except (MediaError, ValueError) as error:
-        return pack({"error": str(error), "kind": "media" if isinstance(error, MediaError) else "value"}), False
+    except (MediaError, ValueError) as error:  # a ValueError is about the options, more frames than the model has
+        return pack({"error": str(error), "kind": "media"}), False
     except MemoryError:
         return pack({"error": "it needs more memory than a medium may take", "kind": "memory"}), True
     except Exception:

@@ -97,7 +97,7 @@ def unpack_medium(fields: Fields, blobs: list[bytes]) -> ReadMedium:
     """The medium of a message. Raises WireError where its fields are not a medium's."""
     try:
         arrays = iter(
-            np.frombuffer(blob, array["dtype"]).reshape(array["shape"])
+            np.frombuffer(bytearray(blob), array["dtype"]).reshape(array["shape"])  # one that may be written to
             for array, blob in zip(fields["arrays"], blobs, strict=True)
         )
         medium = ReadMedium(fields["kind"], fields["source"])

@@ -14,7 +14,9 @@ class Metrics:
     def __init__(self) -> None:
         registry = CollectorRegistry()
         self._registry = registry
-        self.requests = Counter("video_llama_requests", "Requests, by path and status.", ["path", "status"], registry=registry)
+        self.requests = Counter(
+            "video_llama_requests", "Requests, by path and status.", ["path", "status"], registry=registry
+        )
         self.request_seconds = Histogram(
             "video_llama_request_seconds", "From a chat request to its end.", buckets=SECONDS, registry=registry
         )

@@ -17,7 +17,6 @@ from video_llama.apps.server.batch import DecodeBatch
 from video_llama.apps.server.metrics import Metrics
 from video_llama.apps.server.prefixes import PrefixStore
 from video_llama.chat.engine import Engine
-from video_llama.log import logger
 
 Result = TypeVar("Result")
 
@@ -38,6 +37,11 @@ class ModelThread:
         self._changed = threading.Condition()
         self._is_stopping = False
         self._thread = threading.Thread(target=self._run, name="video-llama-model", daemon=True)
+
+    @property
+    def num_running(self) -> int:
+        """Answers that are being decoded."""
+        return len(self._rows)
 
     def start(self) -> None:
         """Begin; once."""
@@ -109,7 +113,6 @@ class ModelThread:
         try:
             token, row.effort.reused = self._batch.join(row.order.turn, row.order.media_keys)
         except Exception as error:
-            logger.exception("A prompt could not be read.")
             row.order.emit(error)
             return
         row.effort.prefill = time.perf_counter() - start
@@ -127,7 +130,6 @@ class ModelThread:
         try:
             tokens = self._batch.step()
         except Exception as error:
-            logger.exception("A step failed; %d answers are given up.", len(self._rows))
             for row in self._rows:
                 row.order.emit(error)
             self._rows = []
@@ -148,7 +150,6 @@ class ModelThread:
         try:
             return row.take(token)
         except Exception as error:
-            logger.exception("An answer could not be written down.")
             row.order.emit(error)
             return True
 

@@ -14,45 +14,45 @@ MEBIBYTE = 2**20
 class ServerSettings(Config):
     """The limits of one server. Bytes, seconds and counts; every one can be set with ``video-llama serve --set``."""
 
-    max_rows: int = Field(16, ge=1)
+    max_rows: int = Field(default=16, ge=1)
     """Answers that are decoded together."""
-    max_queue: int = Field(64, ge=0)
+    max_queue: int = Field(default=64, ge=0)
     """Answers that may wait for a place among them; more are refused with 429."""
-    max_choices: int = Field(8, ge=1)
+    max_choices: int = Field(default=8, ge=1)
     """Answers to one request (``n``)."""
-    request_seconds: float = Field(120.0, gt=0)
+    request_seconds: float = Field(default=120.0, gt=0)
     """From a request's arrival to the end of its answer; then it is given up with 504."""
-    shutdown_seconds: int = Field(30, ge=0)
+    shutdown_seconds: int = Field(default=30, ge=0)
     """How long running answers may go on when the server is told to stop."""
-    max_body_bytes: int = Field(32 * MEBIBYTE, ge=1)
+    max_body_bytes: int = Field(default=32 * MEBIBYTE, ge=1)
     """Of a request, its ``data:`` URLs included."""
-    max_text_characters: int = Field(100_000, ge=1)
+    max_text_characters: int = Field(default=100_000, ge=1)
     """Of all messages of a request together."""
-    max_new_tokens: int = Field(1024, ge=1)
+    max_new_tokens: int = Field(default=1024, ge=1)
     """The most that ``max_tokens`` may ask for."""
-    max_media: int = Field(8, ge=0)
+    max_media: int = Field(default=8, ge=0)
     """Media in one request."""
-    max_media_bytes: int = Field(32 * MEBIBYTE, ge=1)
+    max_media_bytes: int = Field(default=32 * MEBIBYTE, ge=1)
     """Of one medium."""
-    max_media_seconds: float = Field(600.0, gt=0)
+    max_media_seconds: float = Field(default=600.0, gt=0)
     """How long a video or sound may last."""
-    max_media_pixels: int = Field(50_000_000, ge=1)
+    max_media_pixels: int = Field(default=50_000_000, ge=1)
     """Width x height of an image or of a video's frames."""
-    media_workers: int = Field(2, ge=1)
+    media_workers: int = Field(default=2, ge=1)
     """Processes that decode media."""
-    media_worker_seconds: float = Field(30.0, gt=0)
+    media_worker_seconds: float = Field(default=30.0, gt=0)
     """For decoding one medium; then its process is killed."""
-    media_worker_bytes: int = Field(2048 * MEBIBYTE, ge=256 * MEBIBYTE)
+    media_worker_bytes: int = Field(default=2048 * MEBIBYTE, ge=256 * MEBIBYTE)
     """Address space of a process that decodes media."""
-    media_cache_entries: int = Field(64, ge=0)
+    media_cache_entries: int = Field(default=64, ge=0)
     """Encoded media that are kept for the next request about the same content."""
-    prefix_cache_tokens: int = Field(4096, ge=0)
+    prefix_cache_tokens: int = Field(default=4096, ge=0)
     """Prompt tokens whose keys and values are kept for the next prompt that begins alike. 0 keeps none."""
     allowed_hosts: tuple[str, ...] = ()
-    """Hosts that media may be fetched from: ``example.org``, ``*.example.org``, ``example.org:8443``. None by default."""
-    fetch_seconds: float = Field(15.0, gt=0)
+    """Hosts that media may be fetched from: ``example.org``, ``*.example.org``, ``example.org:8443``."""
+    fetch_seconds: float = Field(default=15.0, gt=0)
     """For fetching one medium, redirects included."""
-    max_redirects: int = Field(3, ge=0)
+    max_redirects: int = Field(default=3, ge=0)
     """Redirects that are followed; each one's host is checked anew."""
     media_root: Path | None = None
     """The folder that ``file:`` URLs may name files in. None refuses them all."""

@@ -1,0 +1,139 @@
+"""The published 7B layout at full size with drawn numbers, converted and loaded once: seconds, memory, disk.
+
+    python benchmarks/full_size_weights.py /data/scratch [--steps convert back load] [--keep]
+
+Names, shapes and types are golden's full_keys.json (7B); the ViT has its 40th block, ImageBind its two used trunks. One
+row of normal numbers is repeated through each tensor: drawing nine billion would take longer than what is measured. The
+tokenizer is LLaMA's, named by VIDEO_LLAMA_TOKENIZER. Needs about 55 GB of disk.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from video_llama.checkpoints.files import opened, scan
+from video_llama.checkpoints.keys import IGNORED
+from video_llama.checkpoints.shards import TensorSpec, write_shards
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+FULL_KEYS = REPOSITORY / "tests" / "golden" / "full_keys.json.gz"
+BRANCHES = {
+    "VL_LLaMA_2_7B_Finetuned.pth": ("video_", "llama_proj."),
+    "AL_LLaMA_2_7B_Finetuned.pth": ("audio_Qformer.", "audio_query_tokens", "audio_position_", "audio_llama_proj."),
+}
+DECODER = "llama-2-7b-chat-hf"
+MEASURED = """
+import sys, time
+start = time.perf_counter()
+{work}
+seconds = time.perf_counter() - start
+status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+peak, own = (int(status[key].split()[0]) / 1e6 for key in ("VmHWM", "VmRSS"))
+print(f"{{seconds:.0f}} s, peak {{peak:.2f}} GB, resident at the end {{own:.2f}} GB")
+"""
+STEPS = {
+    "convert": "from video_llama.checkpoints.convert import convert; convert(sys.argv[1], sys.argv[2])",
+    "back": "from video_llama.checkpoints.reference import to_reference; to_reference(sys.argv[2], sys.argv[3])",
+    "load": "from video_llama.chat import read_model_folder; folder = read_model_folder(sys.argv[2])",
+}
+"""What is measured, each in a process of its own, imports included."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("scratch", type=Path, help="a folder with 55 GB free")
+    parser.add_argument("--steps", nargs="+", choices=list(STEPS), default=list(STEPS))
+    parser.add_argument("--keep", action="store_true", help="leave the folders there")
+    arguments = parser.parse_args()
+    source, target, back = (arguments.scratch / name for name in ("published", "converted", "back"))
+    if not source.exists():
+        write_published(source)
+    print(f"published: {disk_gb(source):.1f} GB in {len(list(source.rglob('*.*')))} files")
+    for name in arguments.steps:
+        command = [sys.executable, "-c", MEASURED.format(work=STEPS[name]), *map(str, (source, target, back))]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        print(f"{name}: {done.stdout.strip()}")
+    print(f"converted: {disk_gb(target):.1f} GB")
+    if back.exists():
+        print(f"tensors that came back other than they were: {count_changed(source, back)}")
+    if not arguments.keep:
+        for folder in (source, target, back):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def count_changed(source: Path, back: Path) -> int:
+    """Tensors of ``back`` that differ from those of ``source``, file by file, to the bit."""
+    changed = 0
+    for path in (path for path in back.iterdir() if path.suffix == ".pth" or path.is_dir()):
+        before, after = scan(source / path.name), scan(path)
+        for file, name in [(tensor.file, name) for name, tensor in after.items()]:
+            with opened(before[name].file) as old, opened(file) as new:
+                changed += not torch.equal(old[name], new[name])
+    return changed
+
+
+def write_published(folder: Path) -> None:
+    """The side-by-side layout of Video-LLaMA-2-7B-Finetuned."""
+    model = json.loads(gzip.decompress(FULL_KEYS.read_bytes()))["models"]["llama_7b"]
+    specs = {
+        name: TensorSpec(tuple(shape), getattr(torch, dtype))
+        for name, (shape, dtype, _) in model["keys"].items()
+        if not IGNORED.match(name)
+    }
+    folder.mkdir(parents=True)
+    save(folder / "imagebind_huge.pth", below(specs, "audio_encoder."))
+    vit = below(specs, "visual_encoder.")
+    last = {name.replace(".38.", ".39."): spec for name, spec in vit.items() if name.startswith("blocks.38.")}
+    save(folder / "eva_vit_g.pth", vit | last)
+    blip2 = {name: spec for name, spec in specs.items() if name.startswith(("Qformer.", "query_tokens", "ln_vision."))}
+    save(folder / "blip2_pretrained_flant5xxl.pth", blip2, wrapped=True)
+    for file, prefixes in BRANCHES.items():
+        save(folder / file, {name: spec for name, spec in specs.items() if name.startswith(prefixes)}, wrapped=True)
+    write_decoder(folder / DECODER, below(specs, "llama_model."), model["llama_config"])
+
+
+def below(specs: dict[str, TensorSpec], prefix: str) -> dict[str, TensorSpec]:
+    return {name.removeprefix(prefix): spec for name, spec in specs.items() if name.startswith(prefix)}
+
+
+def drawn(spec: TensorSpec) -> Tensor:
+    """One row of small normal numbers, repeated."""
+    row = torch.randn(spec.shape[-1:] or (1,)).mul(0.02).to(spec.dtype)
+    return row.expand(spec.shape).contiguous() if spec.shape else row[0]
+
+
+def save(path: Path, specs: dict[str, TensorSpec], *, wrapped: bool = False) -> None:
+    tensors = {name: drawn(spec) for name, spec in specs.items()}
+    torch.save({"model": tensors} if wrapped else tensors, path)
+
+
+def write_decoder(folder: Path, specs: dict[str, TensorSpec], config: dict[str, int]) -> None:
+    folder.mkdir()
+
+    def read(names: list[str]) -> Iterator[tuple[str, Tensor]]:
+        for name in names:
+            yield name, drawn(specs[name])
+
+    for _ in write_shards(folder, specs, read, 10_000_000_000):
+        pass
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "llama"}), encoding="utf-8")
+    shutil.copyfile(os.environ["VIDEO_LLAMA_TOKENIZER"], folder / "tokenizer.model")
+
+
+def disk_gb(folder: Path) -> float:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e9
+
+
+if __name__ == "__main__":
+    main()

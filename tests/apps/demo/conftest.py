@@ -1,0 +1,67 @@
+"""A tiny model that goes on talking, media files with names of their own, the page served, and a headless Chromium."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.chat.making import make_folder, write_video, write_wav
+
+TALKATIVE_SEED, CONTEXT_LENGTH = 2, 8192
+"""With these weights a greedy answer runs on to the longest allowed: long enough to be stopped."""
+
+CHROMIUM_FLAGS = (
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+)
+TONE = 0.5 * np.sin(np.arange(3 * 16000) * 0.05).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def talkative(tmp_path_factory):
+    import video_llama
+
+    text = dict(hidden_size=32, intermediate_size=48, num_attention_heads=2, num_hidden_layers=2)
+    text |= dict(initializer_range=0.5, vocab_size=380, max_position_embeddings=CONTEXT_LENGTH)
+    path = tmp_path_factory.mktemp("models") / "talkative"
+    return video_llama.load(make_folder(path, seed=TALKATIVE_SEED, text_config=text), device="cpu")
+
+
+@pytest.fixture(scope="session")
+def media(tmp_path_factory) -> dict[str, Path]:
+    """Two videos with sound, one without, a sound, and a video that is cut short."""
+    folder = tmp_path_factory.mktemp("media")
+    rng = np.random.default_rng(0)
+    files = {
+        "first": write_video(folder / "first.mp4", rng, seconds=3, tone=TONE),
+        "second": write_video(folder / "second.mp4", rng, seconds=2, tone=TONE),
+        "silent": write_video(folder / "silent.mp4", rng, seconds=2),
+        "tone": write_wav(folder / "tone.wav", TONE),
+        "broken": folder / "broken.mp4",
+    }
+    files["broken"].write_bytes(files["first"].read_bytes()[:2000])
+    return files
+
+
+@pytest.fixture(scope="module")
+def demo(talkative):
+    """The page, served; skipped without gradio."""
+    pytest.importorskip("gradio", reason="gradio is not installed: pip install '.[demo]'")
+    from video_llama.apps.demo.serving import running_demo
+
+    with running_demo(talkative, is_greedy=True) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """The machine's own browser; Playwright's cannot be downloaded everywhere."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install '.[dev]'")
+    path = shutil.which("chromium") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("there is no Chromium: apt-get install chromium")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=path, args=CHROMIUM_FLAGS)
+        yield browser
+        browser.close()

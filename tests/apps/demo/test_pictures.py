@@ -1,0 +1,76 @@
+"""Pictures of what was given: every frame with its second, every clip, the shares; a file's name is no HTML."""
+
+import base64
+import io
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from video_llama.apps.demo.pictures import NOTHING, media_html
+from video_llama.apps.demo.visitors import ShownMedium
+from video_llama.chat import QueryAttention
+
+
+@pytest.fixture
+def shown(talkative, media) -> ShownMedium:
+    return ShownMedium(media["first"], talkative.read(media["first"]))
+
+
+def pictures(html: str) -> list[np.ndarray]:
+    data = re.findall(r'src="data:image/\w+;base64,([^"]+)"', html)
+    return [np.asarray(Image.open(io.BytesIO(base64.b64decode(part)))) for part in data]
+
+
+def test_nothing():
+    assert NOTHING in media_html([])
+
+
+def test_every_frame_and_clip_is_there(shown):
+    html = media_html([shown])
+    frames, sound = shown.read.frames, shown.read.sound
+    seen = pictures(html)
+    assert len(seen) == len(frames.seconds) + len(sound.start_seconds)
+    for frame, picture in zip(frames.frames, seen, strict=False):
+        # JPEG of noise loses much; a wrong frame would differ by about 85.
+        assert np.abs(frame.transpose(1, 2, 0).astype(float) - picture).mean() < 45
+    assert seen[-1].shape == (*sound.mel.shape[2:], 3)
+    assert re.findall(r'class="vl-time">([^<]+)<', html) == [
+        *(f"{second:.1f} s" for second in frames.seconds),
+        *(f"{start:.1f}–{start + 2:.1f} s" for start in sound.start_seconds),
+    ]
+
+
+def test_low_tones_are_at_the_bottom(shown):
+    """The file's tone is 127 Hz: the brightest row of its spectrogram is among the lowest."""
+    clip = pictures(media_html([shown]))[-1].astype(int).sum(axis=(1, 2))
+    assert clip.argmax() > len(clip) * 0.8
+
+
+def test_shares_are_numbers_and_columns(shown):
+    shares = np.zeros((5, len(shown.read.frames.seconds)), dtype=np.float32)
+    shares[:, 1] = 1
+    shown.attention = QueryAttention(shares, None)
+    html = media_html([shown])
+    assert re.findall(r"<span>(\d+%)</span>", html) == ["0%", "100%", "0%", "0%"]
+    dark, bright = pictures(html)[1].mean(), pictures(html)[3].mean()
+    assert bright > dark + 100
+    assert "attention of the video queries went" in html
+
+
+def test_reasons_are_told(talkative, media):
+    silent = ShownMedium(media["silent"], talkative.read(media["silent"]))
+    assert "No sound: no audio track." in media_html([silent])
+    tone = ShownMedium(media["tone"], talkative.read(media["tone"]))
+    assert "No frames: no video track." in media_html([tone])
+
+
+def test_file_names_are_no_html(shown):
+    shown.path = Path("<script>alert(1)</script>.mp4")
+    assert "<script" not in media_html([shown])
+
+
+def test_nothing_is_fetched(shown):
+    assert re.findall(r'(?:src|href)="(?!data:)[^"]*', media_html([shown])) == []

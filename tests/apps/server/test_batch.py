@@ -1,0 +1,129 @@
+"""Rows that join and leave a batch at any time get the tokens that they get alone, one by one."""
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from video_llama.apps.server.batch import DecodeBatch
+from video_llama.apps.server.prefixes import PrefixStore, prompt_labels
+from video_llama.chat.decoding import Decoding, TokenChooser, token_steps
+from video_llama.chat.media import MediaOptions
+from video_llama.conversation import Conversation
+
+NUM_TOKENS = 10
+QUESTIONS = ("What do you see?", "Say something about the colour of the square, and of the circle.", "Hear?")
+DECODINGS = tuple(
+    Decoding(max_new_tokens=NUM_TOKENS, **settings)
+    for settings in ({}, {"temperature": 1.3, "seed": 5}, {"repetition_penalty": 1.4})
+)
+
+
+@pytest.fixture(scope="module")
+def asked(assistant, clips):
+    """Turns about each clip and about none, with every question and decoding; each with its media's keys and its ids."""
+    engine = assistant.engine
+    media = {name: engine.encode(path, MediaOptions()) for name, path in clips.items()}
+    turns = []
+    for number, name in enumerate([None, *media, "video", "video"]):
+        conversation = Conversation(engine.template)
+        given = [] if name is None else [media[name]]
+        for medium in given:
+            conversation.add_media(medium.read.message())
+        question, decoding = QUESTIONS[number % len(QUESTIONS)], DECODINGS[number % len(DECODINGS)]
+        turn = engine.turn(conversation, given, question, decoding)
+        turns.append((turn, [name] * len(given), ids_alone(engine, turn)))
+    return turns
+
+
+def ids_alone(engine, turn) -> list[int]:
+    from transformers import DynamicCache
+
+    embeds, mask = engine.embed([turn])
+    choose = TokenChooser(turn.decoding, engine.tokenizer.bos_id, 1, engine.model.device)
+    steps = token_steps(engine.model, embeds, mask, DynamicCache(), choose)
+    return [next(steps)[0] for _ in range(NUM_TOKENS)]
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    arrivals=st.lists(st.tuples(st.integers(0, 6), st.integers(0, 3)), min_size=1, max_size=8),
+    max_tokens=st.sampled_from([0, 600]),
+)
+def test_tokens_are_those_of_alone(assistant, asked, arrivals, max_tokens):
+    """``arrivals``: which turn comes, and after how many more steps; every row leaves when it has its tokens."""
+    batch, rows, done = DecodeBatch(assistant.engine, PrefixStore(max_tokens)), [], []
+
+    def advance() -> None:
+        for row, token in zip(rows, batch.step(), strict=True):
+            row[1].append(token)
+        ended = [place for place, row in enumerate(rows) if len(row[1]) == NUM_TOKENS]
+        batch.leave(ended)
+        done.extend(rows[place] for place in ended)
+        rows[:] = [row for place, row in enumerate(rows) if place not in ended]
+        assert len(batch) == len(rows)
+
+    for which, pause in arrivals:
+        turn, keys, expected = asked[which]
+        rows.append((expected, [batch.join(turn, keys)[0]]))
+        for _ in range(pause):
+            if rows:
+                advance()
+    while rows:
+        advance()
+    assert len(done) == len(arrivals)
+    for expected, ids in done:
+        assert ids == expected
+
+
+def test_padding_goes_with_the_row_that_needed_it(assistant, asked):
+    batch = DecodeBatch(assistant.engine, PrefixStore(0))
+    for which in (0, 1):
+        batch.join(*asked[which][:2])
+    lengths = [len(asked[which][0].prompt.input_ids) for which in (0, 1)]
+    assert batch._mask_BL.shape[1] == max(lengths) > min(lengths)
+    batch.leave([lengths.index(max(lengths))])
+    assert batch._mask_BL.shape[1] == min(lengths)
+
+
+def test_prompt_about_the_same_medium_is_read_from_where_it_differs(assistant, asked):
+    store = PrefixStore(600)
+    batch = DecodeBatch(assistant.engine, store)
+    same = [(turn, keys) for turn, keys, _ in asked if keys == ["video"]]
+    assert batch.join(*same[0])[1] == 0
+    media_end = max(span.start + span.length for span in same[1][0].prompt.spans)
+    assert batch.join(*same[1])[1] >= media_end
+    # Another medium has the same ids, and not the same tokens behind them.
+    turn, _ = same[1]
+    assert batch.join(turn, ["another"])[1] <= min(span.start for span in turn.prompt.spans)
+
+
+def test_labels_tell_media_apart(asked):
+    turn, keys, _ = next(row for row in asked if row[1] == ["video"])
+    labels, others = prompt_labels(turn, keys), prompt_labels(turn, ["another"])
+    differ = {place for place, pair in enumerate(zip(labels, others, strict=True)) if pair[0] != pair[1]}
+    spans = {place for span in turn.prompt.spans for place in range(span.start, span.start + span.length)}
+    assert differ == spans
+    assert len(labels) == len(turn.prompt.input_ids)
+
+
+def test_store_keeps_within_its_tokens():
+    import torch
+
+    store = PrefixStore(10)
+
+    def keep(labels):
+        store.keep(list(labels), [(torch.zeros(1, 1, len(labels), 2), torch.zeros(1, 1, len(labels), 2))])
+
+    keep("abcd")
+    keep("abcdef")  # contains the first
+    assert store.num_tokens == 6
+    keep("abc")  # is contained
+    assert store.num_tokens == 6
+    keep("xyz")
+    length, [(keys, _)] = store.longest("abcd")
+    assert (length, keys.shape[2]) == (3, 3)  # one is always left to read
+    keep("uvw")  # the least recently used goes
+    assert store.longest("xyzz")[0] == 0
+    assert store.longest("abcdq")[0] == 4
+    keep("0123456789-")
+    assert store.longest("0123456789-")[0] == 0

@@ -1,0 +1,79 @@
+"""Training the decoder: adapters that are saved, read back and merged, and all of its weights."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from video_llama.chat.folder import read_model_folder
+from video_llama.errors import CheckpointError, ConfigError
+from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
+from video_llama.training.checkpoint import load_trained, newest_checkpoint, read_trained
+from video_llama.training.export import merge_into_folder
+from video_llama.training.lora import add_lora, lora_of_checkpoint, split_lora
+from video_llama.training.run import train_from_config
+
+Losses = Callable[[Path], list[float]]
+Write = Callable[..., Path]
+LORA = {"r": 4, "alpha": 8, "dropout": 0.1, "targets": ["q_proj", "v_proj", "down_proj"]}
+NO_QFORMER = {"frozen_llama_proj": True, "frozen_video_Qformer": True}
+
+
+@torch.no_grad()
+def logits(model: VideoLlamaForConditionalGeneration) -> Tensor:
+    ids = torch.arange(3, 23)[None]
+    return model.eval()(input_ids=ids).logits
+
+
+def test_adapters_are_saved_resumed_and_merged(write_yaml: Write, losses: Losses, base: Path, tmp_path: Path) -> None:
+    whole = train_from_config(write_yaml(name="whole", model={"lora": LORA}))
+    cut = write_yaml(name="cut", model={"lora": LORA})
+    train_from_config(cut, max_steps=5)
+    assert losses(train_from_config(cut, resume="auto")) == losses(whole)
+
+    adapters, others = split_lora(read_trained(whole))
+    assert len(adapters) == 2 * 2 * 3  # two matrices, two layers, three targets
+    assert all(name.startswith("model.video_qformer.") for name in others)
+    adapted = read_model_folder(base).model
+    before = logits(adapted)
+    load_trained(adapted, others, source="others")
+    add_lora(adapted, lora_of_checkpoint(newest_checkpoint(whole)), seed=0)  # type: ignore[arg-type]
+    assert torch.equal(logits(adapted), before)  # fresh adapters change nothing
+    load_trained(adapted, adapters, source="adapters")
+    assert not torch.allclose(logits(adapted), before)
+
+    merged = read_model_folder(merge_into_folder(base, [whole], tmp_path / "merged")).model
+    assert merged.state_dict().keys() == read_model_folder(base).model.state_dict().keys()
+    # W x + B A x against (W + B A) x: the same sums in another order.
+    torch.testing.assert_close(logits(merged), logits(adapted), rtol=1e-5, atol=1e-5)
+
+
+def test_adapters_go_on_from_another_runs(write_yaml: Write, losses: Losses) -> None:
+    first = train_from_config(write_yaml(name="first", model={"lora": LORA}), max_steps=6)
+    model = {"lora": LORA, "ckpt": str(first)}
+    second = train_from_config(write_yaml(name="second", model=model), max_steps=3)
+    assert losses(second)[0] < losses(first)[0]
+    with pytest.raises(ConfigError, match=r"model.lora: .*first has adapters. Give their settings, or merge"):
+        train_from_config(write_yaml(name="third", model={"ckpt": str(first)}))
+
+
+def test_adapters_alone_and_the_whole_decoder_can_train(write_yaml: Write, losses: Losses) -> None:
+    for name, model in (("adapters", {"lora": LORA}), ("decoder", {"freeze_llama": False})):
+        datasets_branch = ["datasets.webvid_instruct.branch=vision"]
+        run = train_from_config(write_yaml(name=name, model={**NO_QFORMER, **model}), datasets_branch)
+        assert sum(losses(run)[-3:]) < sum(losses(run)[:3])
+        trained = json.loads((run / "trained_parts.json").read_text())["parameters"]
+        assert all(each.startswith(("model.language_model.", "lm_head.")) for each in trained)
+        assert ("lm_head.weight" in trained) == (name == "decoder")
+
+
+def test_settings_that_cannot_be_are_refused(write_yaml: Write, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"targets: the decoder has no linear layer q_projj. It has .*q_proj"):
+        train_from_config(write_yaml(model={"lora": {"targets": ["q_projj"]}}))
+    with pytest.raises(ConfigError, match="two ways to train the decoder"):
+        train_from_config(write_yaml(model={"lora": LORA, "freeze_llama": False}))
+    with pytest.raises(CheckpointError, match="the adapters' settings"):
+        lora_of_checkpoint(tmp_path)

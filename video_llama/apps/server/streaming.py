@@ -1,0 +1,112 @@
+"""Answers as they are sent: a whole completion, or server-sent events in the shape of OpenAI's chunks."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any
+
+from video_llama.apps.server.answers import Finished
+from video_llama.apps.server.failures import ApiError
+from video_llama.apps.server.protocol import (
+    EXTENSION,
+    AnswerMessage,
+    ChatCompletion,
+    ChatRequest,
+    Choice,
+    PromptDetails,
+    Told,
+    Usage,
+)
+from video_llama.apps.server.service import Answers
+
+DONE = "data: [DONE]\n\n"
+
+
+class Reply:
+    """Writes one request's reply. ``notice`` says what the weights can know."""
+
+    def __init__(self, request: ChatRequest, notice: str) -> None:
+        self._request, self._notice = request, notice
+        self._id, self._created = f"chatcmpl-{uuid.uuid4().hex}", int(time.time())
+        self._ends: dict[int, Finished] = {}
+
+    async def whole(self, answers: Answers) -> ChatCompletion:
+        """Wait for every answer. Raises ApiError where one fails; the answers are closed in any case."""
+        try:
+            async for index, event in answers.events():
+                if isinstance(event, Finished):
+                    self._ends[index] = event
+        finally:
+            answers.close()
+        choices = [
+            Choice(index=index, message=AnswerMessage(content=end.text), finish_reason=end.reason)
+            for index, end in sorted(self._ends.items())
+        ]
+        return ChatCompletion(
+            id=self._id,
+            created=self._created,
+            model=self._request.model,
+            choices=choices,
+            usage=self._usage(),
+            video_llama=self._told() if self._request.video_llama.record else None,
+        )
+
+    async def events(self, answers: Answers) -> AsyncIterator[str]:
+        """Chunk by chunk. A failure is an event, too, for the status has been sent by then."""
+        try:
+            for index in range(self._request.n):
+                yield self._chunk(index, {"role": "assistant", "content": ""})
+            async for index, event in answers.events():
+                if isinstance(event, Finished):
+                    self._ends[index] = event
+                    yield self._chunk(index, {}, event.reason)
+                else:
+                    yield self._chunk(index, {"content": event})
+            for last in self._last():
+                yield last
+        except ApiError as error:
+            yield _event(error.body())
+        finally:
+            answers.close()
+        yield DONE
+
+    def _last(self) -> list[str]:
+        """What follows the answers: counts and records, where they were asked for."""
+        request, fields = self._request, {}
+        if request.stream_options is not None and request.stream_options.include_usage:
+            fields["usage"] = self._usage().model_dump()
+        if request.video_llama.record:
+            fields[EXTENSION] = self._told().model_dump()
+        return [self._line([], **fields)] if fields else []
+
+    def _chunk(self, index: int, delta: dict[str, Any], finish_reason: str | None = None) -> str:
+        choice = {"index": index, "delta": delta, "finish_reason": finish_reason, "logprobs": None}
+        return self._line([choice])
+
+    def _line(self, choices: list[dict[str, Any]], **fields: Any) -> str:
+        head = {"id": self._id, "object": "chat.completion.chunk", "created": self._created}
+        return _event({**head, "model": self._request.model, "choices": choices, **fields})
+
+    def _usage(self) -> Usage:
+        counts = [end.record.tokens for _, end in sorted(self._ends.items())]
+        prompt, generated = counts[0]["prompt"], sum(count["generated"] for count in counts)
+        return Usage(
+            prompt_tokens=prompt,
+            completion_tokens=generated,
+            total_tokens=prompt + generated,
+            prompt_tokens_details=PromptDetails(cached_tokens=counts[0]["reused"]),
+        )
+
+    def _told(self) -> Told:
+        """Notice and records; where the weights lie on the server's disk is nobody's business."""
+        records = [end.record.as_dict() for _, end in sorted(self._ends.items())]
+        for record in records:
+            record["weights"] = {name: value for name, value in record["weights"].items() if name != "path"}
+        return Told(notice=self._notice, records=records)
+
+
+def _event(fields: dict[str, Any]) -> str:
+    return f"data: {json.dumps(fields, ensure_ascii=False, allow_nan=False)}\n\n"
