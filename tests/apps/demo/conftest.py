@@ -14,6 +14,7 @@ TALKATIVE_SEED, CONTEXT_LENGTH = 2, 8192
 CHROMIUM_FLAGS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+    *("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"),
 )
 TONE = 0.5 * np.sin(np.arange(3 * 16000) * 0.05).astype(np.float32)
 

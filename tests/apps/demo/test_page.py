@@ -210,6 +210,21 @@ def test_beams(opened):
     page.get_by_text("stop_reason").wait_for()
 
 
+def test_camera(opened):
+    """Chromium's own test picture and beep stand for a camera; the recording is read, shown and heard as any file."""
+    page = opened(permissions=["camera", "microphone"])
+    page.get_by_role("button", name="Record with the camera").click()
+    page.get_by_text("Click to Access Webcam").click()
+    page.get_by_role("button", name="start recording").click()
+    page.wait_for_timeout(1500)
+    page.locator(".button-wrap button").first.click()
+    page.get_by_label("Camera").locator("video").or_(page.locator("video[src]")).first.wait_for()
+    page.get_by_role("button", name="Show the recording to the model").click()
+    status(page, "Now ask a question about it.")
+    assert "1. sample.webm" in given(page)
+    assert "mel spectrograms" in given(page)
+
+
 def test_two_browsers_at_once(opened, demo, media):
     pages = {name: opened() for name in ("first", "second")}
     for name, page in pages.items():

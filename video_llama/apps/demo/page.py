@@ -131,8 +131,12 @@ def _examples(paths: Sequence[Path]) -> list[Any]:
 
 
 def _camera() -> tuple[Any, Any]:
+    """As it was recorded: to mirror it, or to take its sound out, Gradio would need an ffmpeg on the machine."""
     with gr.Accordion("Record with the camera", open=False):
-        camera = gr.Video(label="Camera", sources=["webcam"], buttons=[])
+        unmirrored = gr.WebcamOptions(mirror=False)
+        camera = gr.Video(
+            label="Camera", sources=["webcam"], include_audio=True, webcam_options=unmirrored, buttons=[]
+        )
         return camera, gr.Button("Show the recording to the model", size="sm")
 
 
