@@ -64,5 +64,5 @@ $(CORE): $(DECLARED) | $(BIN)/python
 	@touch $@
 
 $(DEV): $(DECLARED) | $(BIN)/python
-	$(BIN)/python -m pip install --quiet $(PINS) -e ".[dev,train,demo]"
+	$(BIN)/python -m pip install --quiet $(PINS) -e ".[dev,train,demo,serve]"
 	@touch $(CORE) $@

@@ -1,5 +1,9 @@
 """The making of the miniature: stages in their order, side by side, once each; and its configurations."""
 
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -47,6 +51,49 @@ def test_what_was_cut_off_goes_on(tmp_path: Path) -> None:
     train_miniature(tmp_path, stages=stages)
     assert (tmp_path / "log").read_text() == "first 0\n"
     assert (tmp_path / "fails.done").exists()
+
+
+def sleep_long(root: Path, seed: int) -> None:
+    (root / "pid").write_text(str(os.getpid()))
+    time.sleep(600)
+
+
+def read(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks processes up in /proc")
+def test_workers_leave_with_a_killed_command(tmp_path: Path) -> None:
+    code = (
+        "from pathlib import Path; from tests.miniature.test_train import *\n"
+        "if __name__ == '__main__':\n"
+        f"    train_miniature(Path({str(tmp_path)!r}), stages={{'sleeps': Stage((), sleep_long)}})\n"
+    )
+    script = tmp_path / "command.py"
+    script.write_text(code)
+    root = str(Path(__file__).resolve().parents[2])
+    command = subprocess.Popen([sys.executable, str(script)], env={**os.environ, "PYTHONPATH": root})
+    worker = wait_for(lambda: int(text) if (text := read(tmp_path / "pid")) else None)
+    assert is_running(worker)
+    command.kill()
+    command.wait()
+    assert wait_for(lambda: True if not is_running(worker) else None)
+
+
+def wait_for(look):
+    """What ``look`` gives, as soon as it is not None."""
+    for _ in range(600):
+        if (found := look()) is not None:
+            return found
+        time.sleep(0.1)
+    raise AssertionError("nothing happened within a minute")
 
 
 def test_another_seed_is_refused(tmp_path: Path) -> None:

@@ -119,8 +119,7 @@ def base_without_dropout(tmp_path_factory: pytest.TempPathFactory, tokenizer_pat
     return write_base(tmp_path_factory.mktemp("base") / "steady", tokenizer_path, dropout=0.0)
 
 
-@pytest.fixture
-def write_yaml(tmp_path: Path, clips: Path, base: Path) -> Write:
+def yaml_writer(tmp_path: Path, clips: Path, base: Path) -> Write:
     """Write a training YAML; ``branch`` and ``stage`` choose the recipe, ``model`` and ``run`` change keys of it, and
     ``datasets`` takes the place of the recipe's."""
 
@@ -177,6 +176,12 @@ def write_yaml(tmp_path: Path, clips: Path, base: Path) -> Write:
         return path
 
     return write
+
+
+@pytest.fixture
+def write_yaml(tmp_path: Path, clips: Path, base: Path) -> Write:
+    """See :func:`yaml_writer`; everything goes into the test's own folder."""
+    return yaml_writer(tmp_path, clips, base)
 
 
 @pytest.fixture

@@ -1,92 +1,111 @@
-"""Two processes under torchrun give the losses of one with twice the batch, with whole copies and with shards."""
+"""Two processes give the losses of one with twice the batch, with copies of the model and with shards of it."""
 
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.training.conftest import yaml_writer
 from video_llama.training.checkpoint import read_trained
 from video_llama.training.run import train_from_config
 
 Losses = Callable[[Path], list[float]]
-Write = Callable[..., Path]
+ROOT = Path(__file__).resolve().parents[2]
+
+CLIPPED = {"grad_clip": 1.0}
+MODES = ("ddp", "fsdp2")
+
+pytestmark = pytest.mark.slow
 
 
-def torchrun(path: Path, *more: str) -> str:
-    """Train with two processes; returns what they wrote to standard error."""
-    root = Path(__file__).resolve().parents[2]
+@dataclass
+class Runs:
+    """Run folders by name: "one_..." of one process with twice the batch, others of two; and what these said."""
+
+    folder: Path
+    errors: str
+
+    def __getitem__(self, name: str) -> Path:
+        return self.folder / name
+
+
+def in_two_processes(jobs: list[tuple[Path, list[str], str | None, int | None]], folder: Path) -> str:
+    (folder / "jobs.json").write_text(json.dumps([(str(path), *rest) for path, *rest in jobs]))
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    command = [*launch, str(root / "train.py"), "--cfg-path", str(path), *more]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=os.environ)
+    command = [*launch, str(ROOT / "tests" / "training" / "run_jobs.py"), str(folder / "jobs.json")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stderr
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("branch", ["vision", "audio"])
-def test_two_processes_are_one_with_twice_the_batch(
-    write_yaml: Write, losses: Losses, base_without_dropout: Path, tmp_path: Path, branch: str
-) -> None:
-    model = {"pretrained": str(base_without_dropout)}
-    one = train_from_config(write_yaml(branch, name="one", model=model, run={"batch_size_train": 4, "grad_clip": 1.0}))
-    path = write_yaml(branch, name="two", model=model, run={"batch_size_train": 2, "grad_clip": 1.0})
-    torchrun(path, "--max-steps", "5")
-    torchrun(path, "--resume", "auto")
-    # The sums run in another order and the halves are padded by themselves: rounding, which twelve steps make larger.
-    assert losses(tmp_path / "two") == pytest.approx(losses(one), rel=1e-5)
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory, clips: Path, base_without_dropout: Path) -> Runs:
+    """Every run that the tests below look at; one start of two processes for all of theirs."""
+    folder = tmp_path_factory.mktemp("runs")
+    writer = yaml_writer(folder, clips, base_without_dropout)
 
+    def write(name: str, branch: str = "vision", rows: int = 2, mode: str = "ddp", **more: Any) -> Path:
+        run = {"batch_size_train": rows, "distributed_mode": mode, **CLIPPED, **more.pop("run", {})}
+        return writer(branch, name=name, run=run, **more)
 
-@pytest.mark.slow
-@pytest.mark.parametrize("branch", ["vision", "audio"])
-def test_shards_give_the_numbers_of_copies(
-    write_yaml: Write, losses: Losses, base_without_dropout: Path, tmp_path: Path, branch: str
-) -> None:
-    model = {"pretrained": str(base_without_dropout), "lora": {"r": 2}}
-    run = {"batch_size_train": 2, "grad_clip": 1.0, "accum_grad_iters": 2, "iters_per_epoch": 6}
-    if branch == "audio":
-        run["cache_features"] = False  # frames go through ImageBind outside the model's forward pass
-    for mode in ("ddp", "fsdp2"):
-        torchrun(write_yaml(branch, name=mode, model=model, run={**run, "distributed_mode": mode}))
-    # The same sums, reduced in another order.
-    assert losses(tmp_path / "fsdp2") == pytest.approx(losses(tmp_path / "ddp"), rel=1e-5)
-    copies, shards = (read_trained(tmp_path / mode) for mode in ("ddp", "fsdp2"))
-    assert {name: tensor.shape for name, tensor in copies.items()} == {
-        name: tensor.shape for name, tensor in shards.items()
-    }
-
-
-@pytest.mark.slow
-def test_a_run_in_shards_goes_on_in_one_process_and_says_what_is_lost(
-    write_yaml: Write, losses: Losses, base_without_dropout: Path, tmp_path: Path
-) -> None:
-    model = {"pretrained": str(base_without_dropout)}
-    one = train_from_config(write_yaml(name="one", model=model, run={"batch_size_train": 4}))
-    path = write_yaml(name="two", model=model, run={"batch_size_train": 2, "distributed_mode": "fsdp2"})
-    torchrun(path, "--max-steps", "5")
-    run = train_from_config(path, ["run.batch_size_train=4"], resume="auto", max_steps=8)
-    assert json.loads((run / "checkpoints" / "step_000008" / "state.json").read_text())["world_size"] == 1
-    errors = torchrun(path, "--resume", "auto")
-    assert "was written by 1 processes, now there are 2" in errors
-    assert losses(run) == pytest.approx(losses(one), rel=1e-5)
-
-
-@pytest.mark.slow
-def test_two_processes_validate_as_one(
-    write_yaml: Write, base_without_dropout: Path, clips: Path, tmp_path: Path
-) -> None:
-    model = {"pretrained": str(base_without_dropout)}
     info = {"anno_dir": str(clips / "questions_seeing.json"), "videos_dir": str(clips / "videos")}
-    frames = {"train": {"name": "alpro_video_eval", "n_frms": 4}}
-    valid = {"held_out": {"format": "webvid_instruct", "build_info": info, "vis_processor": frames}}
-    run = {"valid_every_steps": 3, "batch_size_eval": 8, "iters_per_epoch": 3}
-    one = train_from_config(write_yaml(name="one", model=model, valid=valid, run={**run, "batch_size_train": 4}))
-    for mode in ("ddp", "fsdp2"):
-        settings = {**run, "batch_size_train": 2, "distributed_mode": mode}
-        torchrun(write_yaml(name=mode, model=model, valid=valid, run=settings))
-        row, its_row = (json.loads((folder / "valid.jsonl").read_text()) for folder in (one, tmp_path / mode))
-        assert its_row["loss"] == pytest.approx(row["loss"], rel=1e-5)
-        assert its_row["num_tokens"] == row["num_tokens"]
+    held_out = {"format": "webvid_instruct", "build_info": info}
+    held_out["vis_processor"] = {"train": {"name": "alpro_video_eval", "n_frms": 4}}  # type: ignore[assignment]
+    validated: dict[str, Any] = {"valid": {"held_out": held_out}}
+    validated["run"] = {"valid_every_steps": 3, "batch_size_eval": 8, "iters_per_epoch": 3}
+    uncached = {"cache_features": False, "iters_per_epoch": 3}  # ImageBind runs outside the model's forward pass
+    adapted = {"model": {"lora": {"r": 2}}, "run": {"accum_grad_iters": 2, "iters_per_epoch": 4}}
+
+    train_from_config(write("one_vision", rows=4))
+    train_from_config(write("one_audio", "audio", rows=4))
+    train_from_config(write("one_valid", rows=4, **validated))
+    jobs: list[tuple[Path, list[str], str | None, int | None]] = []
+    for branch in ("vision", "audio"):
+        cut = write(f"two_{branch}", branch)
+        jobs += [(cut, [], None, 5), (cut, [], "auto", None)]
+    for mode in MODES:
+        jobs += [(write(f"adapted_{mode}", mode=mode, **adapted), [], None, None)]
+        jobs += [(write(f"uncached_{mode}", "audio", mode=mode, run=dict(uncached)), [], None, None)]
+        jobs += [(write(f"valid_{mode}", mode=mode, **validated | {"run": dict(validated["run"])}), [], None, None)]
+    jobs += [(write("moved", mode="fsdp2"), [], None, 5)]
+    errors = in_two_processes(jobs, folder)
+    return Runs(folder, errors)
+
+
+@pytest.mark.parametrize("branch", ["vision", "audio"])
+def test_two_processes_are_one_with_twice_the_batch(runs: Runs, losses: Losses, branch: str) -> None:
+    # The sums run in another order and the halves are padded by themselves: rounding, which twelve steps make larger.
+    assert losses(runs[f"two_{branch}"]) == pytest.approx(losses(runs[f"one_{branch}"]), rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["adapted", "uncached"])
+def test_shards_give_the_numbers_of_copies(runs: Runs, losses: Losses, kind: str) -> None:
+    copies, shards = (runs[f"{kind}_{mode}"] for mode in MODES)
+    assert losses(shards) == pytest.approx(losses(copies), rel=1e-5)  # the same sums, reduced in another order
+    shapes = [{name: tensor.shape for name, tensor in read_trained(run).items()} for run in (copies, shards)]
+    assert shapes[0] == shapes[1]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_two_processes_validate_as_one(runs: Runs, mode: str) -> None:
+    [row], [its_row] = (
+        [json.loads(line) for line in (runs[name] / "valid.jsonl").read_text().splitlines()]
+        for name in ("one_valid", f"valid_{mode}")
+    )
+    assert its_row["loss"] == pytest.approx(row["loss"], rel=1e-5)
+    assert its_row["num_tokens"] == row["num_tokens"]
+
+
+def test_a_run_in_shards_goes_on_in_one_process_and_says_what_is_lost(
+    runs: Runs, losses: Losses, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = train_from_config(runs["moved.yaml"], ["run.batch_size_train=4"], resume="auto")
+    assert "was written by 2 processes, now there are 1" in caplog.text
+    assert losses(run) == pytest.approx(losses(runs["one_vision"]), rel=1e-5)

@@ -16,7 +16,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from video_llama.chat.tensors import check_tensors, expected_shapes, stored_tensors
+from video_llama.chat.placement import Dtypes, resolve_placing, stored_values
+from video_llama.chat.tensors import StoredTensor, check_tensors, expected_shapes, stored_tensors
 from video_llama.conversation import TEMPLATES, Tokenizer
 from video_llama.errors import CheckpointError
 from video_llama.processors import AudioProcessor, VideoProcessor
@@ -26,9 +27,11 @@ if TYPE_CHECKING:
     import torch
 
     from video_llama.models.configuration import VideoLlamaConfig
+    from video_llama.models.placing import Placing
     from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
 
 CONFIG_FILE = "config.json"
+GENERATION_FILE = "generation_config.json"
 TOKENIZER_FILE = "tokenizer.model"
 PROCESSOR_FILE = "processor_config.json"
 MANIFEST_FILE = "manifest.json"
@@ -101,13 +104,13 @@ class ModelFolder:
 
 
 def read_model_folder(
-    path: str | Path, *, dtype: torch.dtype | str | None = None, device: torch.device | str = "cpu"
+    path: str | Path, *, dtype: Dtypes | None = None, device: torch.device | str = "cpu", **placing: Any
 ) -> ModelFolder:
-    """Read a folder whole, in evaluation mode.
+    """Read a folder whole, in evaluation mode; on a CPU, tensors that keep their type stay mapped parts of the files.
 
-    ``dtype`` None keeps the stored one, save that float16 becomes float32 on a CPU (which has no fast float16).
-    Raises CheckpointError that names the file, and the keys or tensors in it, for anything missing, left over, of
-    the wrong shape, or that does not fit together.
+    ``dtype``, ``device`` and ``placing`` (quantization, device_map, max_memory, low_resource) are those of
+    ``placement.resolve_placing``, which raises ValueError. Raises CheckpointError that names the file, and the keys
+    or tensors in it, for anything missing, left over, of the wrong shape, or that does not fit together.
     """
     path = Path(path)
     config = read_config(path)
@@ -119,7 +122,8 @@ def read_model_folder(
     shapes = expected_shapes(config)
     check_tensors(shapes, stored, str(path))
     _check_untrained_parts(manifest, shapes, str(path))
-    model = _load(path, config, dtype, str(device))
+    wanted = resolve_placing(getattr(config, "dtype", None) or "float32", dtype=dtype, device=device, **placing)
+    model = _load(path, config, stored, wanted)
     return ModelFolder(path, model, tokenizer, settings, manifest)
 
 
@@ -134,9 +138,13 @@ def write_model_folder(
     """Write a folder that ``read_model_folder`` reads; it appears whole or not at all.
 
     A model folder that is there already is replaced. Raises CheckpointError where something else stands at ``path``,
-    or where model, tokenizer and settings do not fit together.
+    or where model, tokenizer and settings do not fit together; and for a model with a packed decoder.
     """
+    from video_llama.models.modeling_llama import is_packed
+
     path = Path(path)
+    if is_packed(model):
+        raise CheckpointError(f"{path}: its decoder is packed, which no folder holds. Load it without quantization.")
     check_fit(cast("VideoLlamaConfig", model.config), settings, Tokenizer(tokenizer_path, pad_token=settings.pad_token))
     _check_untrained_parts(manifest, dict.fromkeys(model.state_dict(), ()), str(path))
     with new_folder(path) as unfinished:
@@ -236,23 +244,15 @@ def _check_untrained_parts(manifest: Manifest, names: Mapping[str, object], wher
 
 
 def _load(
-    path: Path, config: VideoLlamaConfig, dtype: torch.dtype | str | None, device: str
+    path: Path, config: VideoLlamaConfig, stored: Mapping[str, StoredTensor], placing: Placing
 ) -> VideoLlamaForConditionalGeneration:
-    import torch
-    from safetensors import SafetensorError
+    from transformers import GenerationConfig
 
-    from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
+    from video_llama.models.placing import build_model
 
-    if dtype is None:
-        dtype = getattr(config, "dtype", None) or torch.float32
-        if device == "cpu" and dtype in (torch.float16, "float16"):
-            dtype = torch.float32
-    try:
-        with no_progress_bar():
-            model = VideoLlamaForConditionalGeneration.from_pretrained(str(path), config=config, dtype=dtype)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: the weights cannot be read ({error}). Copy the folder again.") from error
-    model.to(device)  # type: ignore[arg-type]  # transformers hides the signature
+    model = build_model(config, stored_values(stored), placing, {name: tensor.file for name, tensor in stored.items()})
+    if (path / GENERATION_FILE).is_file():
+        model.generation_config = GenerationConfig.from_pretrained(str(path))
     return model
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +33,12 @@ class StoredTensor:
     file: Path
     shape: Shape
     dtype: str
+
+    @property
+    def num_bytes(self) -> int:
+        """Its size in the file; the type's name says its bits, and a BOOL takes a byte."""
+        bits = re.search(r"\d+", self.dtype)
+        return prod(self.shape) * (int(bits.group()) if bits else 8) // 8
 
 
 def weight_files(folder: Path) -> list[Path]:

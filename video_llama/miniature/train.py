@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -224,11 +225,24 @@ def _check_seed(root: Path, seed: int) -> None:
 def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     """Worker processes that go away with their work unfinished when this one is interrupted; they can go on later."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    pool = ProcessPoolExecutor(max(workers, 1), mp_context=get_context("spawn"))
+    pool = ProcessPoolExecutor(
+        max(workers, 1), mp_context=get_context("spawn"), initializer=_leave_with, initargs=(os.getpid(),)
+    )
     try:
         yield pool
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _leave_with(parent: int) -> None:
+    """End this process when the one that started it is gone, killed perhaps: every stage can go on from its state."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(POLL_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextmanager

@@ -31,7 +31,7 @@ class SequenceQFormer(nn.Module):
         num_steps, limit = steps_NTKH.shape[1], self.position_embeddings.num_embeddings
         if num_steps > limit:
             raise ValueError(f"{num_steps} time steps, and this model has positions for {limit}. Sample fewer.")
-        positions_TH = self.position_embeddings.weight[:num_steps]
+        positions_TH = self.position_embeddings(torch.arange(num_steps, device=steps_NTKH.device))
         return (steps_NTKH + positions_TH[None, :, None]).flatten(1, 2)
 
     def query(self, steps_NSH: Tensor, output_attentions: bool = False) -> tuple[Tensor, tuple[Tensor, ...]]:

@@ -50,6 +50,20 @@ class VideoLlamaPreTrainedModel(PreTrainedModel):
     _no_split_modules = ["LlamaDecoderLayer", "Blip2EncoderLayer", "Blip2QFormerLayer", "ImageBindBlock"]
     _skip_keys_device_placement = ["past_key_values"]
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The decoder's: what is saved as the model's own, though other parts may have another."""
+        dtype: torch.dtype = self.get_input_embeddings().weight.dtype
+        return dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs go: the word embeddings' device, or the one that computes where those are offloaded."""
+        embeddings = self.get_input_embeddings()
+        hook = getattr(embeddings, "_hf_hook", None)
+        is_offloaded = hook is not None and embeddings.weight.device.type == "meta"
+        return torch.device(hook.execution_device if is_offloaded else embeddings.weight.device)
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
@@ -350,8 +364,8 @@ def _place(embeds_BLD: Tensor, places_BL: Tensor, features_NQD: Tensor | None, m
         )
     if features_NQD is None or num_tokens == 0:
         return embeds_BLD
-    tokens = features_NQD.flatten(0, 1).to(embeds_BLD.dtype)
-    return embeds_BLD.masked_scatter(places_BL[..., None], tokens)
+    tokens = features_NQD.flatten(0, 1).to(embeds_BLD)  # its type, and its device where a model lies on several
+    return embeds_BLD.masked_scatter(places_BL[..., None].to(embeds_BLD.device), tokens)
 
 
 AutoConfig.register(VideoLlamaConfig.model_type, VideoLlamaConfig, exist_ok=True)

@@ -39,7 +39,7 @@ class World:
 
 @contextmanager
 def world(device: str) -> Iterator[World]:
-    """Join torchrun's processes if there are any, and leave them at the end.
+    """Join torchrun's processes if there are any, and leave them at the end; a group that was joined before is kept.
 
     ``device`` "cuda" falls back to the CPU where there is no GPU.
     """
@@ -48,10 +48,11 @@ def world(device: str) -> Iterator[World]:
     local = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if uses_gpu else torch.device("cpu")
     if uses_gpu:
         torch.cuda.set_device(local)
-    if size > 1:
+    joins = size > 1 and not torch.distributed.is_initialized()
+    if joins:
         torch.distributed.init_process_group("nccl" if uses_gpu else "gloo")
     try:
         yield World(rank, size, local)
     finally:
-        if size > 1:
+        if joins:
             torch.distributed.destroy_process_group()

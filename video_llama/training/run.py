@@ -216,10 +216,10 @@ def _freeze_and_tell(folder: ModelFolder, stage: Stage, config: TrainConfig, thi
             parameter.data = parameter.data.float()
     count = sum(math.prod(shape) for shape in trained.values())
     if this.is_main:
-        logger.info("training %d parameters in %d tensors: %s", count, len(trained), ", ".join(stage.trained))
+        logger.info("training %d parameters in %d tensors: %s", count, len(trained), ", ".join(stage.parts))
         output = config.run.output_dir
         output.mkdir(parents=True, exist_ok=True)
-        parts = {"num_parameters": count, "parts": stage.trained, "parameters": trained}
+        parts = {"num_parameters": count, "parts": stage.parts, "parameters": trained}
         replace_text(output / TRAINED_PARTS_FILE, json.dumps(parts, indent=1))
         replace_text(output / "config.yaml", dump_yaml(config))
 

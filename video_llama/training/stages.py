@@ -33,6 +33,11 @@ class Stage:
     branches: tuple[Branch, ...]
     has_adapters: bool = False
 
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """What trains, for a log line."""
+        return (*self.trained, *(("the decoder's adapters",) if self.has_adapters else ()))
+
     def trains(self, name: str) -> bool:
         """Whether a parameter of this name trains."""
         return name.startswith(self.trained) or (self.has_adapters and LORA_MARK in name)

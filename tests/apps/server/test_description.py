@@ -1,19 +1,18 @@
 """schemathesis asks what the API's own description allows, and what it does not: every reply is as described."""
 
 import pytest
-
-schemathesis = pytest.importorskip("schemathesis")
-
-from hypothesis import HealthCheck, settings  # noqa: E402
-from schemathesis.checks import not_a_server_error  # noqa: E402
-from schemathesis.specs.openapi.checks import (  # noqa: E402
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
     content_type_conformance,
     negative_data_rejection,
     response_schema_conformance,
     status_code_conformance,
 )
 
-from tests.apps.server.conftest import running  # noqa: E402
+from tests.apps.server.conftest import running
 
 CHECKS = [
     not_a_server_error,
@@ -22,19 +21,41 @@ CHECKS = [
     response_schema_conformance,
     negative_data_rejection,
 ]
-NUM_EXAMPLES = 40
+CHAT = "/v1/chat/completions"
+OTHERS = ("/v1/models", "/v1/models/{name}", "/health", "/metrics")
 
 
 @pytest.fixture(scope="module")
-def api_schema(assistant):
+def description(assistant):
     with running(assistant, max_new_tokens=8) as server:
         yield schemathesis.openapi.from_url(f"{server.url}/openapi.json")
 
 
-schema = schemathesis.pytest.from_fixture("api_schema")
+def check(operation, mode, num_examples, **body) -> None:
+    """Ask examples of an operation; ``body`` is put into each request's."""
+
+    @settings(max_examples=num_examples, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+    @given(case=operation.as_strategy(generation_mode=mode))
+    def ask(case):
+        if body:
+            case.body.update(body)
+        case.call_and_validate(checks=CHECKS)
+
+    ask()
 
 
-@schema.parametrize()
-@settings(max_examples=NUM_EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-def test_replies_are_as_described(case):
-    case.call_and_validate(checks=CHECKS)
+def test_every_path_is_asked(description):
+    assert {operation.ok().path for operation in description.get_all_operations()} == {CHAT, *OTHERS}
+
+
+@pytest.mark.parametrize("path", OTHERS)
+def test_replies_are_as_described(description, path):
+    check(description[path]["GET"], GenerationMode.POSITIVE, num_examples=10)
+
+
+def test_chat_with_what_is_allowed(description):
+    check(description[CHAT]["POST"], GenerationMode.POSITIVE, num_examples=60, model="tiny")
+
+
+def test_chat_with_what_is_not(description):
+    check(description[CHAT]["POST"], GenerationMode.NEGATIVE, num_examples=60)

@@ -134,9 +134,7 @@ def _camera() -> tuple[Any, Any]:
     """As it was recorded: to mirror it, or to take its sound out, Gradio would need an ffmpeg on the machine."""
     with gr.Accordion("Record with the camera", open=False):
         unmirrored = gr.WebcamOptions(mirror=False)
-        camera = gr.Video(
-            label="Camera", sources=["webcam"], include_audio=True, webcam_options=unmirrored, buttons=[]
-        )
+        camera = gr.Video(label="Camera", sources=["webcam"], include_audio=True, webcam_options=unmirrored, buttons=[])
         return camera, gr.Button("Show the recording to the model", size="sm")
 
 

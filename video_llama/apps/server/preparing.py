@@ -22,6 +22,10 @@ from video_llama.conversation import Conversation
 from video_llama.processors import FrameSampling
 
 
+LEAST_TEMPERATURE = 0.001
+"""Logits divided by less may leave the range of float32; the likeliest token has all the probability long before."""
+
+
 def check(request: ChatRequest, settings: ServerSettings, model: str) -> None:
     """Raise ApiError for what this server does not serve, before anything is fetched or decoded."""
     if request.model != model:
@@ -89,9 +93,10 @@ def media_options(request: ChatRequest, num_frames: int) -> MediaOptions:
 
 def decodings(request: ChatRequest, engine: Engine, settings: ServerSettings) -> list[Decoding]:
     """One per choice. They differ in their seeds, which are drawn where none is given."""
+    is_cold = request.temperature is not None and request.temperature < LEAST_TEMPERATURE
     decoding = Decoding(
         max_new_tokens=asked_tokens(request),
-        temperature=request.temperature,
+        temperature=0.0 if is_cold else request.temperature,
         top_p=request.top_p,
         top_k=request.video_llama.top_k,
         seed=request.seed,

@@ -1,0 +1,205 @@
+"""The decoder with its big matrices in 8 or 4 bits: linear layers that keep integers and compute in a float type.
+
+Only the linear layers inside the decoder's blocks are packed; embeddings, norms and the vocabulary head stay as they
+are, as in the reference's 8-bit mode. On a CPU the products are torch's own weight-only kernels
+(``_weight_int8pack_mm``, ``_weight_int4pack_mm_for_cpu``), on CUDA those of bitsandbytes (optional). Weights are packed
+row block by row block as they come from the file, so the decoder is never in memory as floats.
+"""
+
+# O outputs, I inputs, G groups of inputs that share a scale (I / group size), N vectors to multiply
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from video_llama.errors import MissingExtraError
+
+Quantization = Literal["int8", "int4"]
+QUANTIZATIONS: tuple[Quantization, ...] = ("int8", "int4")
+
+INT8_MAX = 127
+INT4_LEVELS = 15
+INT4_MIDDLE = 8
+"""What torch's kernel subtracts from the stored 0..15 before it scales."""
+GROUP_SIZES = (64, 32)
+"""Inputs of int4 that share a scale; the first that divides the width. 64 was the fastest of what was tried."""
+ROW_MULTIPLE = 16
+"""The int4 kernel takes outputs in such groups."""
+
+_ROWS_AT_ONCE = 1024
+_MANY_VECTORS = 16
+"""From this many on, the int8 matrix is widened once and multiplied by the usual kernel, which is then faster."""
+_INNER_TILES = 2
+"""An argument of torch's packing that its CPU kernel does not use."""
+
+
+class PackedLinear(nn.Module):
+    """A linear layer without bias whose weight is kept as integers: made empty, filled by :meth:`pack`."""
+
+    weight_name = "weight"
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__()
+        self.in_features, self.out_features = in_features, out_features
+
+    def pack(self, weight_OI: Tensor, device: torch.device) -> None:
+        """Take the float weight [O, I] in; scales are kept in the type that the layer computes in."""
+        raise NotImplementedError
+
+
+class Int8Linear(PackedLinear):
+    """One signed byte for each weight, one scale for each output: w = q * scale."""
+
+    def __init__(self, in_features: int, out_features: int, dtype: torch.dtype) -> None:
+        super().__init__(in_features, out_features)
+        self.register_buffer("weight", torch.empty(out_features, in_features, dtype=torch.int8))
+        self.register_buffer("scale", torch.empty(out_features, dtype=dtype))
+        self.weight: Tensor
+        self.scale: Tensor
+
+    def pack(self, weight_OI: Tensor, device: torch.device) -> None:
+        packed, dtype = torch.empty(weight_OI.shape, dtype=torch.int8), self.scale.dtype
+        scale_O = torch.empty(len(weight_OI), dtype=dtype)
+        for rows, block_OI in _row_blocks(weight_OI):
+            scale_O[rows] = block_OI.abs().amax(dim=1).div(INT8_MAX).to(dtype)
+            quotient_OI = block_OI / _without_zeros(scale_O[rows].float())[:, None]
+            packed[rows] = quotient_OI.round_().clamp_(-INT8_MAX, INT8_MAX).to(torch.int8)
+        self.weight, self.scale = packed.to(device), scale_O.to(device)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """[..., I] -> [..., O], in the type of the scales."""
+        vectors_NI = inputs.reshape(-1, self.in_features).to(self.scale.dtype)
+        if len(vectors_NI) < _MANY_VECTORS:
+            output_NO = torch._weight_int8pack_mm(vectors_NI, self.weight, self.scale)
+        else:
+            output_NO = nn.functional.linear(vectors_NI, self.weight.to(vectors_NI.dtype)) * self.scale
+        return output_NO.reshape(*inputs.shape[:-1], self.out_features)
+
+
+class Int4Linear(PackedLinear):
+    """Half a byte for each weight; a scale and an offset for each group of inputs: w = (q - 8) * scale + offset."""
+
+    def __init__(self, in_features: int, out_features: int, dtype: torch.dtype) -> None:
+        super().__init__(in_features, out_features)
+        self.group_size = _group_size(in_features, out_features)
+        self.register_buffer("weight", torch.empty(out_features, in_features // 2, dtype=torch.uint8))
+        groups = (in_features // self.group_size, out_features, 2)
+        self.register_buffer("scale_and_offset", torch.empty(groups, dtype=dtype))
+        self.weight: Tensor
+        self.scale_and_offset: Tensor
+
+    def pack(self, weight_OI: Tensor, device: torch.device) -> None:
+        packed = torch.empty(self.weight.shape, dtype=torch.uint8)
+        scales_GO2 = torch.empty(self.scale_and_offset.shape, dtype=self.scale_and_offset.dtype)
+        for rows, block_OI in _row_blocks(weight_OI):
+            levels_OI, scales_GO2[:, rows] = self._levels(block_OI)
+            packed[rows] = torch._convert_weight_to_int4pack_for_cpu(levels_OI, _INNER_TILES)
+        self.weight, self.scale_and_offset = packed.to(device), scales_GO2.to(device)
+
+    def _levels(self, block_OI: Tensor) -> tuple[Tensor, Tensor]:
+        """The nearest of 16 levels for each weight, int32 [O, I], and the groups' [G, O, 2] scales and offsets."""
+        dtype = self.scale_and_offset.dtype
+        groups_OGg = block_OI.unflatten(1, (-1, self.group_size))
+        low_OG, high_OG = groups_OGg.amin(dim=2), groups_OGg.amax(dim=2)
+        scale_OG = ((high_OG - low_OG) / INT4_LEVELS).to(dtype)
+        offset_OG = (low_OG + INT4_MIDDLE * scale_OG.float()).to(dtype)
+        levels = (groups_OGg - offset_OG.float()[..., None]) / _without_zeros(scale_OG.float())[..., None]
+        levels = levels.round_().add_(INT4_MIDDLE).clamp_(0, INT4_LEVELS)
+        return levels.flatten(1).to(torch.int32), torch.stack([scale_OG.T, offset_OG.T], dim=-1)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """[..., I] -> [..., O], in the type of the scales."""
+        vectors_NI = inputs.reshape(-1, self.in_features).to(self.scale_and_offset.dtype)
+        output_NO = torch._weight_int4pack_mm_for_cpu(vectors_NI, self.weight, self.group_size, self.scale_and_offset)
+        return output_NO.reshape(*inputs.shape[:-1], self.out_features)
+
+
+class BitsAndBytesLinear(PackedLinear):
+    """The same on CUDA, by bitsandbytes: LLM.int8 for int8, NF4 for int4. Not run here: there is no GPU."""
+
+    def __init__(self, in_features: int, out_features: int, dtype: torch.dtype, quantization: Quantization) -> None:
+        super().__init__(in_features, out_features)
+        library = _bitsandbytes()
+        sizes = (in_features, out_features)
+        self.inner: Any = (
+            library.nn.Linear8bitLt(*sizes, bias=False, has_fp16_weights=False)
+            if quantization == "int8"
+            else library.nn.Linear4bit(*sizes, bias=False, compute_dtype=dtype, quant_type="nf4")
+        )
+        self._dtype, self._quantization = dtype, quantization
+
+    def pack(self, weight_OI: Tensor, device: torch.device) -> None:
+        library, weight_OI = _bitsandbytes(), weight_OI.to(self._dtype)
+        self.inner.weight = (
+            library.nn.Int8Params(weight_OI, requires_grad=False, has_fp16_weights=False)
+            if self._quantization == "int8"
+            else library.nn.Params4bit(weight_OI, requires_grad=False, quant_type="nf4")
+        )
+        self.inner.to(device)  # this is where the library packs
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """[..., I] -> [..., O]."""
+        output: Tensor = self.inner(inputs.to(self._dtype))
+        return output
+
+
+def pack_linears(
+    decoder: nn.Module, quantization: Quantization, dtype: torch.dtype, device: torch.device
+) -> None:
+    """Replace the linear layers of a decoder, still on the meta device, by empty packed ones for ``device``.
+
+    Raises ValueError for a width that the 4-bit kernel cannot take and for devices other than CPU and CUDA,
+    MissingExtraError for CUDA without bitsandbytes.
+    """
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"{quantization} has kernels for cpu and cuda, not for {device}. Load without quantization.")
+    linears = [(name, module) for name, module in decoder.named_modules() if isinstance(module, nn.Linear)]
+    for name, linear in linears:
+        assert linear.bias is None, f"LLaMA's {name} has no bias"
+        sizes = (linear.in_features, linear.out_features)
+        packed: PackedLinear
+        with torch.device("meta"):
+            if device.type == "cuda":
+                packed = BitsAndBytesLinear(*sizes, dtype, quantization)
+            else:
+                packed = Int8Linear(*sizes, dtype) if quantization == "int8" else Int4Linear(*sizes, dtype)
+        decoder.set_submodule(name, packed)
+
+
+def is_packed(model: nn.Module) -> bool:
+    """Whether some of its layers hold integers in the place of their weights."""
+    return any(isinstance(module, PackedLinear) for module in model.modules())
+
+
+def _row_blocks(weight_OI: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Some rows at a time, in float32: a whole matrix of 7B's would be 180 MB of floats, three times over."""
+    for start in range(0, len(weight_OI), _ROWS_AT_ONCE):
+        rows = slice(start, start + _ROWS_AT_ONCE)
+        yield rows, weight_OI[rows].float()
+
+
+def _without_zeros(scale: Tensor) -> Tensor:
+    """A row or group of equal weights has scale 0, and any integer stands for it."""
+    return scale.where(scale != 0, 1.0)
+
+
+def _group_size(in_features: int, out_features: int) -> int:
+    size = next((size for size in GROUP_SIZES if in_features % size == 0), None)
+    if size is None or out_features % ROW_MULTIPLE:
+        raise ValueError(
+            f"A layer of {in_features} inputs and {out_features} outputs has no 4-bit form: inputs go in groups of "
+            f"{GROUP_SIZES[-1]}, outputs of {ROW_MULTIPLE}. Use int8."
+        )
+    return size
+
+
+def _bitsandbytes() -> Any:
+    try:
+        import bitsandbytes  # type: ignore[import-not-found,unused-ignore]
+    except ImportError as error:
+        raise MissingExtraError("bitsandbytes", "quant") from error
+    return bitsandbytes
