@@ -51,7 +51,7 @@ def test_left_early_and_cancelled(assistant, clips):
         async for _ in chat.stream(QUESTIONS[0], max_new_tokens=100):
             break
         asking = asyncio.create_task(chat.ask(QUESTIONS[1], max_new_tokens=100))
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0)  # it has begun
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asking

@@ -138,7 +138,7 @@ class TestDtypes:
 
 
 class TestQuantization:
-    # Measured 0.01 and 0.2 of the spread on this random decoder; a wrong scale or order gives more than 1.
+    # Measured 0.025 and 0.39 of the spread on this random decoder; a wrong scale or order gives more than 1.
     @pytest.mark.parametrize(("quantization", "allowed"), [("int8", 0.05), ("int4", 0.6)])
     def test_answers_alike(self, wide_path, quantization, allowed):
         exact = logits(read_model_folder(wide_path).model)
@@ -146,7 +146,6 @@ class TestQuantization:
         packed = [module for module in model.modules() if isinstance(module, PackedLinear)]
         assert len(packed) == 2 * 7
         difference = (logits(model) - exact).abs().mean() / exact.std()
-        print(quantization, difference)
         assert 0 < difference < allowed
 
     @pytest.mark.parametrize("quantization", ["int8", "int4"])

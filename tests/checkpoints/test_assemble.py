@@ -20,6 +20,7 @@ from video_llama.checkpoints.keys import convert_state_dict
 from video_llama.checkpoints.loading import load_yaml_model, plan
 from video_llama.checkpoints.sources import VIT_FILE, list_sources, read_eval_config
 from video_llama.errors import CheckpointError, ConfigError
+from video_llama.models.modeling_llama import is_packed
 
 
 @pytest.fixture
@@ -165,9 +166,9 @@ class TestYaml:
         with pytest.raises(CheckpointError, match=r"ViT is 48 wide.*Set model\.config\.vision_config\.num_attention_h"):
             plan(read_eval_config(published), str(published))
 
-    def test_low_resource_is_refused_and_not_forgotten(self, published_yaml):
-        with pytest.raises(ConfigError, match=r"low_resource is not supported here yet"):
-            load_yaml_model(published_yaml, options=["model.low_resource=true"])
+    def test_low_resource_packs_the_decoder(self, published_yaml):
+        assert is_packed(load_yaml_model(published_yaml, options=["model.low_resource=true"]).model)
+        assert not is_packed(load_yaml_model(published_yaml).model)
 
 
 FRAMES_32 = ("model.max_frame_pos=32",)

@@ -38,6 +38,7 @@ def test_recomputed_activations_change_no_number(write_yaml: Write, losses: Loss
 def test_compiled_layers_give_the_same_numbers(base: Path) -> None:
     ids = torch.arange(3, 23)[None]
     model = read_model_folder(base).model
+    del model.model.language_model.layers[1:]  # one layer is compiled in half the time of two
     with torch.no_grad():
         plain = model(input_ids=ids).logits
         compile_decoder(model)

@@ -8,8 +8,8 @@ Importing it pulls in neither torch nor transformers.
 """
 
 from video_llama.chat.assistant import Assistant, load, model_path
-from video_llama.chat.attention import QueryAttention
 from video_llama.chat.asynchronous import AsyncChat
+from video_llama.chat.attention import QueryAttention
 from video_llama.chat.decoding import Decoding
 from video_llama.chat.folder import (
     Manifest,

@@ -8,8 +8,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from video_llama.chat.attention import QueryAttention
 from video_llama.chat.asynchronous import AsyncChat
+from video_llama.chat.attention import QueryAttention
 from video_llama.chat.decoding import Decoding, TokenChooser, token_steps
 from video_llama.chat.engine import Effort, Engine, GivenMedium, Medium, Turn
 from video_llama.chat.folder import ModelFolder, read_model_folder
@@ -120,7 +120,7 @@ class Assistant:
         return chat
 
     async def achat(self, *media: GivenMedium, **options: Any) -> AsyncChat:
-        """The same for asyncio: a conversation that never blocks the event loop. Takes and raises what ``chat`` does."""
+        """The same for asyncio: a conversation that never blocks the event loop. Takes and raises what chat does."""
         chat = AsyncChat(self.chat(**options))
         for medium in media:
             await chat.add(medium)

@@ -83,7 +83,7 @@ def _load_yaml(arguments: argparse.Namespace) -> Assistant:
     from video_llama.chat.assistant import usable_device
     from video_llama.checkpoints import load_yaml_model
 
-    device = usable_device(_device_name(arguments.gpu_id, arguments.device))
+    device = str(usable_device(_device_name(arguments.gpu_id, arguments.device)))
     folder = load_yaml_model(
         arguments.cfg_path, options=arguments.options, model_type=arguments.model_type, device=device
     )

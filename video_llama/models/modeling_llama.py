@@ -29,10 +29,10 @@ GROUP_SIZES = (64, 32)
 """Inputs of int4 that share a scale; the first that divides the width. 64 was the fastest of what was tried."""
 ROW_MULTIPLE = 16
 """The int4 kernel takes outputs in such groups."""
+INT8_WIDENS_FROM = 16
+"""From this many vectors on, the int8 matrix is widened and multiplied by the usual kernel, which is then faster."""
 
 _ROWS_AT_ONCE = 1024
-_MANY_VECTORS = 16
-"""From this many on, the int8 matrix is widened once and multiplied by the usual kernel, which is then faster."""
 _INNER_TILES = 2
 """An argument of torch's packing that its CPU kernel does not use."""
 
@@ -73,7 +73,7 @@ class Int8Linear(PackedLinear):
     def forward(self, inputs: Tensor) -> Tensor:
         """[..., I] -> [..., O], in the type of the scales."""
         vectors_NI = inputs.reshape(-1, self.in_features).to(self.scale.dtype)
-        if len(vectors_NI) < _MANY_VECTORS:
+        if len(vectors_NI) < INT8_WIDENS_FROM:
             output_NO = torch._weight_int8pack_mm(vectors_NI, self.weight, self.scale)
         else:
             output_NO = nn.functional.linear(vectors_NI, self.weight.to(vectors_NI.dtype)) * self.scale

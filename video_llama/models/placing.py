@@ -78,12 +78,15 @@ def build_model(
     """The whole model from ``values``, our names and tensors in any order, all of them (their owner has checked).
 
     ``files`` (name -> safetensors file) is where tensors are read from again and again if a device map puts them on
-    disk. Raises ValueError for a quantised decoder on disk, MissingExtraError for a device map without accelerate.
+    disk. Raises ValueError for a disk without them and for a quantised decoder on it, MissingExtraError for a device
+    map without accelerate.
     """
     model = empty_model(config, placing)
     wanted = {name: tensor.dtype for name, tensor in model.state_dict().items()}
     buffers = {name for name, _ in model.named_buffers()}
     device_map = _device_map(model, placing)
+    if DISK in device_map.values() and files is None:
+        raise ValueError("Parts can lie on disk in a model folder only. Write one with: video-llama convert")
     main_device = _main_device(device_map)
     for name, tensor in values:
         device = _device_of(name, device_map)

@@ -46,7 +46,7 @@ def _axes() -> tuple[Any, Sequence[Any]]:
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
         raise MissingExtraError("matplotlib", "plot") from error
-    figure = Figure(figsize=(8, 8), layout="constrained")
+    figure = Figure(figsize=(8, 8))
     axes = figure.subplots(3, 1, sharex=True, height_ratios=(3, 1, 1))
     for axis, label in zip(axes, ("loss", "learning rate", "samples/s"), strict=True):
         axis.set_ylabel(label)

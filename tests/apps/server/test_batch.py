@@ -20,7 +20,7 @@ DECODINGS = tuple(
 
 @pytest.fixture(scope="module")
 def asked(assistant, clips):
-    """Turns about each clip and about none, with every question and decoding; each with its media's keys and its ids."""
+    """Turns about each clip and about none, in every way of decoding; each with its media's keys and its ids."""
     engine = assistant.engine
     media = {name: engine.encode(path, MediaOptions()) for name, path in clips.items()}
     turns = []

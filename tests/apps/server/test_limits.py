@@ -109,9 +109,8 @@ class TestQueue:
             assert server.client().chat.completions.create(model="tiny", messages=QUESTION, max_tokens=1).choices
 
     def test_choices_count(self, assistant):
-        with running(assistant, max_rows=2, max_queue=0) as server:
-            with pytest.raises(openai.RateLimitError):
-                server.client().chat.completions.create(model="tiny", messages=QUESTION, n=3)
+        with running(assistant, max_rows=2, max_queue=0) as server, pytest.raises(openai.RateLimitError):
+            server.client().chat.completions.create(model="tiny", messages=QUESTION, n=3)
 
 
 @contextmanager
@@ -166,7 +165,8 @@ class TestClientThatLeaves:
     def test_whole_answer(self, patient):
         with running_long(patient) as server:
             body = json.dumps({**LONG, "stream": False}).encode()
-            head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+            lines = ("Host: x", "Content-Type: application/json", f"Content-Length: {len(body)}", "", "")
+            head = "\r\n".join((f"POST {PATH} HTTP/1.1", *lines))
             with socket.create_connection(server.address) as connection:
                 connection.sendall(head.encode() + body)
                 until(lambda: server.service.num_running == 1)

@@ -70,7 +70,7 @@ def test_other_host(root):
 
 def test_too_large(root):
     (root / "large.mp4").write_bytes(bytes(LIMIT + 1))
-    with pytest.raises(MediaError, match="large.mp4 has 1,001 bytes; the server takes 1,000"):
+    with pytest.raises(MediaError, match=r"large\.mp4 has 1,001 bytes; the server takes 1,000"):
         read_local(f"file://{root}/large.mp4", root, LIMIT)
 
 

@@ -1,4 +1,4 @@
-"""Media are decoded elsewhere, to the same numbers; a file that breaks the decoder breaks one process, and one request."""
+"""Media are decoded elsewhere, to the same numbers; a file that breaks the decoder breaks one process, one request."""
 
 import asyncio
 import io
@@ -142,8 +142,8 @@ class TestWhileAsked:
 
     def test_client_that_leaves_takes_its_process_along(self, stopped, urls):
         server, pid = stopped
+        impatient = server.client().with_options(timeout=0.3)
         with pytest.raises(openai.APITimeoutError):
-            impatient = server.client().with_options(timeout=0.3)
             impatient.chat.completions.create(model="tiny", messages=ask(QUESTION, video=urls["video"]))
         until(lambda: not os.path.exists(f"/proc/{pid}"), seconds=1.5)
         until(lambda: server.service.num_taken == 0)

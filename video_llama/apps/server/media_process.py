@@ -47,7 +47,8 @@ class Task:
     @staticmethod
     def of(fields: dict[str, Any]) -> Task:
         """The task in the first message's header."""
-        settings: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in fields["settings"].items()}
+        given = fields["settings"].items()
+        settings: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in given}
         rest = {name: fields[name] for name in ("max_frames", "can_hear", "max_seconds", "max_pixels")}
         return Task(ProcessorSettings(**settings), **rest)
 

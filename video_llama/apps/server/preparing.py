@@ -21,7 +21,6 @@ from video_llama.chat.media import MediaOptions
 from video_llama.conversation import Conversation
 from video_llama.processors import FrameSampling
 
-
 LEAST_TEMPERATURE = 0.001
 """Logits divided by less may leave the range of float32; the likeliest token has all the probability long before."""
 

@@ -166,7 +166,7 @@ class ChatRequest(Wire):
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_LIST)]
     """From the first to the question; the last is a user's."""
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
-    """Of the draws. 0 is greedy (what is below 0.001 counts as 0), and so is leaving it and top_p out, unlike OpenAI's."""
+    """Of the draws. 0 is greedy (below 0.001 counts as 0), and so is leaving it and top_p out, unlike OpenAI's."""
     top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
     """Draw from the likeliest tokens of this sum."""
     max_tokens: Annotated[int, Field(ge=1)] | None = None

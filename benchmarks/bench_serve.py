@@ -1,0 +1,224 @@
+"""What the server does under load: throughput, latency, errors, memory, with 1, 8 and 64 clients at once.
+
+    python benchmarks/bench_serve.py [--model miniature] [--requests 64] [--clients 1 8 64] [--soak MINUTES]
+
+Starts ``video-llama serve`` as a process of its own and asks it with the official client. The mix, per ten requests:
+four about one of the example videos (which many clients share), one about a video that nobody sent before, two about an
+image, one about a sound, two in words alone. Each client sends its next request as soon as its last is answered.
+``--soak`` then goes on with 8 clients and prints the memory of the server and its media processes every half minute.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import io
+import os
+import random
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import quantiles
+from typing import Any
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+MIX = ("video", "image", "video", "words", "new video", "video", "sound", "image", "video", "words")
+QUESTIONS = ("What happens in the video?", "What do you hear?", "What color is it?")
+MAX_TOKENS = 64
+SOAK_CLIENTS, SOAK_PRINT_SECONDS = 8, 30
+START_SECONDS = 120
+
+
+def url(data: bytes, mime: str) -> str:
+    """A data: URL."""
+    return f"data:{mime};base64,{base64.b64encode(data).decode()}"
+
+
+class Mix:
+    """Makes the n-th request's messages; the same for every run."""
+
+    def __init__(self) -> None:
+        self._videos = [path.read_bytes() for path in sorted(EXAMPLES.glob("*.mp4"))]
+        self._image, self._sound = _image(), _sound()
+
+    def messages(self, number: int) -> list[dict[str, Any]]:
+        """One user's message about what the mix has in this place."""
+        kind, question = MIX[number % len(MIX)], QUESTIONS[number % len(QUESTIONS)]
+        video = self._videos[number % len(self._videos)]
+        # A free box behind an mp4 changes its content for the server's memory, and nothing for its viewers.
+        fresh = video + (16).to_bytes(4, "big") + b"free" + number.to_bytes(8, "big")
+        parts = {
+            "video": ("video_url", url(video, "video/mp4")),
+            "new video": ("video_url", url(fresh, "video/mp4")),
+            "image": ("image_url", url(self._image, "image/png")),
+            "sound": ("audio_url", url(self._sound, "audio/wav")),
+        }
+        text = {"type": "text", "text": question}
+        if kind == "words":
+            return [{"role": "user", "content": [text]}]
+        name, link = parts[kind]
+        return [{"role": "user", "content": [{"type": name, name: {"url": link}}, text]}]
+
+
+def _image() -> bytes:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.new("RGB", (640, 480), (200, 30, 30)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _sound() -> bytes:
+    import wave
+
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as file:
+        file.setparams((1, 2, 16000, 0, "NONE", ""))
+        file.writeframes(random.Random(0).randbytes(2 * 16000 * 3))
+    return buffer.getvalue()
+
+
+@contextmanager
+def server(model: str) -> Iterator[tuple[int, str]]:
+    """A server's process id and address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "video_llama", "serve", "--model", model, "--port", str(port)]
+    process = subprocess.Popen([*command, "--set", "max_queue=256"], stderr=subprocess.DEVNULL)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        _wait_for(f"{address}/health", process)
+        yield process.pid, address
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _wait_for(health: str, process: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + START_SECONDS
+    while process.poll() is None and time.monotonic() < end:
+        try:
+            urllib.request.urlopen(health, timeout=1)
+        except OSError:
+            time.sleep(0.1)
+        else:
+            return
+    sys.exit("The server did not start. Run `video-llama serve` with the same model to see why.")
+
+
+class Load:
+    """Asks with several clients at once and keeps what came of it."""
+
+    def __init__(self, address: str, model_name: str, mix: Mix) -> None:
+        import openai
+
+        self._client = openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0, timeout=300)
+        self._model, self._mix = model_name, mix
+        self._lock, self._next = threading.Lock(), 0
+
+    def run(self, num_clients: int, num_requests: int | None, seconds: float = float("inf")) -> dict[str, Any]:
+        """Ask until there were so many requests, or so many seconds have passed."""
+        times: list[float] = []
+        tokens: list[int] = []
+        errors: list[str] = []
+        start, first = time.monotonic(), self._next
+
+        def client() -> None:
+            while True:
+                with self._lock:
+                    number = self._next
+                    if num_requests is not None and number - first >= num_requests:
+                        return
+                    self._next += 1
+                if time.monotonic() - start > seconds:
+                    return
+                self._ask(number, times, tokens, errors)
+
+        threads = [threading.Thread(target=client) for _ in range(num_clients)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return {"times": times, "tokens": sum(tokens), "errors": errors, "seconds": time.monotonic() - start}
+
+    def _ask(self, number: int, times: list[float], tokens: list[int], errors: list[str]) -> None:
+        import openai
+
+        start = time.monotonic()
+        try:
+            messages: Any = self._mix.messages(number)
+            reply = self._client.chat.completions.create(model=self._model, messages=messages, max_tokens=MAX_TOKENS)
+        except openai.OpenAIError as error:
+            errors.append(f"{type(error).__name__}: {error}")
+            return
+        times.append(time.monotonic() - start)
+        tokens.append(reply.usage.completion_tokens if reply.usage else 0)
+
+
+def show(num_clients: int, result: dict[str, Any]) -> None:
+    """One line of the table, and the first error if there was one."""
+    times, seconds = result["times"], result["seconds"]
+    cuts = quantiles(times, n=20) if len(times) > 1 else [float("nan")] * 19
+    print(
+        f"{num_clients:7d} {len(times):9d} {len(times) / seconds:10.2f} {result['tokens'] / seconds:9.1f} "
+        f"{cuts[9]:8.2f} {cuts[18]:8.2f} {len(result['errors']):7d}"
+    )
+    for error in result["errors"][:1]:
+        print(f"        {error}")
+
+
+def megabytes(pid: int) -> tuple[float, float]:
+    """Resident memory of a process and of its children, in MB of 10^6 bytes."""
+    import psutil
+
+    process = psutil.Process(pid)
+    return process.memory_info().rss / 1e6, sum(child.memory_info().rss for child in process.children()) / 1e6
+
+
+def soak(load: Load, pid: int, minutes: float) -> None:
+    """Print the memory while 8 clients ask, and what came of their requests."""
+    end = time.monotonic() + 60 * minutes
+    results: list[dict[str, Any]] = []
+    thread = threading.Thread(target=lambda: results.append(load.run(SOAK_CLIENTS, None, 60 * minutes)))
+    thread.start()
+    print("minutes  server MB  media processes MB")
+    start = time.monotonic()
+    while thread.is_alive():
+        own, children = megabytes(pid)
+        print(f"{(time.monotonic() - start) / 60:7.1f} {own:10.0f} {children:19.0f}", flush=True)
+        thread.join(min(SOAK_PRINT_SECONDS, max(1.0, end - time.monotonic())))
+    show(SOAK_CLIENTS, results[0])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="miniature", help="miniature or a model folder")
+    parser.add_argument("--requests", type=int, default=64, help="for each number of clients")
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 64])
+    parser.add_argument("--soak", type=float, default=0.0, metavar="MINUTES")
+    options = parser.parse_args()
+    threads = os.environ.get("OMP_NUM_THREADS", "unset")
+    print(f"{os.cpu_count()} cores, OMP_NUM_THREADS={threads}, {options.model}, at most {MAX_TOKENS} tokens an answer")
+    with server(options.model) as (pid, address):
+        import json
+
+        with urllib.request.urlopen(f"{address}/v1/models") as reply:
+            name = json.load(reply)["data"][0]["id"]
+        load = Load(address, name, Mix())
+        load.run(1, len(MIX))  # what is loaded once is loaded before the clock starts
+        print("clients  requests  requests/s  tokens/s    p50 s    p95 s  errors")
+        for num_clients in options.clients:
+            show(num_clients, load.run(num_clients, options.requests))
+        if options.soak:
+            soak(load, pid, options.soak)
+
+
+if __name__ == "__main__":
+    main()

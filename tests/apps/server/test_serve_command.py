@@ -1,0 +1,57 @@
+"""``video-llama serve``: what it refuses, and what it needs. That it answers and ends is in test_limits.py."""
+
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from video_llama.cli import app
+from video_llama.cli.serve import _is_loopback, _settings
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--set", "max_rowz=1"], "max_rowz: unknown key. Did you mean max_rows?"),
+        (["--set", "max_rows=0"], "max_rows"),
+        (["--port", "99999"], "65535"),
+        (["--model", "nowhere"], "nowhere"),
+    ],
+)
+def test_refusals(arguments, message):
+    result = CliRunner().invoke(app, ["serve", *arguments])
+    assert result.exit_code == 2
+    assert message in " ".join(result.stderr.split())
+
+
+def test_settings(monkeypatch, tmp_path):
+    monkeypatch.setenv("VIDEO_LLAMA_API_KEY", "s3cret")
+    settings = _settings(["max_rows=3"], ["example.org"], tmp_path)
+    assert (settings.max_rows, settings.allowed_hosts, settings.media_root) == (3, ("example.org",), tmp_path)
+    assert settings.api_key.get_secret_value() == "s3cret"
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("a.test", False)],
+)
+def test_loopback(host, expected):
+    assert _is_loopback(host) == expected
+
+
+@pytest.mark.parametrize("package", ["fastapi", "uvicorn", "prometheus_client"])
+def test_absence_names_the_extra(package):
+    code = (
+        f"import sys; sys.modules[{package!r}] = None\n"
+        "from video_llama.apps.server import make_server\n"
+        "try: make_server(None)\nexcept Exception as error: print(error)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert f"{package} is not installed. Install it with: pip install 'video-llama[serve]'" in run.stdout
+
+
+def test_import_loads_no_framework():
+    code = "import sys, video_llama.apps.server as s; print(bool({'fastapi', 'uvicorn', 'torch'} & set(sys.modules)))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "False"
