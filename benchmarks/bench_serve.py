@@ -200,7 +200,7 @@ def soak(load: Load, pid: int, minutes: float) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="miniature", help="miniature or a model folder")
-    parser.add_argument("--requests", type=int, default=64, help="for each number of clients")
+    parser.add_argument("--requests", type=int, default=64, help="at least; never fewer than 4 for each client")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 64])
     parser.add_argument("--soak", type=float, default=0.0, metavar="MINUTES")
     options = parser.parse_args()
@@ -215,7 +215,7 @@ def main() -> None:
         load.run(1, len(MIX))  # what is loaded once is loaded before the clock starts
         print("clients  requests  requests/s  tokens/s    p50 s    p95 s  errors")
         for num_clients in options.clients:
-            show(num_clients, load.run(num_clients, options.requests))
+            show(num_clients, load.run(num_clients, max(options.requests, 4 * num_clients)))
         if options.soak:
             soak(load, pid, options.soak)
 

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from video_llama.chat.placement import Dtypes, resolve_placing, stored_values
+from video_llama.chat.placement import Dtypes, resolve_placing, stored_values, torch_dtype
 from video_llama.chat.tensors import StoredTensor, check_tensors, expected_shapes, stored_tensors
 from video_llama.conversation import TEMPLATES, Tokenizer
 from video_llama.errors import CheckpointError
@@ -250,7 +250,13 @@ def _load(
 
     from video_llama.models.placing import build_model
 
-    model = build_model(config, stored_values(stored), placing, {name: tensor.file for name, tensor in stored.items()})
+    model = build_model(
+        config,
+        {name: torch_dtype(tensor.dtype) for name, tensor in stored.items()},
+        lambda names: stored_values({name: stored[name] for name in names}),
+        placing,
+        {name: tensor.file for name, tensor in stored.items()},
+    )
     if (path / GENERATION_FILE).is_file():
         model.generation_config = GenerationConfig.from_pretrained(str(path))
     return model

@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from video_llama.models.placing import Placing
 
 DTYPES = ("float32", "bfloat16", "float16")
-BYTES_AT_ONCE = 2**28
+BYTES_AT_ONCE = 2**24
 """How much of a file is mapped at a time where its tensors are converted: their pages count as ours until then."""
+
+_STORED_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 DtypeName: TypeAlias = "torch.dtype | str"
 Dtypes: TypeAlias = "DtypeName | Mapping[str, DtypeName]"
@@ -100,8 +102,15 @@ def as_dtype(dtype: DtypeName) -> torch.dtype:
     return named
 
 
+def torch_dtype(stored: str) -> torch.dtype | None:
+    """The float type that safetensors calls so; None for what is none."""
+    import torch
+
+    return getattr(torch, _STORED_NAMES[stored]) if stored in _STORED_NAMES else None
+
+
 def stored_values(stored: Mapping[str, StoredTensor]) -> Iterator[tuple[str, Tensor]]:
-    """The tensors of a folder, each a mapped part of its file, a quarter of a GiB at a time.
+    """Tensors of a folder, each a mapped part of its file, in groups of BYTES_AT_ONCE.
 
     A group's mapping goes when its tensors go, so what is converted leaves nothing behind. Raises CheckpointError for
     a file that cannot be read.

@@ -45,7 +45,13 @@ def load_yaml_model(
         return read_model_folder(config.model.pretrained, **placing)
     assembly = plan(config, str(path), model_type)
     wanted = resolve_placing(assembly.config.dtype or "float32", **placing)
-    model = build_model(assembly.config, read_pieces(assembly.pieces.values()), wanted)
+    pieces = assembly.pieces
+    model = build_model(
+        assembly.config,
+        {name: piece.dtype for name, piece in pieces.items()},
+        lambda names: read_pieces(pieces[name] for name in names),
+        wanted,
+    )
     tokenizer = Tokenizer(assembly.decoder.tokenizer_path, pad_token=assembly.settings.pad_token)
     manifest = Manifest(Path(path).stem, {"read from": str(path)})
     return ModelFolder(None, model, tokenizer, assembly.settings, manifest)

@@ -26,6 +26,9 @@ def ask(
     model: options.Model = "miniature",
     device: options.Device = None,
     dtype: options.Dtype = None,
+    quantization: options.Quantization = None,
+    low_resource: options.LowResource = False,
+    device_map: options.DeviceMap = None,
     frames: options.NumFrames = None,
     fps: options.Fps = None,
     start: options.Start = None,
@@ -58,7 +61,9 @@ def ask(
         repetition_penalty=repetition_penalty,
         max_new_tokens=max_new_tokens,
     )
-    assistant = options.load_assistant(model, device, dtype)
+    assistant = options.load_assistant(
+        model, device, dtype, quantization=quantization, low_resource=low_resource, device_map=device_map
+    )
     sampling = options.frame_sampling(assistant, frames, fps, start, end, times)
     chat = assistant.chat(*files, frames=sampling, no_audio=no_audio, require_audio=require_audio)
     answer = chat.ask(question, **decoding)

@@ -24,6 +24,9 @@ def demo(
     model: options.Model = "miniature",
     device: options.Device = None,
     dtype: options.Dtype = None,
+    quantization: options.Quantization = None,
+    low_resource: options.LowResource = False,
+    device_map: options.DeviceMap = None,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is every one of this machine.")] = HOST,
     port: Annotated[int | None, typer.Option(help="(default: the first free one from 7860 on)")] = None,
     only_vision: Annotated[bool, typer.Option("--only-vision", help="Do not listen to any sound.")] = False,
@@ -36,7 +39,9 @@ def demo(
     """
     from video_llama.chat.assistant import MINIATURE
 
-    assistant = options.load_assistant(model, device, dtype)
+    assistant = options.load_assistant(
+        model, device, dtype, quantization=quantization, low_resource=low_resource, device_map=device_map
+    )
     _serve(assistant, host, port, with_sound=not only_vision, is_greedy=model == MINIATURE)
 
 

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from video_llama.cli import options
+from video_llama.cli.memory import memory_text, predicted
 from video_llama.errors import CheckpointError
 
 if TYPE_CHECKING:
     from video_llama.chat.inspection import ModelReport, PartReport
     from video_llama.checkpoints.inspection import NamesReport
 
+MEMORY = "Memory (with --memory)"
 MIB = 2**20
 COLUMNS = (
     *("part", "file", "tensors", "parameters", "dtype", "MiB"),
@@ -41,6 +43,20 @@ def inspect(
     ] = None,
     overrides: options.Overrides = None,
     model_type: options.ModelType = None,
+    memory: Annotated[
+        bool, typer.Option("--memory", help="Instead: predict the memory of a model.", rich_help_panel=MEMORY)
+    ] = False,
+    size: Annotated[
+        str | None, typer.Option(help="7b or 13b, in the place of a model.", rich_help_panel=MEMORY)
+    ] = None,
+    dtype: Annotated[str | None, typer.Option(help="(default: as stored)", rich_help_panel=MEMORY)] = None,
+    quantization: Annotated[str | None, typer.Option(help="int8 or int4.", rich_help_panel=MEMORY)] = None,
+    frames: Annotated[int, typer.Option(help="Frames of a video.", rich_help_panel=MEMORY)] = 8,
+    audio: Annotated[bool, typer.Option("--audio", help="With sound.", rich_help_panel=MEMORY)] = False,
+    tokens: Annotated[
+        int | None,
+        typer.Option(help="Of prompt and answer. (default: 2000, or the context)", rich_help_panel=MEMORY),
+    ] = None,
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
@@ -51,15 +67,19 @@ def inspect(
     if names is not None:
         _inspect_names(names, as_json)
         return
+    if memory:
+        report = predicted(path, size, dtype, quantization, frames, audio, tokens)
+        typer.echo(_json(report.as_dict()) if as_json else memory_text(report))
+        return
     if path is None:
         raise ValueError("There is nothing to inspect. Give a media file, a model, or --names JSON.")
-    report = _model_report(path, overrides or [], options.as_model_type(model_type))
-    if report is None:
+    model_report = _model_report(path, overrides or [], options.as_model_type(model_type))
+    if model_report is None:
         _inspect_media(path, as_json)
         return
-    typer.echo(_json(asdict(report)) if as_json else _model_text(report))
-    if report.problem:
-        raise CheckpointError(report.problem)
+    typer.echo(_json(asdict(model_report)) if as_json else _model_text(model_report))
+    if model_report.problem:
+        raise CheckpointError(model_report.problem)
 
 
 def _model_report(path: str, overrides: list[str], model_type: Any) -> ModelReport | None:

@@ -24,6 +24,15 @@ Device = Annotated[
 Dtype = Annotated[
     str | None, typer.Option(help="float32, bfloat16 or float16. (default: as stored)", rich_help_panel=MODEL)
 ]
+Quantization = Annotated[
+    str | None, typer.Option(help="int8 or int4: the decoder packed, docs/memory.md.", rich_help_panel=MODEL)
+]
+LowResource = Annotated[
+    bool, typer.Option("--low-resource", help="int8, and the ViT kept off the GPU.", rich_help_panel=MODEL)
+]
+DeviceMap = Annotated[
+    str | None, typer.Option(help="auto: over all GPUs, memory and disk.", rich_help_panel=MODEL, metavar="auto")
+]
 NumFrames = Annotated[
     int | None, typer.Option("--frames", help="Frames to look at. (default: the model's)", rich_help_panel=MEDIA)
 ]
@@ -95,11 +104,11 @@ def _seconds(times: str | None) -> tuple[float, ...] | None:
         raise ValueError(f"--times is {times!r}. Give seconds with commas between: 0.5,2,3.5") from error
 
 
-def load_assistant(model: str, device: str | None, dtype: str | None) -> Assistant:
-    """The model by name or path."""
+def load_assistant(model: str, device: str | None, dtype: str | None, **placing: Any) -> Assistant:
+    """The model by name or path; ``placing`` is that of ``chat.load``."""
     from video_llama.chat import load
 
-    return load(model, device=device, dtype=dtype)
+    return load(model, device=device, dtype=dtype, **placing)
 
 
 def existing(path: str) -> bool:

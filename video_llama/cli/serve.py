@@ -19,6 +19,9 @@ def serve(
     model: options.Model = "miniature",
     device: options.Device = None,
     dtype: options.Dtype = None,
+    quantization: options.Quantization = None,
+    low_resource: options.LowResource = False,
+    device_map: options.DeviceMap = None,
     host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at.")] = 8000,
     allow_host: Annotated[
@@ -38,7 +41,9 @@ def serve(
     from video_llama.apps.server import make_server
 
     settings = _settings(limits or [], allow_host or [], media_root)
-    assistant = options.load_assistant(model, device, dtype)
+    assistant = options.load_assistant(
+        model, device, dtype, quantization=quantization, low_resource=low_resource, device_map=device_map
+    )
     server = make_server(assistant, settings, host=host, port=port)
     typer.echo(
         f"{assistant.name} answers at http://{host}:{port}/v1 (what it takes: http://{host}:{port}/docs)", err=True

@@ -37,6 +37,9 @@ def chat(
     model: options.Model = "miniature",
     device: options.Device = None,
     dtype: options.Dtype = None,
+    quantization: options.Quantization = None,
+    low_resource: options.LowResource = False,
+    device_map: options.DeviceMap = None,
     frames: options.NumFrames = None,
     fps: options.Fps = None,
     start: options.Start = None,
@@ -66,7 +69,9 @@ def chat(
         repetition_penalty=repetition_penalty,
         max_new_tokens=max_new_tokens,
     )
-    assistant = options.load_assistant(model, device, dtype)
+    assistant = options.load_assistant(
+        model, device, dtype, quantization=quantization, low_resource=low_resource, device_map=device_map
+    )
     sampling = options.frame_sampling(assistant, frames, fps, start, end, times)
     session = assistant.chat(*files or [], frames=sampling, no_audio=no_audio, require_audio=require_audio)
     if assistant.notice:

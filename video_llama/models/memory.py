@@ -23,6 +23,20 @@ from video_llama.models.placing import PARTS, Placing, empty_model, part_of
 REFERENCE_CONTEXT = 2000
 """Tokens of prompt and answer in the reference (its ``max_length``)."""
 
+PUBLISHED_DECODERS: dict[str, dict[str, int]] = {
+    "7b": {},
+    "13b": {"hidden_size": 5120, "intermediate_size": 13824, "num_hidden_layers": 40, "num_attention_heads": 40},
+}
+"""Size -> where its decoder differs from the configuration's defaults."""
+
+
+def published_config(size: str) -> VideoLlamaConfig:
+    """The model with LLaMA-2 of this size. Raises ValueError for another."""
+    if size not in PUBLISHED_DECODERS:
+        raise ValueError(f"size is {size!r}. Choose {' or '.join(PUBLISHED_DECODERS)}.")
+    text = {**PUBLISHED_DECODERS[size], "max_position_embeddings": 4096, "dtype": "bfloat16"}
+    return VideoLlamaConfig(text_config=text, dtype="bfloat16")
+
 
 @dataclass(frozen=True)
 class MemoryPrediction:

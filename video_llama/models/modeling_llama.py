@@ -32,7 +32,7 @@ ROW_MULTIPLE = 16
 INT8_WIDENS_FROM = 16
 """From this many vectors on, the int8 matrix is widened and multiplied by the usual kernel, which is then faster."""
 
-_ROWS_AT_ONCE = 1024
+_ROWS_AT_ONCE = 256
 _INNER_TILES = 2
 """An argument of torch's packing that its CPU kernel does not use."""
 
@@ -176,7 +176,7 @@ def is_packed(model: nn.Module) -> bool:
 
 
 def _row_blocks(weight_OI: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Some rows at a time, in float32: a whole matrix of 7B's would be 180 MB of floats, three times over."""
+    """Some rows at a time, in float32: a whole matrix of 7B is 180 MB of floats, and needed three times."""
     for start in range(0, len(weight_OI), _ROWS_AT_ONCE):
         rows = slice(start, start + _ROWS_AT_ONCE)
         yield rows, weight_OI[rows].float()

@@ -6,8 +6,9 @@ then every tensor goes from its file to where it stays. What keeps its type on a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -71,12 +72,15 @@ def empty_model(config: VideoLlamaConfig, placing: Placing) -> VideoLlamaForCond
 
 def build_model(
     config: VideoLlamaConfig,
-    values: Iterable[tuple[str, Tensor]],
+    stored: Mapping[str, torch.dtype | None],
+    read: Callable[[list[str]], Iterable[tuple[str, Tensor]]],
     placing: Placing,
     files: Mapping[str, Path] | None = None,
 ) -> VideoLlamaForConditionalGeneration:
-    """The whole model from ``values``, our names and tensors in any order, all of them (their owner has checked).
+    """The whole model from tensors by our names, all of them (their owner has checked).
 
+    ``stored`` gives their types (None: one that torch lacks) and ``read`` the values of some, in any order; those that
+    stay as they are read are asked for first and by themselves, so that only their part of a file stays mapped.
     ``files`` (name -> safetensors file) is where tensors are read from again and again if a device map puts them on
     disk. Raises ValueError for a disk without them and for a quantised decoder on it, MissingExtraError for a device
     map without accelerate.
@@ -88,7 +92,9 @@ def build_model(
     if DISK in device_map.values() and files is None:
         raise ValueError("Parts can lie on disk in a model folder only. Write one with: video-llama convert")
     main_device = _main_device(device_map)
-    for name, tensor in values:
+    kept = [name for name, dtype in stored.items() if dtype == wanted.get(name)]
+    converted = [name for name, dtype in stored.items() if dtype != wanted.get(name)]
+    for name, tensor in chain(read(kept), read(converted)):
         device = _device_of(name, device_map)
         if device == DISK and name in buffers:  # accelerate leaves buffers where they are
             device = main_device

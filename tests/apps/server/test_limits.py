@@ -14,7 +14,7 @@ import httpx
 import openai
 import pytest
 
-from tests.apps.server.conftest import ask, running, until
+from tests.apps.server.conftest import ask, data_url, running, until
 from tests.chat.making import make_folder
 
 QUESTION = [{"role": "user", "content": "What do you see?"}]
@@ -75,6 +75,13 @@ class TestBody:
     def test_length_that_is_not_announced(self, small):
         reply = httpx.post(f"{small.url}{PATH}", content=(b" " * 1000 for _ in range(10)))
         assert reply.status_code == 413
+
+    def test_body_within_the_limit(self, server):
+        """20 MB arrive whole: what is refused is the medium, by the media process that read it."""
+        request = {"model": "tiny", "messages": ask("What?", video=data_url(bytes(15_000_000)))}
+        reply = httpx.post(f"{server.url}{PATH}", json=request, timeout=60)
+        assert reply.status_code == 400
+        assert "cannot be read as video or sound" in reply.json()["error"]["message"]
 
     @pytest.mark.parametrize(
         "body", [b"", b"{", b"[]", b"\xff\xfe", b'{"model": NaN}', b"[" * 4000, b'"' + b"9" * 4900]

@@ -16,7 +16,6 @@ EXTENSION = "video_llama"
 MAX_LIST = 1024
 """Messages in a request, and parts in a message."""
 
-Finite = Annotated[float, Field(allow_inf_nan=False)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Url = Annotated[str, StringConstraints(min_length=1)]
 

@@ -1,0 +1,158 @@
+"""Loading a model folder: its peak memory against the model's size, its time against reading the files, and an answer.
+
+    python benchmarks/bench_load.py SCRATCH [--size 1gb|7b] [--forms stored bfloat16 int8 int4] [--ask]
+
+Makes a folder of drawn numbers in SCRATCH (1 or 16.4 GB; one row of normal numbers is repeated through each tensor),
+loads it once for each form in a process of its own, and deletes it. "load" ends when every page of every weight has
+been touched; imports are not counted, and the files are in the page cache for reading and loading alike if they fit.
+With --ask each form also answers a question about the example clip with its sound; the answer is noise, its memory and
+its time are not. The tokenizer is LLaMA's, named by VIDEO_LLAMA_TOKENIZER.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from video_llama.chat.folder import Manifest, ProcessorSettings, write_rest
+from video_llama.chat.placement import resolve_placing
+from video_llama.checkpoints.shards import MAX_SHARD_BYTES, TensorSpec, write_shards
+from video_llama.models.configuration import VideoLlamaConfig
+from video_llama.models.memory import predict_memory, published_config
+from video_llama.models.placing import Placing, empty_model
+
+EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "two_shapes.mp4"
+GB = 1e9
+BLOCK_BYTES = 2**24
+FORMS = {
+    "stored": {},
+    "bfloat16": {"dtype": "bfloat16"},
+    "int8": {"dtype": "bfloat16", "quantization": "int8"},
+    "int4": {"dtype": "bfloat16", "quantization": "int4"},
+}
+MEASURED = """
+import json, sys, time
+import torch
+import video_llama.models.placing, video_llama.models.modeling_llama
+from video_llama.chat import Assistant, read_model_folder
+
+def status(key):
+    return 1024 * int(next(line for line in open("/proc/self/status") if line.startswith(key)).split()[1])
+
+path, clip, placing = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+open("/proc/self/clear_refs", "w").write("5")  # the peak begins anew
+before, start = status("VmRSS"), time.perf_counter()
+folder = read_model_folder(path, **placing)
+tensors = [*folder.model.parameters(), *folder.model.buffers()]
+touched = sum(int(tensor.detach().reshape(-1).view(torch.uint8)[::4096].sum()) for tensor in tensors)
+report = {"load_seconds": time.perf_counter() - start, "load_peak": status("VmHWM") - before}
+report["model"] = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+if clip:
+    start = time.perf_counter()
+    answer = Assistant(folder).chat(clip).ask("What happens in the video?", max_new_tokens=8)
+    report |= {"ask_seconds": time.perf_counter() - start, "peak": status("VmHWM") - before}
+    report |= {"tokens": answer.record.tokens, "seconds": answer.record.seconds, "process_peak": status("VmHWM")}
+print(json.dumps(report))
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("scratch", type=Path, help="a folder with 1.5 or 20 GB free")
+    parser.add_argument("--size", choices=["1gb", "7b"], default="1gb")
+    parser.add_argument("--forms", nargs="+", choices=list(FORMS), default=list(FORMS))
+    parser.add_argument("--ask", action="store_true", help="answer a question, too")
+    arguments = parser.parse_args()
+    folder = arguments.scratch / f"bench_load_{arguments.size}"
+    try:
+        config = one_gb_config() if arguments.size == "1gb" else published_config("7b")
+        write_folder(folder, config)
+        print(f"{arguments.size}: {sum(file.stat().st_size for file in weights(folder)) / GB:.2f} GB in the files")
+        for form in arguments.forms:
+            show(form, read_seconds(folder), measure(folder, form, arguments.ask))
+            if arguments.ask:
+                placing = resolve_placing("bfloat16", **FORMS[form])
+                predicted = predict_memory(config, placing, num_frames=8, num_clips=8, num_tokens=200)
+                print(f"          predicted for 200 tokens: {predicted.total / GB:.2f} GB")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def one_gb_config() -> VideoLlamaConfig:
+    """A model of the published kind, 1.0 GB as it is stored."""
+    narrow = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12}
+    text = {"hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 16, "num_attention_heads": 16}
+    return VideoLlamaConfig(
+        vision_config={**narrow, "num_hidden_layers": 6},
+        qformer_config={"num_hidden_layers": 2},
+        imagebind_audio_config={"num_hidden_layers": 2},
+        text_config={**text, "max_position_embeddings": 2048},
+        dtype="bfloat16",
+    )
+
+
+def write_folder(folder: Path, config: VideoLlamaConfig) -> None:
+    """A model folder of drawn numbers, typed as the published files are: ViT float16, decoder bfloat16, rest float32."""
+    dtypes = {"vision": torch.float16, "decoder": torch.bfloat16, "qformer": torch.float32, "audio": torch.float32}
+    model = empty_model(config, Placing(dtypes))
+    specs = {name: TensorSpec(tuple(tensor.shape), tensor.dtype) for name, tensor in model.state_dict().items()}
+    folder.mkdir(parents=True)
+    for _ in write_shards(folder, specs, lambda names: drawn(specs, names), MAX_SHARD_BYTES):
+        pass
+    config.save_pretrained(folder)
+    manifest = Manifest("drawn", {"made by": "benchmarks/bench_load.py"}, (), "Drawn numbers: every answer is noise.")
+    tokenizer_path = os.environ["VIDEO_LLAMA_TOKENIZER"]
+    write_rest(folder, tokenizer_path=tokenizer_path, settings=ProcessorSettings(), manifest=manifest)
+
+
+def drawn(specs: dict[str, TensorSpec], names: list[str]) -> Iterator[tuple[str, Tensor]]:
+    for name in names:
+        spec = specs[name]
+        row = torch.randn(spec.shape[-1:] or (1,)).mul(0.02).to(spec.dtype)
+        yield name, row.expand(spec.shape).contiguous() if spec.shape else row[0]
+
+
+def weights(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.safetensors"))
+
+
+def read_seconds(folder: Path) -> float:
+    """How long it takes to read the files from begin to end, once, into one buffer."""
+    buffer = memoryview(bytearray(BLOCK_BYTES))
+    start = time.perf_counter()
+    for path in weights(folder):
+        with path.open("rb", buffering=0) as file:
+            while file.readinto(buffer):
+                pass
+    return time.perf_counter() - start
+
+
+def measure(folder: Path, form: str, is_asked: bool) -> dict[str, float]:
+    clip = str(EXAMPLE) if is_asked else ""
+    command = [sys.executable, "-c", MEASURED, str(folder), clip, json.dumps(FORMS[form])]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    report: dict[str, float] = json.loads(done.stdout)
+    return report
+
+
+def show(form: str, reading: float, report: dict[str, float]) -> None:
+    memory = f"peak/model {report['load_peak'] / report['model']:.2f} ({report['load_peak'] / GB:.2f} GB)"
+    seconds = f"load/read {report['load_seconds'] / reading:.2f} ({report['load_seconds']:.1f} s / {reading:.1f} s)"
+    print(f"{form:9} {memory:28} {seconds}", flush=True)
+    if "peak" in report:
+        print(f"          asked: peak {report['peak'] / GB:.2f} GB (process {report['process_peak'] / GB:.2f} GB), "
+              f"{report['ask_seconds']:.1f} s, {report['tokens']}, {report['seconds']}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
