@@ -102,7 +102,7 @@ def one_gb_config() -> VideoLlamaConfig:
 
 
 def write_folder(folder: Path, config: VideoLlamaConfig) -> None:
-    """A model folder of drawn numbers, typed as the published files are: ViT float16, decoder bfloat16, rest float32."""
+    """A model folder of drawn numbers, typed as the published files: ViT float16, decoder bfloat16, rest float32."""
     dtypes = {"vision": torch.float16, "decoder": torch.bfloat16, "qformer": torch.float32, "audio": torch.float32}
     model = empty_model(config, Placing(dtypes))
     specs = {name: TensorSpec(tuple(tensor.shape), tensor.dtype) for name, tensor in model.state_dict().items()}
@@ -150,8 +150,11 @@ def show(form: str, reading: float, report: dict[str, float]) -> None:
     seconds = f"load/read {report['load_seconds'] / reading:.2f} ({report['load_seconds']:.1f} s / {reading:.1f} s)"
     print(f"{form:9} {memory:28} {seconds}", flush=True)
     if "peak" in report:
-        print(f"          asked: peak {report['peak'] / GB:.2f} GB (process {report['process_peak'] / GB:.2f} GB), "
-              f"{report['ask_seconds']:.1f} s, {report['tokens']}, {report['seconds']}", flush=True)
+        print(
+            f"          asked: peak {report['peak'] / GB:.2f} GB (process {report['process_peak'] / GB:.2f} GB), "
+            f"{report['ask_seconds']:.1f} s, {report['tokens']}, {report['seconds']}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """A model in the form and place that was asked for: types by part, packed decoders, device maps, no second copy."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -62,7 +64,7 @@ class TestLoading:
     def test_stays_in_the_file(self, model_path):
         """A tensor that keeps its type is the mapped file itself: two loads of it are not two copies."""
         model = read_model_folder(model_path).model
-        maps = open("/proc/self/maps").read().splitlines()
+        maps = Path("/proc/self/maps").read_text().splitlines()
         spans = [line.split()[0].split("-") for line in maps if str(model_path) in line]
         for name, tensor in model.named_parameters():
             assert any(int(low, 16) <= tensor.data_ptr() < int(high, 16) for low, high in spans), name
@@ -85,9 +87,11 @@ class TestLoading:
     def test_only_what_is_used(self, tmp_path):
         """Hearing needs ImageBind's audio tower, seeing neither; the vision tower is for training the audio branch."""
         both = read_model_folder(make_folder(tmp_path / "audio")).model.model
-        assert hasattr(both, "imagebind_audio") and not hasattr(both, "imagebind_vision")
+        assert hasattr(both, "imagebind_audio")
+        assert not hasattr(both, "imagebind_vision")
         mute = read_model_folder(make_folder(tmp_path / "mute", with_audio_branch=False)).model.model
-        assert not hasattr(mute, "imagebind_audio") and not hasattr(mute, "audio_qformer")
+        assert not hasattr(mute, "imagebind_audio")
+        assert not hasattr(mute, "audio_qformer")
 
 
 class TestDtypes:
@@ -154,7 +158,7 @@ class TestQuantization:
         assert answer.ask("What is it?", max_new_tokens=4).record.tokens["generated"] > 0
 
     def test_width_without_a_4_bit_form(self, model_path):
-        with pytest.raises(ValueError, match="48 inputs and 32 outputs has no 4-bit form.* Use int8"):
+        with pytest.raises(ValueError, match=r"48 inputs and 32 outputs has no 4-bit form.* Use int8"):
             read_model_folder(model_path, quantization="int4")
 
     def test_low_resource(self, wide_path):
@@ -163,7 +167,7 @@ class TestQuantization:
 
     def test_is_not_written(self, wide_path, tmp_path):
         folder = read_model_folder(wide_path, quantization="int8")
-        with pytest.raises(CheckpointError, match="its decoder is packed.* Load it without quantization"):
+        with pytest.raises(CheckpointError, match=r"its decoder is packed.* Load it without quantization"):
             write_model_folder(
                 tmp_path / "again",
                 folder.model,

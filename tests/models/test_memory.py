@@ -75,8 +75,5 @@ def test_within_a_tenth_of_what_is_measured(folders, placing):
     assert done.returncode == 0, done.stderr
     measured, num_prompt_tokens = map(int, done.stdout.split())
     wanted = resolve_placing("float32", **placing)
-    predicted = predict_memory(
-        config_of(folders[1]), wanted, num_frames=NUM_FRAMES, num_tokens=num_prompt_tokens + 2
-    )
-    print(placing, measured / 1e6, predicted.total / 1e6, predicted)
+    predicted = predict_memory(config_of(folders[1]), wanted, num_frames=NUM_FRAMES, num_tokens=num_prompt_tokens + 2)
     assert predicted.total == pytest.approx(measured, rel=0.1)

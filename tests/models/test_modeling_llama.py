@@ -82,9 +82,12 @@ class TestReplacing:
     def test_linear_layers_only(self):
         decoder = self.decoder()
         pack_linears(decoder, "int8", torch.bfloat16, CPU)
-        assert isinstance(decoder["mlp"], Int8Linear) and isinstance(decoder["norm"], nn.LayerNorm)
-        assert decoder["mlp"].weight.is_meta and decoder["mlp"].scale.dtype == torch.bfloat16
-        assert is_packed(decoder) and not is_packed(self.decoder())
+        assert isinstance(decoder["mlp"], Int8Linear)
+        assert isinstance(decoder["norm"], nn.LayerNorm)
+        assert decoder["mlp"].weight.is_meta
+        assert decoder["mlp"].scale.dtype == torch.bfloat16
+        assert is_packed(decoder)
+        assert not is_packed(self.decoder())
 
     def test_another_device(self):
         with pytest.raises(ValueError, match="int4 has kernels for cpu and cuda, not for mps"):

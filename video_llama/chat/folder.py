@@ -253,7 +253,7 @@ def _load(
     model = build_model(
         config,
         {name: torch_dtype(tensor.dtype) for name, tensor in stored.items()},
-        lambda names: stored_values({name: stored[name] for name in names}),
+        lambda names, is_kept: stored_values({name: stored[name] for name in names}, is_kept=is_kept),
         placing,
         {name: tensor.file for name, tensor in stored.items()},
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -109,15 +110,15 @@ def torch_dtype(stored: str) -> torch.dtype | None:
     return getattr(torch, _STORED_NAMES[stored]) if stored in _STORED_NAMES else None
 
 
-def stored_values(stored: Mapping[str, StoredTensor]) -> Iterator[tuple[str, Tensor]]:
-    """Tensors of a folder, each a mapped part of its file, in groups of BYTES_AT_ONCE.
+def stored_values(stored: Mapping[str, StoredTensor], *, is_kept: bool) -> Iterator[tuple[str, Tensor]]:
+    """Tensors of a folder, each a mapped part of its file.
 
-    A group's mapping goes when its tensors go, so what is converted leaves nothing behind. Raises CheckpointError for
-    a file that cannot be read.
+    A mapping goes when its last tensor goes. What is kept shares one for each file; what is not comes in groups of
+    BYTES_AT_ONCE, so that it leaves nothing behind. Raises CheckpointError for a file that cannot be read.
     """
     from safetensors import SafetensorError, safe_open
 
-    for file, names in _groups(stored):
+    for file, names in _groups(stored, sys.maxsize if is_kept else BYTES_AT_ONCE):
         try:
             with safe_open(file, framework="pt") as opened:
                 for name in names:
@@ -126,11 +127,11 @@ def stored_values(stored: Mapping[str, StoredTensor]) -> Iterator[tuple[str, Ten
             raise CheckpointError(f"{file}: the weights cannot be read ({error}). Copy the folder again.") from error
 
 
-def _groups(stored: Mapping[str, StoredTensor]) -> Iterator[tuple[Path, list[str]]]:
+def _groups(stored: Mapping[str, StoredTensor], limit: int) -> Iterator[tuple[Path, list[str]]]:
     group: list[str] = []
     total = 0
     for name, tensor in sorted(stored.items(), key=lambda item: item[1].file):
-        if group and (stored[group[0]].file != tensor.file or total + tensor.num_bytes > BYTES_AT_ONCE):
+        if group and (stored[group[0]].file != tensor.file or total + tensor.num_bytes > limit):
             yield stored[group[0]].file, group
             group, total = [], 0
         group.append(name)

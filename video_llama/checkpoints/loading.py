@@ -49,10 +49,9 @@ def load_yaml_model(
     model = build_model(
         assembly.config,
         {name: piece.dtype for name, piece in pieces.items()},
-        lambda names: read_pieces(pieces[name] for name in names),
+        lambda names, _: read_pieces(pieces[name] for name in names),
         wanted,
     )
     tokenizer = Tokenizer(assembly.decoder.tokenizer_path, pad_token=assembly.settings.pad_token)
     manifest = Manifest(Path(path).stem, {"read from": str(path)})
     return ModelFolder(None, model, tokenizer, assembly.settings, manifest)
-

@@ -97,19 +97,25 @@ def _weights(config: VideoLlamaConfig, placing: Placing) -> dict[str, int]:
 def _vision_bytes(config: VideoLlamaConfig, placing: Placing, num_frames: int) -> int:
     """Residual and its norm (D each), the middle before and after its activation (H each), for every patch."""
     vision = config.vision_config
-    tokens = num_frames * ((vision.image_size // vision.patch_size) ** 2 + 1)
-    pixels = num_frames * 3 * vision.image_size**2 * torch.float32.itemsize
+    size: int = vision.image_size  # type: ignore[assignment]  # one number in every ViT of ours
+    pixels = num_frames * 3 * size**2 * torch.float32.itemsize
     width = 2 * vision.hidden_size + 2 * vision.intermediate_size
-    return int(tokens * width * placing.dtypes["vision"].itemsize + pixels)
+    return int(_num_patches(config, num_frames) * width * placing.dtypes["vision"].itemsize + pixels)
 
 
 def _query_bytes(config: VideoLlamaConfig, placing: Placing, num_frames: int) -> int:
     """The ViT's output as it came and in the Q-Former's type, and a cross-attention's keys and values of it."""
     vision, queries = config.vision_config, config.qformer_config
-    tokens = num_frames * ((vision.image_size // vision.patch_size) ** 2 + 1)
     item = placing.dtypes["qformer"].itemsize
     width = vision.hidden_size * (placing.dtypes["vision"].itemsize + item) + 2 * queries.hidden_size * item
-    return int(tokens * width)
+    return int(_num_patches(config, num_frames) * width)
+
+
+def _num_patches(config: VideoLlamaConfig, num_frames: int) -> int:
+    """With the class tokens."""
+    size: Any = config.vision_config.image_size
+    patch: Any = config.vision_config.patch_size
+    return int(num_frames * ((size // patch) ** 2 + 1))
 
 
 def _hearing_bytes(config: ImageBindTowerConfig, placing: Placing, num_clips: int) -> int:

@@ -147,9 +147,7 @@ class BitsAndBytesLinear(PackedLinear):
         return output
 
 
-def pack_linears(
-    decoder: nn.Module, quantization: Quantization, dtype: torch.dtype, device: torch.device
-) -> None:
+def pack_linears(decoder: nn.Module, quantization: Quantization, dtype: torch.dtype, device: torch.device) -> None:
     """Replace the linear layers of a decoder, still on the meta device, by empty packed ones for ``device``.
 
     Raises ValueError for a width that the 4-bit kernel cannot take and for devices other than CPU and CUDA,
@@ -157,7 +155,7 @@ def pack_linears(
     """
     if device.type not in ("cpu", "cuda"):
         raise ValueError(f"{quantization} has kernels for cpu and cuda, not for {device}. Load without quantization.")
-    linears = [(name, module) for name, module in decoder.named_modules() if isinstance(module, nn.Linear)]
+    linears = [(name, module) for name, module in decoder.named_modules() if type(module) is nn.Linear]
     for name, linear in linears:
         assert linear.bias is None, f"LLaMA's {name} has no bias"
         sizes = (linear.in_features, linear.out_features)

@@ -67,20 +67,21 @@ def empty_model(config: VideoLlamaConfig, placing: Placing) -> VideoLlamaForCond
         layers = model.model.language_model.layers
         pack_linears(layers, placing.quantization, placing.dtypes["decoder"], placing.device)
     model.tie_weights()
-    return model.eval()
+    model.eval()
+    return model
 
 
 def build_model(
     config: VideoLlamaConfig,
     stored: Mapping[str, torch.dtype | None],
-    read: Callable[[list[str]], Iterable[tuple[str, Tensor]]],
+    read: Callable[[list[str], bool], Iterable[tuple[str, Tensor]]],
     placing: Placing,
     files: Mapping[str, Path] | None = None,
 ) -> VideoLlamaForConditionalGeneration:
     """The whole model from tensors by our names, all of them (their owner has checked).
 
-    ``stored`` gives their types (None: one that torch lacks) and ``read`` the values of some, in any order; those that
-    stay as they are read are asked for first and by themselves, so that only their part of a file stays mapped.
+    ``stored`` gives their types (None: one that torch lacks) and ``read`` the values of some, in any order. It is asked
+    for those that stay as they are read (and told so) by themselves, so that only their part of a file stays mapped.
     ``files`` (name -> safetensors file) is where tensors are read from again and again if a device map puts them on
     disk. Raises ValueError for a disk without them and for a quantised decoder on it, MissingExtraError for a device
     map without accelerate.
@@ -94,7 +95,7 @@ def build_model(
     main_device = _main_device(device_map)
     kept = [name for name, dtype in stored.items() if dtype == wanted.get(name)]
     converted = [name for name, dtype in stored.items() if dtype != wanted.get(name)]
-    for name, tensor in chain(read(kept), read(converted)):
+    for name, tensor in chain(read(kept, True), read(converted, False)):
         device = _device_of(name, device_map)
         if device == DISK and name in buffers:  # accelerate leaves buffers where they are
             device = main_device
@@ -131,7 +132,7 @@ def _compute_buffers(model: VideoLlamaForConditionalGeneration, device: torch.de
     """Buffers that no file holds: the rotary frequencies, always float32."""
     for name, module in list(model.named_modules()):
         if isinstance(module, LlamaRotaryEmbedding):
-            model.set_submodule(name, LlamaRotaryEmbedding(module.config).to(device))  # type: ignore[no-untyped-call]
+            model.set_submodule(name, LlamaRotaryEmbedding(module.config).to(device))
     stored = set(model.state_dict())
     left = [name for name, tensor in model.named_buffers() if name not in stored and tensor.is_meta]
     assert not left, f"nothing computes {left}"
@@ -149,7 +150,7 @@ def _device_map(model: VideoLlamaForConditionalGeneration, placing: Placing) -> 
         chosen = dict(_without_nesting(model, "", placing.device_map))
     else:
         blocks = model._no_split_modules
-        memory = get_balanced_memory(model, placing.max_memory, blocks)  # type: ignore[arg-type]
+        memory = get_balanced_memory(model, placing.max_memory, blocks)
         chosen = dict(infer_auto_device_map(model, memory, blocks))
     on_disk = [name for name, device in chosen.items() if device == DISK and "language_model" in name]
     if placing.quantization is not None and on_disk:

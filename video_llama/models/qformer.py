@@ -32,7 +32,8 @@ class SequenceQFormer(nn.Module):
         if num_steps > limit:
             raise ValueError(f"{num_steps} time steps, and this model has positions for {limit}. Sample fewer.")
         positions_TH = self.position_embeddings(torch.arange(num_steps, device=steps_NTKH.device))
-        return (steps_NTKH + positions_TH[None, :, None]).flatten(1, 2)
+        placed_NTKH: Tensor = steps_NTKH + positions_TH[None, :, None]
+        return placed_NTKH.flatten(1, 2)
 
     def query(self, steps_NSH: Tensor, output_attentions: bool = False) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Let the queries read the positioned tokens: [N, S, H] -> [N, Q, H], and the cross-attentions if asked for."""

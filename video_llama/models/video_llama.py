@@ -53,16 +53,19 @@ class VideoLlamaPreTrainedModel(PreTrainedModel):
     @property
     def dtype(self) -> torch.dtype:
         """The decoder's: what is saved as the model's own, though other parts may have another."""
-        dtype: torch.dtype = self.get_input_embeddings().weight.dtype
-        return dtype
+        return self._word_embeddings.dtype
 
     @property
     def device(self) -> torch.device:
         """Where inputs go: the word embeddings' device, or the one that computes where those are offloaded."""
-        embeddings = self.get_input_embeddings()
-        hook = getattr(embeddings, "_hf_hook", None)
-        is_offloaded = hook is not None and embeddings.weight.device.type == "meta"
-        return torch.device(hook.execution_device if is_offloaded else embeddings.weight.device)
+        if self._word_embeddings.is_meta and hasattr(self.get_input_embeddings(), "_hf_hook"):
+            return torch.device(self.get_input_embeddings()._hf_hook.execution_device)  # type: ignore[union-attr, arg-type]
+        return self._word_embeddings.device
+
+    @property
+    def _word_embeddings(self) -> Tensor:
+        weight: Tensor = self.get_input_embeddings().weight  # type: ignore[assignment]
+        return weight
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
