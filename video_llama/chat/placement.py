@@ -61,7 +61,7 @@ def resolve_placing(
         raise ValueError("low_resource places the parts itself. Leave device_map out.")
     return Placing(
         _part_dtypes(stored, dtype, device, is_vit_on_cpu=low_resource),
-        quantization,  # type: ignore[arg-type]  # checked above
+        quantization,
         device,
         device_map,  # type: ignore[arg-type]  # checked above
         max_memory,
@@ -88,7 +88,7 @@ def _part_dtypes(
     dtypes = dict.fromkeys(PARTS, common) | {"qformer": torch.promote_types(common, torch.float32)}
     if is_vit_on_cpu and common is torch.float16:
         dtypes["vision"] = torch.float32
-    return dtypes | {part: as_dtype(value) for part, value in given.items()}  # type: ignore[misc]
+    return dtypes | {part: as_dtype(value) for part, value in given.items()}
 
 
 def as_dtype(dtype: DtypeName) -> torch.dtype:

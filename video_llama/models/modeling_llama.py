@@ -150,14 +150,15 @@ class BitsAndBytesLinear(PackedLinear):
 def pack_linears(decoder: nn.Module, quantization: Quantization, dtype: torch.dtype, device: torch.device) -> None:
     """Replace the linear layers of a decoder, still on the meta device, by empty packed ones for ``device``.
 
-    Raises ValueError for a width that the 4-bit kernel cannot take and for devices other than CPU and CUDA,
-    MissingExtraError for CUDA without bitsandbytes.
+    Raises ValueError for a layer with a bias, a width that the 4-bit kernel cannot take and devices other than CPU and
+    CUDA; MissingExtraError for CUDA without bitsandbytes.
     """
     if device.type not in ("cpu", "cuda"):
         raise ValueError(f"{quantization} has kernels for cpu and cuda, not for {device}. Load without quantization.")
     linears = [(name, module) for name, module in decoder.named_modules() if type(module) is nn.Linear]
     for name, linear in linears:
-        assert linear.bias is None, f"LLaMA's {name} has no bias"
+        if "bias" in dict(linear.named_parameters()):
+            raise ValueError(f"{name} has a bias, and packed layers have none. Load without quantization.")
         sizes = (linear.in_features, linear.out_features)
         packed: PackedLinear
         with torch.device("meta"):
