@@ -1,14 +1,18 @@
 """The predicted memory, against what a process of its own took."""
 
+import gzip
+import json
 import subprocess
 import sys
+from math import prod
 
 import pytest
 
+from tests.chat.conftest import model_path  # noqa: F401  (a fixture)
 from tests.chat.making import make_folder, tiny_config
 from video_llama.chat.placement import resolve_placing
 from video_llama.models.configuration import VideoLlamaConfig
-from video_llama.models.memory import predict_memory
+from video_llama.models.memory import predict_memory, published_config
 
 NUM_FRAMES = 4
 BIG_ENOUGH = dict(
@@ -66,7 +70,14 @@ def folders(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "placing", [{}, {"dtype": "bfloat16"}, {"quantization": "int8"}, {"quantization": "int4"}], ids=str
+    "placing",
+    [
+        {"dtype": "bfloat16"},
+        {"quantization": "int4"},
+        pytest.param({}, marks=pytest.mark.slow),
+        pytest.param({"quantization": "int8"}, marks=pytest.mark.slow),
+    ],
+    ids=str,
 )
 def test_within_a_tenth_of_what_is_measured(folders, placing):
     script = MEASURE.format(num_frames=NUM_FRAMES, placing=placing)
@@ -77,3 +88,70 @@ def test_within_a_tenth_of_what_is_measured(folders, placing):
     wanted = resolve_placing("float32", **placing)
     predicted = predict_memory(config_of(folders[1]), wanted, num_frames=NUM_FRAMES, num_tokens=num_prompt_tokens + 2)
     assert predicted.total == pytest.approx(measured, rel=0.1)
+
+
+@pytest.mark.parametrize(("size", "name"), [("7b", "llama_7b"), ("13b", "llama_13b")])
+def test_weights_of_the_published_sizes(repository, size, name):
+    """The decoder's bytes are those of the reference's list of names and shapes."""
+    listed = json.loads(gzip.decompress((repository / "tests" / "golden" / "full_keys.json.gz").read_bytes()))
+    keys = listed["models"][name]["keys"]
+    decoder = {key: shape for key, (shape, *_) in keys.items() if key.startswith("llama_model.")}
+    num_parameters = sum(prod(shape) for key, shape in decoder.items() if not key.endswith("inv_freq"))
+    predicted = predict_memory(published_config(size), resolve_placing("bfloat16"), num_frames=8)
+    rotary = 2 * 64 * 4  # the frequencies, twice, in float32
+    assert predicted.weights["decoder"] == 2 * num_parameters + rotary
+
+
+class TestPrediction:
+    def predict(self, size="7b", num_frames=8, **more):
+        asked = {key: more.pop(key) for key in ("dtype", "quantization") if key in more}
+        placing = resolve_placing("bfloat16", **asked)
+        return predict_memory(published_config(size), placing, num_frames=num_frames, **more)
+
+    def test_targets_of_7b_with_sound(self):
+        """What the project promises: 13 GB in 8 bits, 8 GB in 4, for a prompt and answer of 1000 tokens."""
+        asked = {"num_clips": 8, "num_tokens": 1000}
+        assert self.predict(quantization="int8", **asked).total < 13e9
+        assert self.predict(quantization="int4", **asked).total < 8e9
+
+    def test_only_what_is_used(self):
+        assert "audio" not in self.predict().weights
+        assert self.predict(num_clips=8).weights["audio"] == pytest.approx(2 * 86e6, rel=0.05)
+
+    def test_more_takes_more(self):
+        totals = [
+            self.predict(num_tokens=100).total,
+            self.predict(num_tokens=200).total,
+            self.predict(num_tokens=200, num_frames=32).total,
+            self.predict(num_tokens=200, num_frames=32, num_clips=8).total,
+            self.predict("13b", num_tokens=200, num_frames=32, num_clips=8).total,
+            self.predict("13b", num_tokens=200, num_frames=32, num_clips=8, dtype="float32").total,
+        ]
+        assert totals == sorted(set(totals))
+
+    def test_unknown_size(self):
+        with pytest.raises(ValueError, match=r"size is '70b'\. Choose 7b or 13b"):
+            published_config("70b")
+
+
+class TestCommand:
+    def test_table_and_json(self, model_path):  # noqa: F811
+        asked = ["inspect", "--memory", str(model_path), "--audio", "--frames", "4"]
+        table = run(*asked)
+        assert table.exit_code == 0, table.output
+        assert table.stdout.splitlines()[-1].startswith("sum ")
+        report = json.loads(run(*asked, "--json").stdout)
+        assert report["total"] == sum(report["weights"].values()) + report["cache"] + report["activations"]
+
+    def test_neither_model_nor_size(self):
+        refused = run("inspect", "--memory")
+        assert refused.exit_code == 2
+        assert "Give a model folder or --size 7b" in refused.output
+
+
+def run(*arguments):
+    from typer.testing import CliRunner
+
+    from video_llama.cli import app
+
+    return CliRunner().invoke(app, list(arguments))

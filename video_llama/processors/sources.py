@@ -23,8 +23,8 @@ BytesLike = bytes | bytearray | memoryview
 Source = str | os.PathLike[str] | BytesLike | BinaryIO
 FrameListSource = Sequence[str | os.PathLike[str]]
 
-# A playlist (HLS, DASH) may name any address; only the file that was given is to be read. Bytes have no neighbours at all:
-# a playlist sent to a server must not read the server's files.
+# A playlist (HLS, DASH) may name any address; only the file that was given is to be read. Bytes have no neighbours at
+# all: a playlist that is sent to a server must not read the server's files.
 OPEN_OPTIONS = {"protocol_whitelist": "file"}
 DATA_OPTIONS = {"protocol_whitelist": "none"}
 
