@@ -167,7 +167,7 @@ class TestClientThatLeaves:
         with running_long(patient) as server:
             with long_answer(server):
                 until(lambda: server.service.num_running == 1)
-            until(lambda: server.service.num_running == server.service.num_taken == 0, seconds=2)
+            until(lambda: server.service.num_running == server.service.num_taken == 0, seconds=10)
 
     def test_whole_answer(self, patient):
         with running_long(patient) as server:
@@ -177,7 +177,7 @@ class TestClientThatLeaves:
             with socket.create_connection(server.address) as connection:
                 connection.sendall(head.encode() + body)
                 until(lambda: server.service.num_running == 1)
-            until(lambda: server.service.num_running == server.service.num_taken == 0, seconds=2)
+            until(lambda: server.service.num_running == server.service.num_taken == 0, seconds=10)
             until(lambda: server.metric("video_llama_requests_total", path=PATH, status="499") == 1)
 
     def test_others_go_on(self, patient):

@@ -111,9 +111,9 @@ def test_options_that_cannot_be(assistant, clips):
 class TestWhileAsked:
     """A server whose one media process is stopped, so that a request waits in it."""
 
-    @pytest.fixture
-    def stopped(self, assistant, urls):
-        with running(assistant, media_workers=1, media_worker_seconds=3.0) as server:
+    @pytest.fixture(params=[120.0])
+    def stopped(self, request, assistant, urls):
+        with running(assistant, media_workers=1, media_worker_seconds=request.param) as server:
             self.ask(server, urls["image"])
             [pid] = server.service.media_pids
             os.kill(pid, signal.SIGSTOP)
@@ -133,19 +133,21 @@ class TestWhileAsked:
         assert server.service.media_pids != [pid]
         assert server.metric("video_llama_media_worker_deaths_total") == 1
 
-    def test_process_that_overruns_is_killed(self, stopped, urls):
+    @pytest.mark.parametrize("stopped", [4.0], indirect=True)
+    def test_process_that_overruns_is_killed(self, stopped, clips, urls):
         server, pid = stopped
-        with pytest.raises(openai.BadRequestError, match="took longer than 3 s to decode"):
+        with pytest.raises(openai.BadRequestError, match="took longer than 4 s to decode"):
             self.ask(server, urls["video"])
         until(lambda: not os.path.exists(f"/proc/{pid}"))
-        assert self.ask(server, urls["video"]).choices
+        # An image that was never sent takes hundredths of a second, so that a busy machine does not overrun as well.
+        assert self.ask(server, data_url(clips["image"].read_bytes() + b"more", "image/png")).choices
 
     def test_client_that_leaves_takes_its_process_along(self, stopped, urls):
         server, pid = stopped
         impatient = server.client().with_options(timeout=0.3)
         with pytest.raises(openai.APITimeoutError):
             impatient.chat.completions.create(model="tiny", messages=ask(QUESTION, video=urls["video"]))
-        until(lambda: not os.path.exists(f"/proc/{pid}"), seconds=2.5)
+        until(lambda: not os.path.exists(f"/proc/{pid}"))
         until(lambda: server.service.num_taken == 0)
 
     def test_two_who_ask_about_one_file_share_its_reading(self, stopped, urls):
