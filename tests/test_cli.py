@@ -368,7 +368,13 @@ class TestInspect:
 
 def start(*arguments, **options) -> subprocess.Popen:
     command = [sys.executable, "-m", "video_llama", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    # A shell that runs the tests in the background has them ignore SIGINT, which a child would inherit.
+    return subprocess.Popen(command, text=True, preexec_fn=hear_interrupts, **pipes, **options)
+
+
+def hear_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.mark.slow  # each starts Python and loads torch

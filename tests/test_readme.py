@@ -32,7 +32,7 @@ def test_python(readme: str, repository: Path) -> None:
     done = run([sys.executable, "-c", code_block(section(readme, "Python"), "python")], repository)
     assert done.returncode == 0, done.stderr
     assert "red circle" in done.stdout
-    assert "blue square" in done.stdout
+    assert "I hear" in done.stdout
 
 
 def test_command_line(readme: str, repository: Path) -> None:

@@ -15,6 +15,15 @@ from video_llama.miniature.examination import TARGETS
 
 NUM_CLIPS = 24
 SEED = 77  # no other evaluation's
+MEASURED = {  # docs/miniature.md, rounded down
+    "colour": 0.95,
+    "shape": 0.97,
+    "motion": 0.97,
+    "order": 0.84,
+    "hear_matched": 0.98,
+    "hear_mismatched": 0.98,
+    "silence": 0.99,
+}
 
 
 @pytest.fixture(scope="module")
@@ -32,12 +41,12 @@ def evaluation(assistant: Assistant, clips: Path) -> Evaluation:
     return evaluate(assistant, clips, num_clips=NUM_CLIPS, seed=SEED, workers=1)
 
 
-@pytest.mark.parametrize("figure", TARGETS)
-def test_shipped_weights_are_not_below_their_target(evaluation: Evaluation, figure: str) -> None:
-    """With so few clips chance has its say: the target must lie below the interval's upper end."""
+@pytest.mark.parametrize("figure", MEASURED)
+def test_shipped_weights_are_as_good_as_measured(evaluation: Evaluation, figure: str) -> None:
+    """With so few clips chance has its say: what 400 clips gave must not lie above the interval."""
     count = evaluation.counts[figure]
     assert count.total >= 4
-    assert count.interval[1] >= TARGETS[figure], f"{count.right} of {count.total}"
+    assert count.interval[1] >= MEASURED[figure], f"{count.right} of {count.total}"
 
 
 def test_what_needs_the_order_of_frames_is_lost_without_it(evaluation: Evaluation) -> None:

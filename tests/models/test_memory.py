@@ -72,10 +72,9 @@ def folders(tmp_path_factory):
 @pytest.mark.parametrize(
     "placing",
     [
+        # Packed decoders are not here: measured at this size they varied by 16 % from run to run (docs/memory.md).
         {"dtype": "bfloat16"},
-        {"quantization": "int4"},
         pytest.param({}, marks=pytest.mark.slow),
-        pytest.param({"quantization": "int8"}, marks=pytest.mark.slow),
     ],
     ids=str,
 )

@@ -128,7 +128,6 @@ LANGUAGE = (
     LanguagePhase("language_hard", 26, Pretraining(900, 40, peak_lr=1.5e-3, weight_decay=0.05), 0.5, 0.7, 0.02),
     # Which colour belongs to which of two shapes comes last.
     LanguagePhase("language_two_part", 27, Pretraining(900, 40, peak_lr=1.5e-3, weight_decay=0.05), 0.8, 0.8, 0.02),
-    LanguagePhase("language_last", 28, Pretraining(700, 40, peak_lr=1.5e-3, weight_decay=0.05), 0.9, 0.8, 0.02),
 )
 VISION = Pretraining(num_steps=2400, batch_size=48, peak_lr=1e-3)
 IMAGEBIND_VISION = Pretraining(num_steps=1500, batch_size=48, peak_lr=1e-3)
