@@ -2,8 +2,8 @@
 # Each goal installs only what it needs: `make demo` the core, the others the development tools as well.
 
 PYTHON   ?= python3
-EXAMPLE  ?= examples/two_shapes.mp4
-QUESTION ?= What happens in the video?
+EXAMPLE  ?= examples/square_with_hum.mp4
+QUESTION ?= What do you see and hear?
 # More options for pytest: make test PYTEST_ARGS="tests/test_config.py -k override"
 PYTEST_ARGS ?=
 

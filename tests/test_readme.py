@@ -31,8 +31,8 @@ def run(arguments: list[str], folder: Path, stdin: str = "") -> subprocess.Compl
 def test_python(readme: str, repository: Path) -> None:
     done = run([sys.executable, "-c", code_block(section(readme, "Python"), "python")], repository)
     assert done.returncode == 0, done.stderr
-    assert "red circle" in done.stdout
-    assert "I hear" in done.stdout
+    assert "yellow square moves left" in done.stdout
+    assert "a low hum, the sound of a circle" in done.stdout
 
 
 def test_command_line(readme: str, repository: Path) -> None:
