@@ -198,7 +198,7 @@ def plot(evaluation: Evaluation, path: Path) -> None:
     axes.set_yticks(rows, [f"{name} ({count.total})" for name, count in zip(names, counts, strict=True)])
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
-    axes.set_xlabel("share of right answers, with 95 % interval (blue: clips as they are; orange: ablations)")
+    axes.set_xlabel("share right, 95 % interval (blue: clips as they are; orange: ablations)")
     axes.set_title(f"{evaluation.weights}: {evaluation.num_clips} held-out clips, seed {evaluation.seed}")
     axes.legend(loc="lower left")
     figure.savefig(path, dpi=120)
