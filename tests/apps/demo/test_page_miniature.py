@@ -36,7 +36,9 @@ def test_an_example_is_answered(chromium, url, repository, look):
     page.goto(url)
     page.get_by_role("button", name="Two shapes").click()
     page.get_by_text("Shown. Send the question").wait_for()
-    page.get_by_label("Your question, with videos, images or sounds").press("Enter")
+    question = page.get_by_label("Your question, with videos, images or sounds")
+    page.wait_for_function("box => box.value", arg=question.element_handle())  # filled after the status line
+    question.press("Enter")
     page.get_by_text(" tokens in ").wait_for()
     answer = page.locator(".message.bot").inner_text()
     page.screenshot(path=folder / f"miniature_{look}.png", full_page=True)
