@@ -49,9 +49,9 @@ from video_llama.miniature.world import (
 )
 
 CLIPS_PER_FOLDER = 500
-DIALOGUES_PER_CLIP = 3
+DIALOGUES = {1: 3, 2: 5}  # per clip, by its number of shapes: of two there is more to tell apart
 MAX_TURNS = 3
-HARD_SHARE = 0.4
+HARD_SHARE = 0.3
 CLIPS_PER_PICTURE = 4
 LATEST_STILL = 0.45  # of a clip: before the second of two shapes
 OTHER_WORDS_SHARE = 0.5  # of the dialogues: the other medium stands beside, told in words
@@ -148,7 +148,9 @@ def _annotations(scenes: Sequence[Scene], seed: int, *, hears: bool) -> str:
     """VideoChat rows for all clips: several short dialogues about each."""
     rng = np.random.default_rng([seed, 10 + hears])
     row_of = _hearing_row if hears else _seeing_row
-    clips = [(clip_path(index), scene) for index, scene in enumerate(scenes) for _ in range(DIALOGUES_PER_CLIP)]
+    clips = [
+        (clip_path(index), scene) for index, scene in enumerate(scenes) for _ in range(DIALOGUES[len(scene.parts)])
+    ]
     return json.dumps([{"video": path, **row_of(scene, rng)} for path, scene in clips], indent=0)
 
 
