@@ -48,7 +48,7 @@ def evaluate(
     """Ask about fresh clips of combinations that were never trained on, and count."""
     from rich.console import Console
 
-    from video_llama.chat import load
+    from video_llama.checkpoints import load
     from video_llama.miniature import evaluate as examination
 
     assistant = load(model)

@@ -57,6 +57,7 @@ NO_SOUND = "I hear no sound."
 STILL_PICTURE = "I see one still picture."
 ONE_SHAPE = "There is only one shape."
 ORDINALS = ("first", "second")
+NAMED_SHARE = 0.25  # of the questions about one of two colours: "What colour is the circle?", not "the first shape"
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ class View:
     scene: Scene
     sees: Sees
     hears: bool
+    named_share: float = NAMED_SHARE
 
     @property
     def is_sounding(self) -> bool:
@@ -106,7 +108,7 @@ def _ask_colour(view: View, rng: np.random.Generator) -> tuple[str, str]:
         return choose(rng, COLOUR_OF_ONE).format(word), f"It is {view.scene.parts[0].colour}."
     index = int(rng.integers(2))
     part = view.scene.parts[index]
-    if rng.random() < 0.25:
+    if rng.random() < view.named_share:
         return f"What {word} is the {part.shape}?", f"It is {part.colour}."
     return choose(rng, COLOUR_OF_ORDINAL).format(word, ORDINALS[index]), f"It is {part.colour}."
 
@@ -224,7 +226,15 @@ JOINT_KINDS = ("match", "both")
 HARD_KINDS = ("order", "yes_no", "match", "colour", "shape")
 
 
-def question(scene: Scene, kind: str, rng: np.random.Generator, *, sees: Sees = "video", hears: bool = True) -> QA:
+def question(
+    scene: Scene,
+    kind: str,
+    rng: np.random.Generator,
+    *,
+    sees: Sees = "video",
+    hears: bool = True,
+    named_share: float = NAMED_SHARE,
+) -> QA:
     """Ask about a scene and answer from it.
 
     Args:
@@ -234,13 +244,14 @@ def question(scene: Scene, kind: str, rng: np.random.Generator, *, sees: Sees = 
         sees: a video, one still picture (of the first part), or nothing: then questions about the picture are
             answered "I see no picture."
         hears: whether the sound is given; without it, or where the scene is silent, "I hear no sound."
+        named_share: how many questions about one of two colours name the shape.
 
     Raises:
         ValueError: an unknown kind.
     """
     if kind not in ASKERS:
         raise ValueError(f"{kind!r} is no kind of question: use one of {', '.join(QUESTION_KINDS)}")
-    view = View(scene, sees, hears)
+    view = View(scene, sees, hears, named_share)
     asked, answer = ASKERS[kind](view, rng)
     if kind in (*SEEING_KINDS, "match") and sees == "nothing":
         answer = NO_PICTURE
@@ -339,6 +350,7 @@ def dialogue(
     *,
     two_part_share: float = 0.5,
     hard_share: float = 0.5,
+    named_share: float = NAMED_SHARE,
     max_turns: int = 3,
     media_shares: Mapping[Medium, float] = MEDIA_SHARES,
 ) -> Dialogue:
@@ -348,6 +360,7 @@ def dialogue(
         rng: source of chance; the same state gives the same document.
         two_part_share: how many scenes show two shapes one after the other.
         hard_share: how many questions come from ``HARD_KINDS`` alone (order, comparisons, colour, shape).
+        named_share: how many questions about one of two colours name the shape.
         max_turns: 1 to this many turns, each number equally likely.
         media_shares: which media there are, as shares that sum to 1.
     """
@@ -363,7 +376,7 @@ def dialogue(
     kinds = [_pick_kind(rng, medium, hard_share) for _ in range(num_turns)]
     return Dialogue(
         medium=medium,
-        turns=tuple(question(scene, kind, rng, sees=sees, hears=hears) for kind in kinds),
+        turns=tuple(question(scene, kind, rng, sees=sees, hears=hears, named_share=named_share) for kind in kinds),
         video_words=caption(scene, rng) if sees == "video" else None,
         image_words=image_caption(scene, rng) if sees == "image" else None,
         sound_words=sound_caption(scene.sounds, rng) if hears else None,
