@@ -350,7 +350,6 @@ def dialogue(
     *,
     two_part_share: float = 0.5,
     hard_share: float = 0.5,
-    named_share: float = NAMED_SHARE,
     max_turns: int = 3,
     media_shares: Mapping[Medium, float] = MEDIA_SHARES,
 ) -> Dialogue:
@@ -360,7 +359,6 @@ def dialogue(
         rng: source of chance; the same state gives the same document.
         two_part_share: how many scenes show two shapes one after the other.
         hard_share: how many questions come from ``HARD_KINDS`` alone (order, comparisons, colour, shape).
-        named_share: how many questions about one of two colours name the shape.
         max_turns: 1 to this many turns, each number equally likely.
         media_shares: which media there are, as shares that sum to 1.
     """
@@ -376,7 +374,7 @@ def dialogue(
     kinds = [_pick_kind(rng, medium, hard_share) for _ in range(num_turns)]
     return Dialogue(
         medium=medium,
-        turns=tuple(question(scene, kind, rng, sees=sees, hears=hears, named_share=named_share) for kind in kinds),
+        turns=tuple(question(scene, kind, rng, sees=sees, hears=hears) for kind in kinds),
         video_words=caption(scene, rng) if sees == "video" else None,
         image_words=image_caption(scene, rng) if sees == "image" else None,
         sound_words=sound_caption(scene.sounds, rng) if hears else None,

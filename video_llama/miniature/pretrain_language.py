@@ -32,8 +32,7 @@ PAD_MULTIPLE = 16  # oneDNN keeps a kernel for each shape it meets
 def _document(rng: np.random.Generator, tokenizer: Tokenizer, phase: LanguagePhase) -> TrainingExample:
     if rng.random() < CAPTION_SHARE:
         return caption_document(tokenizer, *caption_pair(rng, hears=rng.random() < HEARD_CAPTION_SHARE))
-    shares = dict(two_part_share=phase.two_part_share, hard_share=phase.hard_share, named_share=phase.named_share)
-    return dialogue_example(tokenizer, dialogue(rng, **shares))
+    return dialogue_example(tokenizer, dialogue(rng, two_part_share=phase.two_part_share, hard_share=phase.hard_share))
 
 
 def make_batches(tokenizer: Tokenizer, phase: LanguagePhase, seed: int, pool: int) -> list[list[TrainingExample]]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from video_llama.miniature.language import NAMED_SHARE
 from video_llama.miniature.tokenizer import NUM_PIECES
 from video_llama.miniature.world import FRAME_SIZE, PATCH_SIZE
 
@@ -121,8 +120,6 @@ class LanguagePhase:
     """Of the questions: only from the kinds that are learnt late."""
     text_weight: float
     """Of the loss on the tokens that are not answers."""
-    named_share: float = NAMED_SHARE
-    """Of the questions about one of two colours: those that name the shape."""
 
 
 LANGUAGE = (
@@ -132,8 +129,6 @@ LANGUAGE = (
     # Which colour belongs to which of two shapes comes last, and then that in every kind of answer.
     LanguagePhase("language_two_part", 27, Pretraining(900, 40, peak_lr=1.5e-3, weight_decay=0.05), 0.8, 0.8, 0.02),
     LanguagePhase("language_all", 29, Pretraining(1500, 40, peak_lr=1.5e-3, weight_decay=0.05), 0.75, 0.25, 0.02),
-    # "What colour is the circle?" of two shapes has to be read backwards, from the shape to its colour.
-    LanguagePhase("language_named", 30, Pretraining(900, 40, peak_lr=1.5e-3, weight_decay=0.05), 0.75, 0.4, 0.02, 0.7),
 )
 VISION = Pretraining(num_steps=2400, batch_size=48, peak_lr=1e-3)
 IMAGEBIND_VISION = Pretraining(num_steps=1500, batch_size=48, peak_lr=1e-3)

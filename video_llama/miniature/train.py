@@ -118,7 +118,7 @@ STAGES: dict[str, Stage] = {
 
 
 PARTS = {
-    "language": ("language_named", "language_all", "language_two_part", "language_hard", "language"),
+    "language": ("language_all", "language_two_part", "language_hard", "language"),
     "imagebind": ("imagebind", "imagebind_vision"),
 }
 """The folders of a stage that has several, the later ones first."""
