@@ -39,7 +39,7 @@ fast-test: $(DEV)
 	@$(BIN)/python -m pytest -m "not slow and not gpu" $(PYTEST_ARGS)
 
 bench: $(DEV)  ## Run every benchmark
-	@set -e; for script in benchmarks/bench_*.py; do \
+	@set -e; for script in benchmarks/bench_*.py benchmarks/train_step.py; do \
 	  [ -e "$$script" ] || { echo "benchmarks/ holds no bench_*.py" >&2; exit 1; }; \
 	  echo "== $$script"; $(BIN)/python "$$script"; \
 	done

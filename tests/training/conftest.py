@@ -23,7 +23,7 @@ FRAME_SIZE = 28
 Write = Callable[..., Path]
 
 
-def tiny_config(vocabulary: int, dropout: float) -> VideoLlamaConfig:
+def tiny_config(vocabulary: int, dropout: float, decoder_width: int = 48) -> VideoLlamaConfig:
     drop = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
     qformer = {"hidden_size": 24, "num_attention_heads": 3, "intermediate_size": 40, "vocab_size": 1, **drop}
     tower = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "embedding_size": 12}
@@ -50,7 +50,7 @@ def tiny_config(vocabulary: int, dropout: float) -> VideoLlamaConfig:
         text_config={
             "vocab_size": vocabulary,
             "hidden_size": 32,
-            "intermediate_size": 48,
+            "intermediate_size": decoder_width,
             "num_hidden_layers": 2,
             "num_attention_heads": 4,
             "num_key_value_heads": 4,
@@ -99,9 +99,10 @@ def tokenizer_path(tmp_path_factory: pytest.TempPathFactory, clips: Path) -> Pat
     return folder / "tokenizer.model"
 
 
-def write_base(path: Path, tokenizer_path: Path, dropout: float) -> Path:
+def write_base(path: Path, tokenizer_path: Path, dropout: float, decoder_width: int = 48) -> Path:
     torch.manual_seed(6)
-    model = VideoLlamaForConditionalGeneration(tiny_config(Tokenizer(tokenizer_path).vocab_size, dropout))
+    config = tiny_config(Tokenizer(tokenizer_path).vocab_size, dropout, decoder_width)
+    model = VideoLlamaForConditionalGeneration(config)
     settings = ProcessorSettings(image_size=FRAME_SIZE, num_frames=4, num_mel_bins=16, target_length=26)
     manifest = Manifest("tiny", untrained_parts=UNTRAINED)
     write_model_folder(path, model, tokenizer_path=tokenizer_path, settings=settings, manifest=manifest)

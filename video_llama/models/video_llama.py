@@ -118,18 +118,17 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
 
     def encode_frames(self, pixel_values_videos: Tensor) -> Tensor:
         """[N, T, 3, H, W] normalised pixels -> [N, T, K, H] query tokens of each frame, without positions."""
-        tokens = self.frame_encoder(pixel_values_videos.flatten(0, 1))
-        return tokens.unflatten(0, pixel_values_videos.shape[:2])  # type: ignore[no-any-return]
+        return _each_medium(pixel_values_videos, self.frame_encoder)
 
     def encode_clips(self, input_features: Tensor) -> Tensor:
         """[N, S, 1, mel bins, frames] mel clips -> [N, S, E] ImageBind embeddings (their norm: the scale, about 20)."""
-        clips = self._branch("imagebind_audio", "with_audio_branch")(input_features.flatten(0, 1)).embedding_NE
-        return clips.unflatten(0, input_features.shape[:2])  # type: ignore[no-any-return]
+        tower = self._branch("imagebind_audio", "with_audio_branch")
+        return _each_medium(input_features, lambda clips: tower(clips).embedding_NE)
 
     def encode_frames_as_clips(self, audio_pixel_values: Tensor) -> Tensor:
         """[N, S, 3, H, W] frames -> [N, S, E] ImageBind embeddings of norm 1: what the audio branch trains on."""
         tower = self._branch("imagebind_vision", "with_imagebind_vision")
-        return tower(audio_pixel_values.flatten(0, 1)).embedding_NE.unflatten(0, audio_pixel_values.shape[:2])  # type: ignore[no-any-return]
+        return _each_medium(audio_pixel_values, lambda frames: tower(frames).embedding_NE)
 
     def get_video_features(self, pixel_values_videos: Media) -> Tensor:
         """Normalised pixels [N, T, 3, H, W], or a list of [T, 3, H, W] -> decoder tokens [N, Q, D]; an image: T = 1."""
@@ -324,6 +323,17 @@ class VideoLlamaForConditionalGeneration(VideoLlamaPreTrainedModel, GenerationMi
         settings = generation_config or self.generation_config
         kwargs = with_answer_penalty(kwargs, settings, prompt_length, bos_token_id)
         return super().generate(None, generation_config, *args, **kwargs)  # type: ignore[misc]
+
+
+def _each_medium(media_NT: Tensor, encode: Callable[[Tensor], Tensor]) -> Tensor:
+    """``encode`` maps [T, ...] to [T, ...]; [N, T, ...] -> [N, T, ...].
+
+    On a CPU one medium at a time, since a matrix product's last bits may depend on its number of rows: so a medium's
+    features are the same whatever it is encoded with, and those that were kept equal those made anew.
+    """
+    if media_NT.device.type == "cpu":
+        return torch.stack([encode(medium) for medium in media_NT])
+    return encode(media_NT.flatten(0, 1)).unflatten(0, media_NT.shape[:2])  # type: ignore[no-any-return]
 
 
 def by_length(media: Media, encode: Callable[[Tensor], Tensor]) -> Tensor:

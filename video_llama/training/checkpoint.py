@@ -4,7 +4,7 @@
 checkpoints/step_000500/
   trained.safetensors   the parameters that train, by their names in the model
   optimizer.pt          AdamW's state
-  state.json            {"step", "world_size", "batch_size", "scaler"}
+  state.json            {"step", "world_size", "batch_size", "scaler", "left_out"}
   config.yaml           the settings as resolved
 ```
 Nothing else is needed: the data's order, augmentation and dropout follow from the seed and the step's number.
@@ -45,12 +45,22 @@ class State:
     batch_size: int
     scaler: dict[str, Any] | None = None
     """Where fp16's loss scale stands."""
+    left_out: dict[str, dict[str, float]] | None = None
+    """How many samples were drawn, and how many of them could not be read, in every data set that skips such."""
 
 
-def trained_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """The parameters that train, by name, whole and on the CPU; with shards, every process must ask for them."""
-    named = [(name, parameter.detach()) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    return {name: whole(parameter).cpu().contiguous() for name, parameter in named}
+def trained_tensors(model: nn.Module, *, keeps: bool = True) -> dict[str, Tensor]:
+    """The parameters that train, by name, whole and on the CPU; with shards, every process must ask for them.
+
+    One that does not write them ``keeps`` none: eight copies of a whole decoder would not fit into a machine.
+    """
+    tensors: dict[str, Tensor] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            tensor = whole(parameter.detach())
+            if keeps:
+                tensors[name] = tensor.cpu().contiguous()
+    return tensors
 
 
 def save_checkpoint(
@@ -114,9 +124,12 @@ def _new_folder(folder: Path) -> Iterator[Path]:
         unfinished.mkdir(parents=True)
         yield unfinished
         _to_disk(unfinished)
+        old = folder.with_name(f".{folder.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
         if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(unfinished, folder)
+            folder.rename(old)  # deleting it takes longer, and until then there would be none
+        unfinished.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
     except (OSError, RuntimeError, SafetensorError) as error:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise CheckpointError(

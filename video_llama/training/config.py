@@ -6,7 +6,7 @@ Source of the keys: the reference's train_configs/*.yaml and models/video_llama.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -53,6 +53,8 @@ class ModelConfig(Config):
     """Ours: the decoder keeps its weights; false trains all of it."""
     lora: LoraConfig | None = None
     """Ours: adapters on the decoder, whose own weights stay frozen."""
+    quantization: Literal["int8", "int4"] | None = None
+    """Ours: the frozen decoder's matrices in 8 or 4 bits, for less memory; with ``lora`` this is QLoRA."""
     equip_audio_branch: bool = True
     """Whether there is an audio branch. The model folder decides; training it without one is refused."""
     num_query_token: int | None = None
@@ -68,17 +70,23 @@ class ModelConfig(Config):
     fusion_header_type: Literal["seqTransf"] | None = None
     """How frames are merged; the only way."""
     llama_model: PathText = ""
-    """The decoder's folder. Loading a model piece by piece is not there yet: give ``pretrained``."""
+    """The decoder's folder. With it, this and the next four name the pieces of the model, where there is no
+    ``pretrained``."""
     imagebind_ckpt_path: PathText = ""
-    """ImageBind's weights, likewise."""
+    """imagebind_huge.pth, or the folder that it lies in."""
     llama_proj_model: PathText = ""
-    """The projection's first weights, likewise."""
+    """The projection's first weights: MiniGPT-4's file."""
     q_former_model: PathText = ""
-    """BLIP-2's weights, likewise."""
+    """blip2_pretrained_flant5xxl.pth; empty, or the reference's address of it: looked for beside the others."""
+    vit_ckpt_path: PathText = ""
+    """Ours: eva_vit_g.pth; empty: looked for beside the others."""
+    config: dict[str, Any] = {}
+    """Ours: arguments of VideoLlamaConfig that the pieces do not tell; see an evaluation YAML's."""
     vit_model: str = "eva_clip_g"
-    """The ViT's name, likewise."""
+    """The ViT's name; there is one."""
     ckpt: PathText = ""
-    """Trained parts to start from: a .safetensors file, a checkpoint folder, or a run folder (its newest)."""
+    """Trained parts to start from: a .safetensors file, a checkpoint folder, or a run folder (its newest); among
+    pieces also a file of the reference's (.pth)."""
     ckpt_2: PathText = ""
     """A second one, loaded after the first: the other branch's."""
     max_txt_len: int = Field(default=32, ge=1)
@@ -90,7 +98,7 @@ class ModelConfig(Config):
     prompt_template: str = "{}"
     """The format around these instructions."""
     low_resource: bool = False
-    """The reference's 8-bit decoder; must be false."""
+    """The reference's 8-bit decoder; must be false: see ``quantization``."""
     use_grad_checkpoint: bool = False
     """The reference's switch for the ViT; must be false: see run.activation_checkpointing."""
     clip_noise: float = Field(default=0.0, ge=0)
@@ -101,13 +109,22 @@ class ModelConfig(Config):
     def _one_way_into_the_decoder(self) -> ModelConfig:
         if self.lora is not None and not self.freeze_llama:
             raise ValueError("lora and freeze_llama: false are two ways to train the decoder; choose one")
+        if self.quantization is not None and not self.freeze_llama:
+            raise ValueError("a quantised decoder has no weights to train; set freeze_llama to true, and give lora")
         return self
 
-    @field_validator("low_resource", "use_grad_checkpoint")
+    @field_validator("low_resource")
     @classmethod
-    def _not_there_yet(cls, value: bool) -> bool:
+    def _is_quantization_here(cls, value: bool) -> bool:
         if value:
-            raise ValueError("training does not support this yet; set it to false")
+            raise ValueError("in training an 8-bit decoder is model.quantization: int8; set this to false")
+        return value
+
+    @field_validator("use_grad_checkpoint")
+    @classmethod
+    def _is_of_the_run_here(cls, value: bool) -> bool:
+        if value:
+            raise ValueError("here it is run.activation_checkpointing; set this to false")
         return value
 
 

@@ -7,11 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from video_llama.chat.folder import Manifest, read_model_folder, write_model_folder
+from video_llama.chat.folder import Manifest, read_config, read_model_folder, write_model_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from video_llama.models.modeling_llama import Quantization
     from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
 
 
@@ -19,18 +20,24 @@ def merge_into_folder(
     base_folder: str | Path,
     checkpoints: Sequence[str | Path],
     target: str | Path,
+    *,
+    quantization: Quantization | None = None,
     **manifest_changes: Any,
 ) -> Path:
     """Write ``target``: the model folder ``base_folder`` with the trained parts of ``checkpoints``, later ones winning.
 
-    Adapters are merged into the decoder's weights. A part leaves the manifest's ``untrained_parts`` when all its
-    parameters were trained. ``manifest_changes`` replace its other fields (name, sources, notice). Raises
-    CheckpointError for checkpoints of another model.
+    Adapters are merged into the decoder's weights, which keep the folder's type. ``quantization`` first rounds these
+    weights to what a run with that ``model.quantization`` saw: the result is then the model that was trained, where
+    without it the adapters meet weights that are more exact than those they trained beside. A part leaves the
+    manifest's ``untrained_parts`` when all its parameters were trained. ``manifest_changes`` replace its other fields
+    (name, sources, notice). Raises CheckpointError for checkpoints of another model.
     """
+    from video_llama.models.modeling_llama import unpack_linears
     from video_llama.training.checkpoint import load_trained, read_trained
     from video_llama.training.lora import split_lora
 
-    base = read_model_folder(base_folder)
+    base = read_model_folder(base_folder, dtype=read_config(Path(base_folder)).dtype, quantization=quantization)
+    unpack_linears(base.model.model.language_model, base.model.dtype)
     trained: set[str] = set()
     for path in checkpoints:
         adapters, tensors = split_lora(read_trained(path))

@@ -19,7 +19,7 @@ LEAST_DRAWN = 100
 
 @dataclass
 class LeftOut:
-    """``limits``: ``max_bad_share`` of every data set that skips bad media; the counts begin with the process."""
+    """``limits``: ``max_bad_share`` of every data set that skips bad media; the counts are the whole run's."""
 
     limits: Mapping[str, float]
     path: Path
@@ -44,6 +44,14 @@ class LeftOut:
             num_left_out += int(left_out)
             self._check(name)
         return num_left_out
+
+    def state_dict(self) -> dict[str, dict[str, float]]:
+        """The counts, for a checkpoint; the same in every process."""
+        return {"drawn": dict(self.drawn), "bad": dict(self.bad)}
+
+    def load_state_dict(self, state: Mapping[str, Mapping[str, float]]) -> None:
+        """Go on counting from a checkpoint's counts."""
+        self.drawn, self.bad = dict(state["drawn"]), dict(state["bad"])
 
     def _report(self, step: int, group: Sequence[Batch]) -> None:
         rows = [(batch.dataset, reason) for batch in group for reason in batch.left_out]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,19 +26,24 @@ def split_lora(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[s
 
 
 def add_lora(model: VideoLlamaForConditionalGeneration, config: LoraConfig, seed: int) -> None:
-    """Put fresh adapters into the decoder: the model's output stays what it was until they are trained.
+    """Put fresh adapters, float32, into the decoder: the model's output stays what it was until they are trained.
 
-    Raises ConfigError where no layer of the decoder has such a name, MissingExtraError without PEFT.
+    A quantised decoder's layers get the same ones, by the same names. Raises ConfigError where no layer of the decoder
+    has such a name, MissingExtraError without PEFT.
     """
     import torch
 
     try:
         from peft import LoraConfig as PeftConfig
         from peft import inject_adapter_in_model
+        from peft.tuners.lora import Linear as AdaptedLinear
     except ModuleNotFoundError as error:
         raise MissingExtraError("peft", "train") from error
+    from video_llama.models.modeling_llama import PackedLinear
+
     decoder = model.model.language_model
-    names = {name.rpartition(".")[2] for name, layer in decoder.named_modules() if isinstance(layer, torch.nn.Linear)}
+    kinds = (torch.nn.Linear, PackedLinear)
+    names = {name.rpartition(".")[2] for name, layer in decoder.named_modules() if isinstance(layer, kinds)}
     if unknown := set(config.targets) - names:
         raise ConfigError(
             f"model.lora.targets: the decoder has no linear layer {', '.join(sorted(unknown))}. "
@@ -48,7 +54,13 @@ def add_lora(model: VideoLlamaForConditionalGeneration, config: LoraConfig, seed
         settings = PeftConfig(
             r=config.r, lora_alpha=config.alpha, lora_dropout=config.dropout, target_modules=list(config.targets)
         )
-        inject_adapter_in_model(settings, decoder)
+        settings._register_custom_module({PackedLinear: AdaptedLinear})
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Unsupported layer type")  # what was just registered
+            inject_adapter_in_model(settings, decoder)
+    for name, parameter in decoder.named_parameters():
+        if LORA_MARK in name:
+            parameter.data = parameter.data.float()
 
 
 def merge_lora(model: VideoLlamaForConditionalGeneration) -> None:

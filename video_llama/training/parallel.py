@@ -53,14 +53,19 @@ def like(tensor: Tensor, parameter: Tensor) -> Tensor:
     return tensor
 
 
-def whole_optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """``optimizer.state_dict()`` as one process that holds everything has it; every process must ask for it."""
+def whole_optimizer_state(optimizer: torch.optim.Optimizer, *, keeps: bool = True) -> dict[str, Any]:
+    """``optimizer.state_dict()`` as one process that holds everything has it; every process must ask for it.
+
+    One that does not write it ``keeps`` none of its tensors.
+    """
     state = optimizer.state_dict()
-    tensors = {
-        index: {key: whole(value).cpu() if isinstance(value, Tensor) else value for key, value in entry.items()}
-        for index, entry in state["state"].items()
-    }
-    return {**state, "state": tensors}
+    entries: dict[int, dict[str, Any]] = {index: {} for index in state["state"]}
+    for index, entry in state["state"].items():
+        for key, value in entry.items():
+            full = whole(value) if isinstance(value, Tensor) else value
+            if keeps:
+                entries[index][key] = full.cpu() if isinstance(full, Tensor) else full
+    return {**state, "state": entries}
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:

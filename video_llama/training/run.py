@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Literal
 from video_llama.config import dump_yaml, load_config, require_filled
 from video_llama.errors import CheckpointError, ConfigError, MissingExtraError
 from video_llama.log import logger
-from video_llama.training.config import ModelConfig, RunConfig, TrainConfig
+from video_llama.training.config import RunConfig, TrainConfig
 from video_llama.training.stages import Stage, freeze, stage_of
 from video_llama.training.watching import replace_text
 
@@ -65,7 +65,6 @@ def train_from_config(
 def train(config: TrainConfig, *, source: str, resume: Resume = None, max_steps: int | None = None) -> Path:
     """Train as ``config`` says; see :func:`train_from_config`. ``source`` names the settings in errors."""
     require_filled(config, source=source)
-    require_folder(config.model, source)
     stage = stage_of(config.model)
     start_from = _starting_checkpoint(config.run, resume)
     with _naming_a_full_disk(config.run.output_dir):
@@ -79,7 +78,7 @@ def _run(config: TrainConfig, source: str, stage: Stage, start_from: Path | None
     from video_llama.training.mixture import check_model, training_sets
 
     with world(config.run.device) as this:
-        _check_device(config.run, this)
+        _check_ways(config, this)
         folder = load_folder(config, source, this)
         check_model(config.model, folder)
         _start_from_trained(folder, config, stage)
@@ -108,11 +107,16 @@ def _naming_a_full_disk(output_dir: Path) -> Iterator[None]:
         ) from error
 
 
-def _check_device(run: RunConfig, this: World) -> None:
+def _check_ways(config: TrainConfig, this: World) -> None:
+    run = config.run
     if run.dtype == "fp16" and this.device.type == "cpu":
         raise ConfigError("run.dtype: fp16 is for GPUs, and this run is on the CPU. Set fp32 or bf16.")
     if run.dtype == "fp16" and run.distributed_mode == "fsdp2":
         raise ConfigError("run.dtype: fp16's loss scale is not tried with fsdp2. Set bf16, or distributed_mode: ddp.")
+    if config.model.quantization is not None and run.distributed_mode == "fsdp2":
+        raise ConfigError(
+            "run.distributed_mode: fsdp2 cuts parameters into shards, and a quantised decoder has none. Set ddp."
+        )
 
 
 def _change_layers(folder: ModelFolder, run: RunConfig, this: World) -> None:
@@ -140,16 +144,6 @@ def _draw_curves(output_dir: Path) -> None:
         logger.warning("the curves cannot be written: %s", error)
 
 
-def require_folder(config: ModelConfig, source: str) -> Path:
-    """``model.pretrained``. Raises ConfigError where it is not given; ``source`` names the settings."""
-    if config.pretrained is None:
-        raise ConfigError(
-            f"{source}: model.pretrained is not given, and loading a model from its published pieces (llama_model, "
-            "imagebind_ckpt_path, ...) is not there yet. Set model.pretrained to an assembled model folder."
-        )
-    return config.pretrained
-
-
 def _starting_checkpoint(run: RunConfig, resume: Resume) -> Path | None:
     """The checkpoint to go on from; None begins. Raises where a new run would mix with one that is there."""
     from video_llama.training.checkpoint import newest_checkpoint
@@ -171,25 +165,36 @@ def _starting_checkpoint(run: RunConfig, resume: Resume) -> Path | None:
 
 
 def load_folder(config: TrainConfig, source: str, this: World) -> ModelFolder:
-    """The model folder that a run begins with. Raises ConfigError where none is given, CheckpointError if it is bad."""
+    """The model that a run begins with: ``model.pretrained``, or put together from the published pieces.
+
+    Raises ConfigError where neither is given, CheckpointError for weights that are bad or missing.
+    """
     import torch
 
     from video_llama.chat.folder import read_model_folder
+    from video_llama.training.pieces import load_pieces
 
     dtype = torch.float32 if config.run.dtype == "fp32" else None
-    return read_model_folder(require_folder(config.model, source), dtype=dtype, device=this.device)
+    path, quantization = config.model.pretrained, config.model.quantization
+    try:
+        if path is None:
+            return load_pieces(config, source, dtype=dtype, device=this.device, quantization=quantization)
+        return read_model_folder(path, dtype=dtype, device=this.device, quantization=quantization)
+    except ValueError as error:
+        raise ConfigError(f"model.quantization: {error}") from error
 
 
 def _start_from_trained(folder: ModelFolder, config: TrainConfig, stage: Stage) -> None:
-    """Put the checkpoints ``ckpt`` and ``ckpt_2`` and the adapters into the model.
+    """Put the checkpoints ``ckpt`` and ``ckpt_2`` and the adapters into the model, and tell what starts at random.
 
     Warns where it would see through random parts. Raises ConfigError for a checkpoint's adapters without model.lora.
     """
     from video_llama.training.checkpoint import load_trained, read_trained
     from video_llama.training.lora import add_lora, split_lora
+    from video_llama.training.pieces import trained_checkpoints
 
     model = config.model
-    found = [(path, *split_lora(read_trained(path))) for path in filter(None, (model.ckpt, model.ckpt_2))]
+    found = [(path, *split_lora(read_trained(path))) for path in trained_checkpoints(model)]
     filled: list[str] = []
     for path, _, others in found:
         load_trained(folder.model, others, source=path)
@@ -203,9 +208,13 @@ def _start_from_trained(folder: ModelFolder, config: TrainConfig, stage: Stage) 
         if adapters:
             load_trained(folder.model, adapters, source=path)
     for part in folder.manifest.untrained_parts:
-        is_filled = any(name.startswith(part) for name in (*filled, *stage.trained))
-        if stage.reads(part) and not is_filled:
-            logger.warning("%s: %s is random and stays so, and what trains here sees through it", folder.path, part)
+        if any(name.startswith(part) for name in filled):
+            continue
+        if stage.trains(part) or any(name.startswith(part) for name in stage.trained):
+            logger.info("%s starts from random values", part)
+        elif stage.reads(part):
+            name = folder.path or folder.manifest.name
+            logger.warning("%s: %s is random and stays so, and what trains here sees through it", name, part)
 
 
 def _freeze_and_tell(folder: ModelFolder, stage: Stage, config: TrainConfig, this: World) -> None:
@@ -303,5 +312,7 @@ def _resume(trainer: Trainer, checkpoint: Path | None) -> int:
         )
     if state.scaler:
         trainer.scaler.load_state_dict(state.scaler)
+    if state.left_out:
+        trainer.left_out.load_state_dict(state.left_out)
     logger.info("going on after step %d", state.step)
     return state.step

@@ -72,7 +72,9 @@ class Trainer:
         self.network: nn.Module = self.model
         if self.world.size > 1 and self.run.distributed_mode == "ddp":
             self.network = nn.parallel.DistributedDataParallel(
-                self.model, find_unused_parameters=self.trains_both_branches
+                self.model,
+                find_unused_parameters=self.trains_both_branches,
+                broadcast_buffers=False,  # none changes, and a quantised decoder consists of them
             )
         device = self.world.device.type
         is_bf16 = self.run.dtype == "bf16" or (self.run.dtype is None and self.run.amp and device != "cpu")
@@ -83,7 +85,8 @@ class Trainer:
     def train(self, first: int, last: int) -> None:
         """Take steps ``first`` to ``last - 1``, saving at epochs' ends, between them as configured, and at the end.
 
-        Raises DataError for a loss that is not finite, and KeyboardInterrupt, after saving, when it was told to stop.
+        Raises DataError for a loss or gradient that is not finite, and KeyboardInterrupt, after saving, when it was
+        told to stop.
         """
         self.model.train()
         batches = self._batches(first, last)
@@ -118,17 +121,20 @@ class Trainer:
                 clock.lap("backward")
             loss += float(share.detach())
         loss = self.world.sum(loss)
-        self._check_loss(loss, group, step)
-        learning_rate, gradient_norm = self._update(step)
+        _check_finite("loss", loss, group, step)
+        learning_rate, gradient_norm = self._update(step, group)
         clock.lap("optimizer")
         row = self._row(step, loss, learning_rate, gradient_norm, num_tokens, group, clock)
         return {**row, "left_out": num_left_out} if self.bad_shares else row
 
     def save(self, num_steps: int) -> None:
         """Write a checkpoint: ``num_steps`` steps are done."""
-        tensors, optimizer_state = trained_tensors(self.model), whole_optimizer_state(self.optimizer)
+        is_main = self.world.is_main
+        tensors = trained_tensors(self.model, keeps=is_main)
+        optimizer_state = whole_optimizer_state(self.optimizer, keeps=is_main)
         if self.world.is_main:
-            state = State(num_steps, self.world.size, self.batch_size, self.scaler.state_dict() or None)
+            left_out = self.left_out.state_dict() if self.bad_shares else None
+            state = State(num_steps, self.world.size, self.batch_size, self.scaler.state_dict() or None, left_out)
             folder, keep_last = self.run.output_dir, self.run.keep_last
             save_checkpoint(folder, tensors, optimizer_state, state, self.config_text, keep_last=keep_last)
         self.world.barrier()
@@ -141,7 +147,7 @@ class Trainer:
         watch.validation(row)
         is_best = self.world.sum(float(self.world.is_main and row["loss"] < best_loss(self.run.output_dir))) > 0
         if is_best:
-            tensors = trained_tensors(self.model)
+            tensors = trained_tensors(self.model, keeps=self.world.is_main)
             if self.world.is_main:
                 save_best(self.run.output_dir, tensors, self.config_text, row)
 
@@ -197,28 +203,23 @@ class Trainer:
         """Add noise of expected norm ``clip_noise`` to each embedding [..., E]."""
         return embeddings + torch.randn_like(embeddings) * (self.clip_noise / math.sqrt(embeddings.shape[-1]))
 
-    def _update(self, step: int) -> tuple[float, float]:
+    def _update(self, step: int, group: list[Batch]) -> tuple[float, float]:
         learning_rate = self.schedule(step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+        for parameters in self.optimizer.param_groups:
+            parameters["lr"] = learning_rate
         self.scaler.unscale_(self.optimizer)
-        gradient_norm = nn.utils.clip_grad_norm_(self.trained, self.run.grad_clip or math.inf)
+        gradient_norm = float(whole(nn.utils.clip_grad_norm_(self.trained, self.run.grad_clip or math.inf)))
+        if not self.scaler.is_enabled():
+            _check_finite("gradient's norm", gradient_norm, group, step)
         self.scaler.step(self.optimizer)  # a step whose scaled gradients overflowed is left out, and the scale halved
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        return learning_rate, float(whole(gradient_norm))
+        return learning_rate, gradient_norm
 
     def _check_labels(self, group: list[Batch], num_tokens: float, step: int) -> None:
         if num_tokens == 0:
             raise DataError(
                 f"Step {step + 1} has no token to learn ({_named(group)}). Raise max_length or drop these rows."
-            )
-
-    def _check_loss(self, loss: float, group: list[Batch], step: int) -> None:
-        if not math.isfinite(loss):
-            raise DataError(
-                f"The loss is {loss} at step {step + 1} ({_named(group)}). Nothing was changed or saved in this step. "
-                "Look at these rows, lower run.init_lr, or set run.grad_clip."
             )
 
     def _is_saved_after(self, step: int) -> bool:
@@ -247,6 +248,14 @@ class Trainer:
             "seconds": {part: round(value, 5) for part, value in clock.seconds.items()},
             "datasets": [batch.dataset for batch in group],
         }
+
+
+def _check_finite(what: str, value: float, group: list[Batch], step: int) -> None:
+    if not math.isfinite(value):
+        raise DataError(
+            f"The {what} is {value} at step {step + 1} ({_named(group)}). Nothing was changed or saved in this step. "
+            "Look at these rows, lower run.init_lr, or set run.grad_clip."
+        )
 
 
 def _seed(seed: int, step: int, rank: int) -> None:

@@ -35,6 +35,7 @@ from video_llama.log import progress
 from video_llama.training.config import TrainConfig
 from video_llama.training.encoding import Readers, file_readers
 from video_llama.training.mixture import check_fit, check_model, text_rules
+from video_llama.training.pieces import folder_without_weights
 from video_llama.training.stages import stage_of
 
 ROWS_PER_ROUND = 1024
@@ -65,12 +66,14 @@ class Counts:
     num_errors: int
 
 
-def validate_data(config: TrainConfig, pretrained: Path, report: Path, *, workers: int) -> list[Counts]:
+def validate_data(config: TrainConfig, source: str, report: Path, *, workers: int) -> list[Counts]:
     """Check every row with ``workers`` threads, write the findings to ``report`` and return their counts.
 
-    Raises ConfigError for settings, DataError for an annotation file, that cannot be used at all.
+    ``source`` names the settings in errors. Raises ConfigError for settings, DataError for an annotation file, that
+    cannot be used at all.
     """
-    folder = read_folder_without_weights(pretrained)
+    pretrained = config.model.pretrained
+    folder = folder_without_weights(config, source) if pretrained is None else read_folder_without_weights(pretrained)
     check_model(config.model, folder)
     report.parent.mkdir(parents=True, exist_ok=True)
     counts = []

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from video_llama.errors import MissingExtraError
 from video_llama.log import logger
+from video_llama.training.left_out import LEFT_OUT_FILE
 from video_llama.training.plotting import METRICS_FILE, VALID_FILE
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ def watching(
     if not is_main:
         yield Watch(first, last)
         return
+    forget_after(first, run_folder / LEFT_OUT_FILE)
     with ExitStack() as stack:
         watch = Watch(
             first,
@@ -97,13 +99,18 @@ def watching(
 
 @contextmanager
 def _appended(path: Path, first: int) -> Iterator[TextIO]:
-    """A JSONL file opened for more rows, without those of steps that are taken again, or half of one."""
+    """A JSONL file opened for more rows, without those of steps that are taken again."""
+    forget_after(first, path)
+    with path.open("a", encoding="utf-8") as file:
+        yield file
+
+
+def forget_after(step: int, path: Path) -> None:
+    """Take the rows of later steps, and half of one, out of a JSONL file, where there is one."""
     if path.exists():
         text = path.read_text(encoding="utf-8")
         lines = text[: text.rfind("\n") + 1].splitlines(keepends=True)
-        replace_text(path, "".join(line for line in lines if json.loads(line)["step"] <= first))
-    with path.open("a", encoding="utf-8") as file:
-        yield file
+        replace_text(path, "".join(line for line in lines if json.loads(line)["step"] <= step))
 
 
 def replace_text(path: Path, text: str) -> None:

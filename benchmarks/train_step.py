@@ -1,0 +1,173 @@
+"""How fast each stage trains, where a step's time goes, and what cached features and reading ahead are worth.
+
+    python benchmarks/train_step.py [--steps 20] [--clips 64] [--rows 8]
+    python benchmarks/train_step.py --dims real --steps 2 --clips 4 --rows 1 [--decoder-layers 2] [--tokenizer PATH]
+
+Runs the real trainer, with the miniature's recipes and random weights, on clips made here. ``--dims real`` is the
+published 7B model in bfloat16 (17 GB on disk, and read from there); fewer decoder layers need less. Its clips are the
+miniature's, scaled up: reading them is cheaper than reading other people's.
+
+Prints for each stage the samples per second from files, from files that two processes read ahead, and from cached
+features; the share of data, forward, backward and optimiser in a step; and two ratios: cached against files (the
+epoch-time ratio), and the time that a step waits for data with two readers against none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from video_llama.chat.folder import Manifest, ProcessorSettings, write_model_folder
+from video_llama.conversation import Tokenizer
+from video_llama.log import logger
+from video_llama.miniature.assemble import settings
+from video_llama.miniature.dataset import write_dataset
+from video_llama.miniature.recipe import miniature_config
+from video_llama.miniature.tokenizer import train_tokenizer
+from video_llama.miniature.train import config_path, moved_paths
+from video_llama.models.configuration import VideoLlamaConfig
+from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
+from video_llama.training.run import train_from_config
+
+STAGES = (
+    "visionbranch_stage1_pretrain",
+    "visionbranch_stage2_finetune",
+    "audiobranch_stage1_pretrain",
+    "audiobranch_stage2_finetune",
+)
+PARTS = ("data", "forward", "backward", "optimizer")
+WARM_UP_STEPS = 3
+READERS = 2
+PUBLISHED_LAYERS = 32
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Rows per second, and seconds per step in each part, over the steps after the first few."""
+
+    samples_per_second: float
+    seconds: dict[str, float]
+
+
+def prepare(root: Path, num_clips: int, tokenizer_path: Path | None, decoder_layers: int | None) -> int:
+    """Clips and a model folder with random weights, where the miniature's recipes look for them; its parameters.
+
+    The dimensions are the miniature's, or with ``decoder_layers`` the published model's.
+    """
+    write_dataset(root / "data", num_clips=num_clips, seed=0, workers=1)
+    if tokenizer_path is None:
+        tokenizer_path = root / "tokenizer.model"
+        train_tokenizer(tokenizer_path, seed=0)
+    if decoder_layers is None:
+        torch.manual_seed(0)
+        model, processing = VideoLlamaForConditionalGeneration(miniature_config()), settings()
+    else:
+        model, processing = published_model(tokenizer_path, decoder_layers), ProcessorSettings()
+    manifest = Manifest("random", untrained_parts=("model.",))
+    write_model_folder(root / "base", model, tokenizer_path=tokenizer_path, settings=processing, manifest=manifest)
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def published_model(tokenizer_path: Path, decoder_layers: int) -> VideoLlamaForConditionalGeneration:
+    """Video-LLaMA-2 7B with so many decoder layers, the tokenizer's vocabulary and drawn numbers, in bfloat16."""
+    tokenizer = Tokenizer(tokenizer_path)
+    config = VideoLlamaConfig(
+        text_config={"vocab_size": tokenizer.vocab_size, "num_hidden_layers": decoder_layers},
+        with_imagebind_vision=True,
+        video_token_id=tokenizer.video_token_id,
+        audio_token_id=tokenizer.audio_token_id,
+        prompt_template="default",
+        dtype="bfloat16",
+    )
+    with torch.device("meta"):  # transformers' own initialisation of so many numbers takes minutes
+        model = VideoLlamaForConditionalGeneration(config).to(torch.bfloat16)
+    model.to_empty(device="cpu")
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 1:  # norms' weights, and biases, which may as well be
+                parameter.fill_(1.0)
+            else:
+                parameter.normal_(std=0.02, generator=generator)
+    return model
+
+
+def measure(
+    root: Path, stage: str, variant: str, steps: int, rows: int, device: str, *, cached: bool, readers: int
+) -> Measured:
+    """Take some steps of a stage and read its metrics.jsonl."""
+    output = root / f"{stage}_{variant}"
+    overrides = [
+        *moved_paths(stage, root),
+        'model.ckpt=""',
+        f"run.output_dir={output}",
+        f"run.cache_features={str(cached).lower()}",
+        f"run.num_workers={readers}",
+        f"run.batch_size_train={rows}",
+        f"run.iters_per_epoch={steps}",
+        "run.save_every_steps=null",
+        f"run.device={device}",
+    ]
+    train_from_config(config_path(stage), overrides)
+    lines = (output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[min(WARM_UP_STEPS, steps - 1) :]
+    seconds = [json.loads(line)["seconds"] for line in lines]
+    mean = {part: sum(each[part] for each in seconds) / len(seconds) for part in PARTS}
+    return Measured(rows / sum(mean.values()), mean)
+
+
+def measure_stage(root: Path, stage: str, steps: int, rows: int, device: str) -> dict[str, Measured]:
+    """A stage from files, from files read ahead, and from cached features."""
+    variants = [("files", False, 0), (f"files, {READERS} readers", False, READERS), ("cached features", True, 0)]
+    return {
+        name: measure(root, stage, str(number), steps, rows, device, cached=cached, readers=readers)
+        for number, (name, cached, readers) in enumerate(variants)
+    }
+
+
+def show(stage: str, found: dict[str, Measured]) -> None:
+    """The stage's figures and ratios."""
+    print(stage)
+    for name, each in found.items():
+        whole = sum(each.seconds.values())
+        shares = "  ".join(f"{part} {100 * each.seconds[part] / whole:3.0f} %" for part in PARTS)
+        print(f"  {name:22} {each.samples_per_second:8.4g} samples/s   {shares}")
+    cached, files, ahead = found["cached features"], found["files"], found[f"files, {READERS} readers"]
+    print(f"  cached / files         {cached.samples_per_second / files.samples_per_second:8.2f} x")
+    print(f"  wait, read ahead / not {ahead.seconds['data'] / files.seconds['data']:8.2f} x")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=20, help="steps of each run; of more than one, up to 3 warm up")
+    parser.add_argument("--clips", type=int, default=64)
+    parser.add_argument("--rows", type=int, default=8, help="rows of a batch")
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
+    parser.add_argument("--dims", choices=("miniature", "real"), default="miniature")
+    parser.add_argument("--decoder-layers", type=int, default=PUBLISHED_LAYERS, help="of --dims real")
+    parser.add_argument("--tokenizer", type=Path, help="LLaMA's, for its vocabulary; else the miniature's")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--scratch", type=Path, help="where the weights and clips lie meanwhile")
+    arguments = parser.parse_args()
+    logger.setLevel(logging.ERROR)  # the random base is meant
+    layers = arguments.decoder_layers if arguments.dims == "real" else None
+    with tempfile.TemporaryDirectory(dir=arguments.scratch) as folder:
+        root = Path(folder)
+        num_parameters = prepare(root, arguments.clips, arguments.tokenizer, layers)
+        print(
+            f"torch {torch.__version__}, {torch.get_num_threads()} threads, {arguments.device}, {arguments.rows} rows "
+            f"a batch, {arguments.steps} steps, {arguments.dims} dimensions: {num_parameters / 1e6:.1f} M parameters"
+        )
+        if layers is not None and layers != PUBLISHED_LAYERS:
+            print(f"NOT the 7B model: {layers} of its {PUBLISHED_LAYERS} decoder layers")
+        for stage in arguments.stages:
+            show(stage, measure_stage(root, stage, arguments.steps, arguments.rows, arguments.device))
+
+
+if __name__ == "__main__":
+    main()
