@@ -10,7 +10,15 @@ import pytest
 
 from video_llama.config import load_config
 from video_llama.errors import CheckpointError
-from video_llama.miniature.train import STAGES, Stage, config_path, moved_paths, train_miniature
+from video_llama.miniature import train
+from video_llama.miniature.train import (
+    STAGES,
+    Stage,
+    config_path,
+    make_missing_clips,
+    moved_paths,
+    train_miniature,
+)
 from video_llama.training.config import TrainConfig
 
 CONFIGS = [
@@ -114,3 +122,21 @@ def test_configurations_move_to_another_root_as_a_whole(name: str, tmp_path: Pat
     assert config.run.output_dir.parent == tmp_path
     assert "runs/miniature" not in config.model_dump_json()
     assert config.run.cache_features
+
+
+def test_missing_clips_are_made_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "NUM_TRAINING_CLIPS", 4)
+    name = "visionbranch_stage2_finetune"
+    moved = moved_paths(name, tmp_path)
+    with pytest.raises(CheckpointError, match="video-llama miniature train"):
+        make_missing_clips(config_path(name), moved)
+    (tmp_path / "base").mkdir()
+    make_missing_clips(config_path(name), moved)
+    settings = load_config(TrainConfig, config_path(name), moved)
+    for section in settings.datasets.values():
+        assert section.build_info.anno_dir is not None
+        assert section.build_info.anno_dir.is_file()
+    assert len(list((tmp_path / "data/videos").rglob("*.mp4"))) == 4
+    monkeypatch.setattr(train, "NUM_TRAINING_CLIPS", 5)
+    make_missing_clips(config_path(name), moved)
+    assert len(list((tmp_path / "data/videos").rglob("*.mp4"))) == 4

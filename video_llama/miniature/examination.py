@@ -69,6 +69,7 @@ TARGETS: dict[str, float] = {
 
 EXPLANATIONS: dict[str, str] = {
     "colour": "What colour is it? (also of the first or second of two)",
+    "colour_named": "What colour is the circle? (of two shapes, the one so named)",
     "shape": "What shape is it? (also of the first or second of two)",
     "motion": "How does it move? (one shape)",
     "order": "What comes first, or second? (two shapes; colour and shape both right)",
@@ -122,7 +123,10 @@ def _seeing(clip: int, scene: Scene, rng: np.random.Generator) -> list[Probe]:
     kinds: dict[str, tuple[str, ...]] = {"colour": ("colour", also), "shape": ("shape", also)}
     kinds |= {"order": ("order",)} if scene.is_two_part else {"motion": ("motion", also)}
     kinds |= {"count": ("count",), "desc": ("description",), "yes_no": ("yes_no",)}
-    return [Probe(clip, question(scene, kind, rng), metrics) for kind, metrics in kinds.items()]
+    probes = [Probe(clip, question(scene, kind, rng, named_share=0), metrics) for kind, metrics in kinds.items()]
+    if scene.is_two_part:
+        probes.append(Probe(clip, question(scene, "colour", rng, named_share=1), ("colour_named",)))
+    return probes
 
 
 def _hearing(clip: int, scene: Scene, rng: np.random.Generator) -> list[Probe]:
