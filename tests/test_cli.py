@@ -385,21 +385,21 @@ class TestEnds:
         process = start("chat", "--model", model, "--device", "cpu", stdin=subprocess.PIPE)
         assert NOTICE in process.stderr.readline()  # it is loaded and waits for a line
         process.send_signal(signal.SIGINT)
-        stdout, stderr = process.communicate(timeout=60)
+        stdout, stderr = process.communicate(timeout=240)
         assert (process.returncode, stdout, stderr) == (130, "", "")
 
     def test_broken_pipe_is_quiet(self, clip):
         reader, writer = os.pipe()
         os.close(reader)
         command = [sys.executable, "-m", "video_llama", "inspect", str(clip)]
-        process = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False, timeout=120)
+        process = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False, timeout=240)
         os.close(writer)
         assert (process.returncode, process.stderr) == (141, "")
 
     def test_whole_command_is_clean(self, model, clip):
         """No bar, warning or notice of a library on either stream."""
         process = start("ask", clip, QUESTION, "--model", model, "--device", "cpu", "--json", "--max-new-tokens", 4)
-        stdout, stderr = process.communicate(timeout=120)
+        stdout, stderr = process.communicate(timeout=240)
         assert process.returncode == 0
         assert json.loads(stdout)["question"] == QUESTION
         assert stderr == ""

@@ -37,13 +37,13 @@ def page_of(repository):
         )
         processes.append(process)
         url = process.stdout.readline().split()[0]
-        with urllib.request.urlopen(url, timeout=60) as response:
+        with urllib.request.urlopen(url, timeout=240) as response:
             return response.read().decode()
 
     yield fetch
     for process in processes:
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=60) == 130
+        assert process.wait(timeout=240) == 130
         process.stdout.close()
 
 
@@ -138,5 +138,5 @@ def test_arrow_up_brings_back_the_last_line_of_the_terminal(model):
     read_until("(weights: tiny", 2)
     assert shown.count("What do you see?") >= 2
     os.write(controller, b"/quit\n")
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=240) == 0
     os.close(controller)

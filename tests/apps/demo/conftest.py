@@ -1,15 +1,20 @@
 """A tiny model that goes on talking, media files with names of their own, the page served, and a headless Chromium."""
 
 import shutil
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.chat.making import make_folder, write_video, write_wav
+from tests.apps.making import grey_bomb, make_talkative_folder
+from tests.chat.making import write_video, write_wav
+from video_llama.apps.media.limits import MEBIBYTE, MediaLimits
+from video_llama.apps.media.reader import MediaReader
 
-TALKATIVE_SEED, CONTEXT_LENGTH = 2, 8192
-"""With these weights a greedy answer runs on to the longest allowed: long enough to be stopped."""
+LIMITS = MediaLimits(media_workers=1, media_worker_bytes=512 * MEBIBYTE)
+CONTEXT_LENGTH = 65536
+"""Room for an answer that is not at its end before it is stopped."""
 
 CHROMIUM_FLAGS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
@@ -26,12 +31,12 @@ def talkative(tmp_path_factory):
     text = dict(hidden_size=32, intermediate_size=48, num_attention_heads=2, num_hidden_layers=2)
     text |= dict(initializer_range=0.5, vocab_size=380, max_position_embeddings=CONTEXT_LENGTH)
     path = tmp_path_factory.mktemp("models") / "talkative"
-    return video_llama.load(make_folder(path, seed=TALKATIVE_SEED, text_config=text), device="cpu")
+    return video_llama.load(make_talkative_folder(path, seed=2, text_config=text), device="cpu")
 
 
 @pytest.fixture(scope="session")
 def media(tmp_path_factory) -> dict[str, Path]:
-    """Two videos with sound, one without, a sound, and a video that is cut short."""
+    """Two videos with sound, one without, a sound, a video that is cut short, and an image that takes much memory."""
     folder = tmp_path_factory.mktemp("media")
     rng = np.random.default_rng(0)
     files = {
@@ -40,9 +45,18 @@ def media(tmp_path_factory) -> dict[str, Path]:
         "silent": write_video(folder / "silent.mp4", rng, seconds=2),
         "tone": write_wav(folder / "tone.wav", TONE),
         "broken": folder / "broken.mp4",
+        "bomb": folder / "bomb.png",
     }
+    files["bomb"].write_bytes(grey_bomb(7000))
     files["broken"].write_bytes(files["first"].read_bytes()[:2000])
     return files
+
+
+@pytest.fixture(scope="module")
+def reader(talkative):
+    """Reads files in a process that a large image ends."""
+    with closing(MediaReader(talkative.engine, LIMITS)) as reader:
+        yield reader
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +65,7 @@ def demo(talkative):
     pytest.importorskip("gradio", reason="gradio is not installed: pip install '.[demo]'")
     from video_llama.apps.demo.serving import running_demo
 
-    with running_demo(talkative, is_greedy=True) as running:
+    with running_demo(talkative, is_greedy=True, limits=LIMITS) as running:
         yield running
 
 

@@ -9,6 +9,9 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:'future.no_silent_downcasting'|The copy keyword is deprecated"),
 ]
 
+PATIENCE = 120_000
+"""Milliseconds; for machines that are busy with other things."""
+
 LOOKS = {
     "light": {"viewport": {"width": 1280, "height": 860}, "color_scheme": "light"},
     "phone": {"viewport": {"width": 390, "height": 844}, "color_scheme": "dark"},
@@ -33,6 +36,7 @@ def test_an_example_is_answered(chromium, url, repository, look):
     folder = repository / "output" / "screenshots"
     folder.mkdir(parents=True, exist_ok=True)
     page = chromium.new_page(**LOOKS[look])
+    page.set_default_timeout(PATIENCE)
     page.goto(url)
     page.get_by_role("button", name="Two shapes").click()
     page.get_by_text("Shown. Send the question").wait_for()

@@ -12,8 +12,8 @@ QUESTION = "What do you see?"
 
 
 @pytest.fixture
-def visitors(talkative) -> Visitors:
-    return Visitors(talkative, with_sound=True)
+def visitors(talkative, reader) -> Visitors:
+    return Visitors(talkative, reader, with_sound=True)
 
 
 def text_of(pieces) -> str:
@@ -100,6 +100,14 @@ def test_a_broken_file_changes_nothing(visitors, media):
     assert [medium.path for medium in visitor.media] == [media["silent"]]
 
 
+def test_a_file_that_ends_its_process_changes_nothing(visitors, media):
+    visitor = visitors["a"]
+    with pytest.raises(MediaError, match=r"^bomb\.png cannot be decoded: it needs more memory"):
+        visitor.show(media["bomb"])
+    visitor.show(media["silent"])
+    assert [medium.path for medium in visitor.media] == [media["silent"]]
+
+
 def test_sound_off_shows_the_media_anew(visitors, media):
     visitor = visitors["a"]
     visitor.show(media["first"])
@@ -122,6 +130,21 @@ def test_forget_keeps_the_media_and_start_over_does_not(visitors, media):
     assert (visitor.last_answer, len(visitor.media)) == (None, 1)
     visitor.start_over()
     assert visitor.media == []
+
+
+def test_an_upload_that_another_has_put_in_the_same_place_stays(tmp_path):
+    path, again = tmp_path / "clip" / "clip.mp4", tmp_path / "again"
+    path.parent.mkdir()
+    path.write_bytes(b"x")
+    again.write_bytes(b"x")
+    uploads = Uploads()
+    uploads.hold(path, "a")
+    again.replace(path)
+    uploads.release("a")
+    assert path.exists()
+    uploads.hold(path, "b")
+    uploads.release("b")
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_an_upload_goes_with_its_last_holder(tmp_path):

@@ -1,47 +1,18 @@
-"""A tiny random model behind a real server on the loopback, real clients, and real media files."""
+"""A real server on the loopback, and real clients."""
 
 import base64
+import json
+import socket
 import threading
 import time
 from contextlib import contextmanager
-from pathlib import Path
 
-import numpy as np
 import pytest
 
-from tests.chat.making import make_folder, write_video, write_wav
+PATIENCE = 120.0
+"""Seconds until a test gives up waiting; for machines that are busy with other things."""
 
-SEED = 3
 MIME = {"video": "video/mp4", "silent": "video/mp4", "sound": "audio/wav", "image": "image/png"}
-
-
-@pytest.fixture(scope="session")
-def model_path(tmp_path_factory) -> Path:
-    """A folder of a tiny random model. Its manifest calls it trained, so that it answers: the tests are about how."""
-    return make_folder(tmp_path_factory.mktemp("models") / "tiny", seed=SEED)
-
-
-@pytest.fixture(scope="session")
-def assistant(model_path):
-    import video_llama
-
-    return video_llama.load(model_path, device="cpu")
-
-
-@pytest.fixture(scope="session")
-def clips(tmp_path_factory) -> dict[str, Path]:
-    """A video with sound, one without, a sound and an image."""
-    from PIL import Image
-
-    folder, rng = tmp_path_factory.mktemp("clips"), np.random.default_rng(0)
-    tone = 0.5 * np.sin(np.arange(3 * 16000) * 0.05).astype(np.float32)
-    Image.fromarray(rng.integers(0, 256, (40, 60, 3), dtype=np.uint8)).save(folder / "picture.png")
-    return {
-        "video": write_video(folder / "with sound.mp4", rng, seconds=3, tone=tone),
-        "silent": write_video(folder / "silent.mp4", rng, seconds=2),
-        "sound": write_wav(folder / "tone.wav", tone),
-        "image": folder / "picture.png",
-    }
 
 
 @pytest.fixture(scope="session")
@@ -67,7 +38,7 @@ class Running:
         """The official client, as anybody would make it. Without retries: a refusal is to be seen."""
         import openai
 
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=60)
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=PATIENCE)
 
     def metric(self, name: str, **labels: str) -> float:
         """A value out of /metrics; 0 where it was never counted."""
@@ -88,11 +59,11 @@ def running(assistant, **settings):
         yield Running(server)
     finally:
         server.should_exit = True
-        thread.join(timeout=60)
+        thread.join(timeout=PATIENCE)
         assert not thread.is_alive()
 
 
-def until(condition, seconds: float = 20.0) -> None:
+def until(condition, seconds: float = PATIENCE) -> None:
     """Wait for a condition; an AssertionError if it does not come true."""
     end = time.monotonic() + seconds
     while not condition():
@@ -110,6 +81,28 @@ def server(assistant):
 @pytest.fixture(scope="session")
 def client(server):
     return server.client()
+
+
+@contextmanager
+def held(server: Running, num_orders: int):
+    """The model does nothing in this block, and nothing after it before so many answers wait for it."""
+    go_on, thread = threading.Event(), server.service.thread
+    thread.call(lambda: go_on.wait(PATIENCE))
+    try:
+        yield
+        until(lambda: len(thread._orders) >= num_orders)
+    finally:
+        go_on.set()
+
+
+@contextmanager
+def posted(server: Running, path: str, request: dict):
+    """A request that was sent and whose answer nobody reads; the client leaves at the end of the block."""
+    body = json.dumps(request).encode()
+    lines = (f"POST {path} HTTP/1.1", "Host: x", "Content-Type: application/json", f"Content-Length: {len(body)}")
+    with socket.create_connection(server.address) as connection:
+        connection.sendall("\r\n".join((*lines, "", "")).encode() + body)
+        yield
 
 
 def ask(question: str, **media: str) -> list[dict]:

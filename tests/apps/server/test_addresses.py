@@ -1,8 +1,13 @@
 """What a URL may reach: nothing by default, and of the allowed hosts only what is public; every redirect anew."""
 
 import ipaddress
+import shutil
+import socket
+import ssl
+import subprocess
 import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -12,6 +17,8 @@ from video_llama.apps.server.addresses import Fetcher, is_public, resolve
 from video_llama.errors import MediaError
 
 CONTENT = b"x" * 10_000
+DRIP_SECONDS, PATIENCE = 60, 30.0
+"""How long a site can go on that sends byte by byte; and a fetcher that is not to overrun, on a busy machine."""
 HOST = "media.test"
 """A name that no resolver knows; the tests say where it leads."""
 
@@ -91,7 +98,7 @@ class Site(BaseHTTPRequestHandler):
     def do_drip(self, rest):
         self.send_response(200)
         self.end_headers()
-        for _ in range(100):
+        for _ in range(2 * round(DRIP_SECONDS / 0.1)):
             self.wfile.write(b"x")
             self.wfile.flush()
             time.sleep(0.05)
@@ -117,7 +124,12 @@ def port():
 def fetcher(port):
     """One whose allowed host leads to the site here, which it may reach although it is not public."""
     return Fetcher(
-        (f"{HOST}:{port}",), 50_000, 2.0, 3, resolve=lambda host, port: ["127.0.0.1"], is_allowed=lambda address: True
+        (f"{HOST}:{port}",),
+        50_000,
+        PATIENCE,
+        3,
+        resolve=lambda host, port: ["127.0.0.1"],
+        is_allowed=lambda address: True,
     )
 
 
@@ -151,7 +163,95 @@ def test_drip_is_cut_off(fetcher, port):
     start = time.monotonic()
     with pytest.raises(MediaError, match="took too long"):
         replace(fetcher, max_seconds=0.3).fetch(f"http://{HOST}:{port}/drip")
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < DRIP_SECONDS / 2
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    """The certificate's file, and its key's."""
+    if shutil.which("openssl") is None:
+        pytest.skip("needs openssl to make a certificate")
+    folder = tmp_path_factory.mktemp("tls")
+    certificate, key = folder / "certificate.pem", folder / "key.pem"
+    kind = ["-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
+    name = ["-subj", f"/CN={HOST}", "-addext", f"subjectAltName=DNS:{HOST}"]
+    command = ["openssl", "req", *kind, *name, "-keyout", key, "-out", certificate]
+    subprocess.run(command, check=True, capture_output=True)
+    return certificate, key
+
+
+@pytest.fixture(scope="module")
+def tls_port(certificate):
+    site = ThreadingHTTPServer(("127.0.0.1", 0), Site)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate)
+    # Handshakes are made by the thread that answers: a client that breaks one off must not end the site.
+    site.socket = context.wrap_socket(site.socket, server_side=True, do_handshake_on_connect=False)
+    site.daemon_threads, site.handle_error = True, lambda *args: None
+    threading.Thread(target=site.serve_forever, daemon=True).start()
+    yield site.server_address[1]
+    site.shutdown()
+    site.server_close()
+
+
+class TestHttps:
+    """The same site behind TLS, with a certificate for ``HOST`` that nobody but these tests trusts."""
+
+    @pytest.fixture
+    def tls_fetcher(self, fetcher, tls_port):
+        return replace(fetcher, hosts=(f"{HOST}:{tls_port}", f"other.test:{tls_port}"))
+
+    @pytest.fixture
+    def trusted(self, certificate, monkeypatch):
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
+
+    @pytest.mark.usefixtures("trusted")
+    def test_fetches_where_the_certificate_is_trusted(self, tls_fetcher, tls_port):
+        assert tls_fetcher.fetch(f"https://{HOST}:{tls_port}/clip") == CONTENT
+        assert tls_fetcher.fetch(f"https://{HOST}:{tls_port}/to//clip") == CONTENT
+        assert tls_fetcher.fetch(f"https://{HOST}:{tls_port}/host") == f"{HOST}:{tls_port}".encode()
+
+    def test_refuses_where_it_is_not(self, tls_fetcher, tls_port):
+        with pytest.raises(MediaError, match=rf"certificate of {HOST} is not trusted \(self.signed.*SSL_CERT_FILE"):
+            tls_fetcher.fetch(f"https://{HOST}:{tls_port}/clip")
+
+    @pytest.mark.usefixtures("trusted")
+    def test_refuses_another_name(self, tls_fetcher, tls_port):
+        with pytest.raises(MediaError, match=r"certificate of other\.test is not trusted \(Hostname mismatch"):
+            tls_fetcher.fetch(f"https://other.test:{tls_port}/clip")
+
+    @pytest.mark.usefixtures("trusted")
+    def test_refuses_a_private_address_and_a_host_that_is_not_listed(self, tls_fetcher, tls_port):
+        with pytest.raises(MediaError, match="is at an address that is not public"):
+            replace(tls_fetcher, is_allowed=is_public).fetch(f"https://{HOST}:{tls_port}/clip")
+        with pytest.raises(MediaError, match=r"does not fetch from elsewhere\.test"):
+            tls_fetcher.fetch(f"https://{HOST}:{tls_port}/to/https://elsewhere.test/clip")
+
+    @pytest.mark.usefixtures("trusted")
+    def test_drip_is_cut_off(self, tls_fetcher, tls_port):
+        start = time.monotonic()
+        with pytest.raises(MediaError, match="took too long"):
+            replace(tls_fetcher, max_seconds=0.5).fetch(f"https://{HOST}:{tls_port}/drip")
+        assert time.monotonic() - start < DRIP_SECONDS / 2
+
+    def test_handshake_that_never_ends_is_cut_off(self, fetcher):
+        """A TLS record that is announced, and then sent byte by byte."""
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            port = listening.getsockname()[1]
+            threading.Thread(target=self.drip, args=(listening,), daemon=True).start()
+            start = time.monotonic()
+            with pytest.raises(MediaError, match="took too long"):
+                replace(fetcher, hosts=(f"{HOST}:{port}",), max_seconds=0.5).fetch(f"https://{HOST}:{port}/clip")
+        assert time.monotonic() - start < DRIP_SECONDS / 2
+
+    @staticmethod
+    def drip(listening: socket.socket) -> None:
+        connection, _ = listening.accept()
+        with connection, suppress(OSError):
+            connection.sendall(b"\x16\x03\x03\x40\x00")  # a handshake of 16,384 bytes
+            for _ in range(2 * round(DRIP_SECONDS / 0.1)):
+                connection.sendall(b"\0")
+                time.sleep(0.05)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "10.0.0.1", "169.254.169.254", "::1"])

@@ -1,6 +1,6 @@
 """Stop strings: what is sent is the text in front of the first, however it was cut into pieces."""
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from video_llama.apps.server.stops import StopFilter, cut
@@ -8,6 +8,7 @@ from video_llama.apps.server.stops import StopFilter, cut
 WORDS = st.text("abc", max_size=12)
 
 
+@example(pieces=["bc", "c"], stops=["c", "bcc"])  # the second begins first, and is complete when all is over
 @given(pieces=st.lists(WORDS, max_size=6), stops=st.lists(st.text("abc", min_size=1, max_size=4), max_size=3))
 def test_pieces_make_up_the_text_before_the_stop(pieces, stops):
     stop_filter, sent = StopFilter(stops), ""

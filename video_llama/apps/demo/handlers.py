@@ -48,6 +48,11 @@ class Handlers:
         self._visitors = visitors
         self._messages: dict[str, list[Message]] = {}
 
+    def attach(self, request: gr.Request, content: dict[str, Any]) -> None:
+        """Keep files that were attached and not sent yet: they go when the visitor goes."""
+        for path in content.get("files") or []:
+            self._visitors.hold(request.session_hash, Path(path))
+
     def ask(self, request: gr.Request, content: dict[str, Any], *controls: Any) -> Iterator[View]:
         """Show the files that came with the question, then answer it."""
         name, question = request.session_hash, (content.get("text") or "").strip()

@@ -25,7 +25,7 @@ NUM_ANSWERS = 16
 """Answers that grow side by side; later ones wait."""
 
 SWEEP_SECONDS, KEPT_SECONDS = 3600, 86400
-"""How often uploads that were never sent are looked for, and how old they get."""
+"""How often uploads that nobody holds (the page was closed while they came in) are looked for, and how old they get."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,7 @@ def build_page(visitors: Visitors, options: PageOptions) -> Any:
 def _wire_talk(talk: _Talk, handlers: Handlers, controls: Sequence[Any], outputs: Sequence[Any]) -> None:
     """The question box and the buttons under it. Stopping does not wait in the queue behind what it stops."""
     _wire(talk.box.submit, handlers.ask, [talk.box, *controls], outputs=outputs, concurrency_limit=NUM_ANSWERS)
+    _wire(talk.box.change, handlers.attach, [talk.box], outputs=[], queue=False)
     _wire(talk.stop.click, handlers.stop, [], outputs=[], queue=False)
     _wire(talk.forget.click, handlers.forget, [], outputs=outputs)
     for start_over in (talk.start_over.click, talk.messages.clear):

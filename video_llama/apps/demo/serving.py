@@ -5,16 +5,21 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from video_llama.apps.demo.visitors import Visitors
+from video_llama.apps.media.limits import MEBIBYTE, MediaLimits
+from video_llama.apps.media.reader import MediaReader
 from video_llama.chat import Assistant
 from video_llama.errors import MissingExtraError
 
 STYLE = Path(__file__).with_name("style.css")
-MAX_UPLOAD_BYTES = 512 * 2**20
+MAX_UPLOAD_BYTES = 512 * MEBIBYTE
+LIMITS = MediaLimits(max_media_seconds=3600, media_worker_seconds=120, media_worker_bytes=4096 * MEBIBYTE)
+"""More than the HTTP server allows: whoever starts the page mostly is the one who uses it."""
+
 ENVIRONMENT = {
     "GRADIO_ANALYTICS_ENABLED": "False",  # else the server calls home; read when gradio is imported
     "HF_HUB_OFFLINE": "1",
@@ -38,11 +43,13 @@ def running_demo(
     port: int | None = None,
     with_sound: bool = True,
     is_greedy: bool = False,
+    limits: MediaLimits = LIMITS,
 ) -> Iterator[RunningDemo]:
     """Serve the page until the block ends; the uploads are deleted then.
 
     ``port`` None takes a free one from 7860 on. ``is_greedy`` is the way of answering that is set at first; the other
-    is the reference's sampling. Raises MissingExtraError without gradio, ValueError for a port that is taken.
+    is the reference's sampling. ``limits`` are those of the processes that decode media. Raises MissingExtraError
+    without gradio, ValueError for a port that is taken.
     """
     os.environ.update(ENVIRONMENT)
     try:
@@ -53,9 +60,12 @@ def running_demo(
         raise MissingExtraError("gradio", "demo") from error
 
     can_hear = with_sound and assistant.config.with_audio_branch
-    with tempfile.TemporaryDirectory(prefix="video-llama-demo-") as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix="video-llama-demo-") as folder,
+        closing(MediaReader(assistant.engine, limits)) as reader,
+    ):
         os.environ["GRADIO_TEMP_DIR"] = folder
-        visitors = Visitors(assistant, with_sound=can_hear)
+        visitors = Visitors(assistant, reader, with_sound=can_hear)
         page = build_page(visitors, PageOptions(can_hear, is_greedy, example_clips()))
         try:
             _, url, _ = page.launch(

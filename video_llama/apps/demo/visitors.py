@@ -1,19 +1,23 @@
 """Who is on the page: each visitor's conversation, media and files, and the one model that all of them share.
 
 The model is locked for one step (a medium encoded, a token chosen), never from one step to the next: answers to
-several visitors grow side by side, and a visitor who leaves in the middle of one holds nothing.
+several visitors grow side by side, and a visitor who leaves in the middle of one holds nothing. Files are decoded in
+processes of their own.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from video_llama.apps.media.reader import MediaReader
 from video_llama.chat import Answer, AnswerStream, Assistant, Chat, QueryAttention, ReadMedium
+from video_llama.chat.media import MediaOptions
 from video_llama.errors import VideoLlamaError
 
 
@@ -29,8 +33,8 @@ class ShownMedium:
 class Visitor:
     """One visitor's conversation. Methods that reach the model wait for it, one step at most."""
 
-    def __init__(self, assistant: Assistant, lock: threading.Lock, *, with_sound: bool) -> None:
-        self._assistant, self._lock, self._with_sound = assistant, lock, with_sound
+    def __init__(self, assistant: Assistant, reader: MediaReader, lock: threading.Lock, *, with_sound: bool) -> None:
+        self._assistant, self._reader, self._lock, self._with_sound = assistant, reader, lock, with_sound
         self._chat = self._new_chat()
         self._open: AnswerStream | None = None
         self._has_left = False
@@ -46,9 +50,12 @@ class Visitor:
 
     def show(self, path: Path) -> None:
         """Put a file before the model. Raises MediaError, and then it is not part of the conversation."""
+        start = time.perf_counter()
+        read = self._reader.read(path, MediaOptions(no_audio=not self._with_sound))
+        seconds = time.perf_counter() - start
         with self._lock:
-            medium = self._chat.add(path)
-            self.media.append(ShownMedium(path, medium.read))
+            self._chat.add(replace(self._assistant.encode(read), decode_seconds=seconds))
+            self.media.append(ShownMedium(path, read))
 
     def answer(self, question: str, **decoding: Any) -> Iterator[str]:
         """The answer's text as it grows, to its end or to ``stop``. Raises PromptError and ValueError."""
@@ -113,14 +120,20 @@ class Visitor:
 
 
 class Uploads:
-    """Which visitors hold which uploaded files. Equal files are kept once, so that the last holder's leave counts."""
+    """Which visitors hold which uploaded files. Equal files have one path, so that the last holder's leave counts.
+
+    Who uploads an equal file puts a new one in the other's place: that one is not deleted before it was held, too.
+    """
 
     def __init__(self) -> None:
         self._holders: dict[Path, set[str]] = {}
+        self._inodes: dict[Path, int] = {}
 
     def hold(self, path: Path, visitor: str) -> None:
-        """Keep a file for this visitor."""
-        self._holders.setdefault(path, set()).add(visitor)
+        """Keep a file for this visitor; one that is gone is nobody's."""
+        with suppress(FileNotFoundError):
+            self._inodes[path] = path.stat().st_ino
+            self._holders.setdefault(path, set()).add(visitor)
 
     def release(self, visitor: str) -> None:
         """Delete the visitor's files that nobody else holds, and the folders that this leaves empty."""
@@ -129,16 +142,18 @@ class Uploads:
             if holders:
                 continue
             del self._holders[path]
-            path.unlink(missing_ok=True)
-            with suppress(OSError):  # not empty: it stays
-                path.parent.rmdir()
+            inode = self._inodes.pop(path)
+            with suppress(OSError):  # the file is gone already, or its folder is not empty
+                if path.stat().st_ino == inode:
+                    path.unlink()
+                    path.parent.rmdir()
 
 
 class Visitors:
     """Everyone who is on the page, by the name that the web server gives a session."""
 
-    def __init__(self, assistant: Assistant, *, with_sound: bool) -> None:
-        self.assistant, self.with_sound = assistant, with_sound
+    def __init__(self, assistant: Assistant, reader: MediaReader, *, with_sound: bool) -> None:
+        self.assistant, self.with_sound, self._reader = assistant, with_sound, reader
         self._lock = threading.Lock()
         self._present: dict[str, Visitor] = {}
         self._uploads = Uploads()
@@ -149,7 +164,7 @@ class Visitors:
     def __getitem__(self, name: str) -> Visitor:
         """The visitor of this name; a new one has said nothing yet."""
         if name not in self._present:
-            self._present[name] = Visitor(self.assistant, self._lock, with_sound=self.with_sound)
+            self._present[name] = Visitor(self.assistant, self._reader, self._lock, with_sound=self.with_sound)
         return self._present[name]
 
     def hold(self, name: str, path: Path) -> None:

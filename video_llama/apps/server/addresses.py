@@ -105,11 +105,17 @@ class Fetcher:
             if response.status != 200:
                 raise MediaError(f"{host} answered {response.status} for the URL. Check that it can be fetched.")
             return self._body(response, deadline, host), None
+        except ssl.SSLCertVerificationError as error:
+            raise MediaError(
+                f"The certificate of {host} is not trusted ({error.verify_message}). Start the server with "
+                "SSL_CERT_FILE naming the file of its authority, or send the file as a data: URL."
+            ) from error
         except (OSError, http.client.HTTPException, ValueError) as error:
+            _left(deadline, host)  # a connection that the watchdog ended
             raise MediaError(f"The URL could not be fetched from {host} ({error or type(error).__name__}).") from error
         finally:
             watchdog.cancel()
-            connection.close()
+            connection.end()
 
     def _address(self, host: str, port: int) -> str:
         """The address to connect to. All that the host has must be public: which comes first is its owner's choice."""
@@ -137,19 +143,26 @@ class _Pinned(http.client.HTTPConnection):
         super().__init__(host, port, timeout=seconds)
         self.default_port = DEFAULT_PORTS[scheme]
         self._scheme, self._address = scheme, address
-        self._plain: socket.socket | None = None
+        self._second: socket.socket | None = None
 
     def connect(self) -> None:
-        """Connect to the address that was checked."""
-        self._plain = self.sock = socket.create_connection((self._address, self.port), self.timeout)
+        """Connect to the address that was checked. TLS trusts the system's authorities, or those of SSL_CERT_FILE."""
+        self.sock = socket.create_connection((self._address, self.port), self.timeout)
+        self._second = self.sock.dup()  # what TLS wraps can no longer be shut down, not even during the handshake
         if self._scheme == "https":
-            self.sock = ssl.create_default_context().wrap_socket(self._plain, server_hostname=self.host)
+            self.sock = ssl.create_default_context().wrap_socket(self.sock, server_hostname=self.host)
 
     def abort(self) -> None:
         """End whatever waits for this connection; from another thread."""
-        if self._plain is not None:
+        if self._second is not None:
             with suppress(OSError):
-                self._plain.shutdown(socket.SHUT_RDWR)
+                self._second.shutdown(socket.SHUT_RDWR)
+
+    def end(self) -> None:
+        """Close it, and the handle of ``abort``; http.client calls ``close`` when the body is still to come."""
+        self.close()
+        if self._second is not None:
+            self._second.close()
 
 
 def _matches(host: str, port: int | None, is_default_port: bool, pattern: str) -> bool:

@@ -106,7 +106,8 @@ def _add_routes(app: FastAPI, service: Service) -> None:
     @app.get("/health")
     async def health() -> Health:
         """Whether the server answers; needs no key."""
-        running = service.num_running
+        # The model's thread lets an answer's place go a moment after its client has been told the end.
+        running = min(service.num_running, service.num_taken)
         return Health(running=running, waiting=service.num_taken - running)
 
     @app.get(

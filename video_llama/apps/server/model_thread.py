@@ -1,6 +1,7 @@
 """The one thread that runs the model: between two tokens it takes in what waits, lets go what ended, and encodes media.
 
-Everything else of the server runs in the event loop and speaks to this thread through ``submit`` and ``call``.
+Everything else of the server runs in the event loop and speaks to this thread through ``submit`` and ``call``. A search
+with beams is in no batch: it takes turns with it, a token of the search and one of every other answer.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any, TypeVar
 
 from video_llama.apps.server.answers import Order, Row
 from video_llama.apps.server.batch import DecodeBatch
+from video_llama.apps.server.beams import search
 from video_llama.apps.server.metrics import Metrics
 from video_llama.apps.server.prefixes import PrefixStore
 from video_llama.chat.engine import Engine
@@ -25,8 +27,13 @@ class StoppedError(RuntimeError):
     """The thread has ended: what was asked of it will not be done."""
 
 
+class CancelledError(Exception):
+    """Nobody waits for the answer any more."""
+
+
 class ModelThread:
-    """Decodes up to ``max_rows`` answers at once, in one batch that answers join and leave between two tokens."""
+    """Decodes up to ``max_rows`` answers at once, in one batch that answers join and leave between two tokens; of the
+    searches with beams one at a time."""
 
     def __init__(self, engine: Engine, metrics: Metrics, *, max_rows: int, prefix_tokens: int) -> None:
         self._engine, self._metrics, self._max_rows = engine, metrics, max_rows
@@ -35,13 +42,13 @@ class ModelThread:
         self._orders: deque[Order] = deque()
         self._calls: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._changed = threading.Condition()
-        self._is_stopping = False
+        self._is_stopping, self._is_searching = False, False
         self._thread = threading.Thread(target=self._run, name="video-llama-model", daemon=True)
 
     @property
     def num_running(self) -> int:
         """Answers that are being decoded."""
-        return len(self._rows)
+        return len(self._rows) + self._is_searching
 
     def start(self) -> None:
         """Begin; once."""
@@ -77,12 +84,16 @@ class ModelThread:
 
     def _run(self) -> None:
         while self._wait_for_work():
-            self._drop_cancelled()
-            self._make_one_call()
-            self._admit_one()
-            if self._rows:
-                self._step()
+            self._advance()
         self._give_up()
+
+    def _advance(self) -> None:
+        """A token for every answer in the batch, and what stands between two of them."""
+        self._drop_cancelled()
+        self._make_one_call()
+        self._admit_one()
+        if self._rows:
+            self._step()
 
     def _wait_for_work(self) -> bool:
         """Sleep while there is nothing to do; False when it is time to stop."""
@@ -104,11 +115,13 @@ class ModelThread:
     def _admit_one(self) -> None:
         """Let one waiting order join: one at a time, so that those who listen wait for one prompt at most."""
         self._metrics.waiting.set(len(self._orders))
-        if not self._orders or len(self._rows) >= self._max_rows:
+        order = self._next_order()
+        if order is None or order.cancelled.is_set():
             return
-        row = Row(self._engine, self._orders.popleft())
-        if row.order.cancelled.is_set():
+        if order.turn.decoding.num_beams > 1:
+            self._search(order)
             return
+        row = Row(self._engine, order)
         start = time.perf_counter()
         try:
             token, row.effort.reused = self._batch.join(row.order.turn, row.order.media_keys)
@@ -119,6 +132,46 @@ class ModelThread:
         self._rows.append(row)
         self._count_prompt(row)
         self._deliver({len(self._rows) - 1: token})
+
+    def _next_order(self) -> Order | None:
+        """Take the order that has waited longest out of the queue, of those that there is room for now."""
+        if self.num_running >= self._max_rows:
+            return None
+        with self._changed:
+            for place, order in enumerate(self._orders):
+                if not (self._is_searching and order.turn.decoding.num_beams > 1):
+                    del self._orders[place]
+                    return order
+        return None
+
+    def _search(self, order: Order) -> None:
+        """Find an answer with beams; all its text is emitted at the end."""
+        row, start = Row(self._engine, order), time.perf_counter()
+
+        def take_turns() -> None:
+            if order.cancelled.is_set():
+                raise CancelledError
+            self._refuse_if_stopping()
+            self._advance()
+
+        self._is_searching = True
+        self._metrics.running.set(self.num_running)
+        try:
+            tokens = search(self._engine, order.turn, take_turns)
+            row.effort.generate = time.perf_counter() - start
+            self._count_prompt(row)
+            for number, token in enumerate(tokens, start=1):
+                if self._has_ended(row, token):
+                    self._metrics.tokens.labels("generated").inc(number)
+                    return
+            raise AssertionError("a search ends as an answer does")
+        except CancelledError:
+            return
+        except Exception as error:
+            order.emit(error)
+        finally:
+            self._is_searching = False
+            self._metrics.running.set(self.num_running)
 
     def _count_prompt(self, row: Row) -> None:
         self._metrics.first_token_seconds.observe(time.perf_counter() - row.order.ordered_at)
@@ -134,7 +187,7 @@ class ModelThread:
                 row.order.emit(error)
             self._rows = []
             self._batch.clear()
-            self._metrics.running.set(0)
+            self._metrics.running.set(self.num_running)
             return
         seconds = time.perf_counter() - start
         for row in self._rows:
@@ -159,7 +212,7 @@ class ModelThread:
     def _leave(self, places: list[int]) -> None:
         self._batch.leave(places)
         self._rows = [row for place, row in enumerate(self._rows) if place not in places]
-        self._metrics.running.set(len(self._rows))
+        self._metrics.running.set(self.num_running)
 
     def _give_up(self) -> None:
         error = StoppedError("The server is shutting down.")

@@ -40,6 +40,12 @@ def check(request: ChatRequest, settings: ServerSettings, model: str) -> None:
     )
     _at_most("messages", "media", len(media_parts(request)), settings.max_media)
     _at_most("n", "choices", request.n, settings.max_choices)
+    _at_most("video_llama.num_beams", "beams", request.video_llama.num_beams, settings.max_beams)
+    if request.stream and request.video_llama.num_beams > 1:
+        message = (
+            "A search with beams ends with the whole answer and cannot be streamed. Leave out stream or num_beams."
+        )
+        raise ApiError(400, message, param="stream")
     _at_most("max_tokens", "tokens", asked_tokens(request) or 0, settings.max_new_tokens)
 
 
@@ -99,6 +105,7 @@ def decodings(request: ChatRequest, engine: Engine, settings: ServerSettings) ->
         top_p=request.top_p,
         top_k=request.video_llama.top_k,
         seed=request.seed,
+        num_beams=request.video_llama.num_beams,
         repetition_penalty=request.video_llama.repetition_penalty,
     ).resolved(engine.context_length)
     assert decoding.max_new_tokens is not None, "resolved() sets it"

@@ -152,6 +152,8 @@ class Extension(Wire):
     """Draw from this many likeliest tokens."""
     repetition_penalty: Annotated[float, Field(ge=0.1, le=10, allow_inf_nan=False)] = 1.0
     """Above 1, words recur less."""
+    num_beams: Annotated[int, Field(ge=1)] = 1
+    """Above 1, the answer is searched for with so many beams. It comes whole: not with stream."""
 
 
 Stop = Annotated[str, StringConstraints(min_length=1, max_length=256)]

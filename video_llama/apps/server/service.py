@@ -7,12 +7,12 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 
+from video_llama.apps.media.pool import MediaPool
 from video_llama.apps.server import preparing
 from video_llama.apps.server.answers import Event, Finished, Order
 from video_llama.apps.server.contents import Contents
 from video_llama.apps.server.failures import ApiError
 from video_llama.apps.server.library import MediaLibrary
-from video_llama.apps.server.media_pool import MediaPool
 from video_llama.apps.server.metrics import Metrics
 from video_llama.apps.server.model_thread import ModelThread, StoppedError
 from video_llama.apps.server.protocol import ChatRequest

@@ -6,12 +6,10 @@ from pathlib import Path
 
 from pydantic import Field, SecretStr
 
-from video_llama.config import Config
-
-MEBIBYTE = 2**20
+from video_llama.apps.media.limits import MEBIBYTE, MediaLimits
 
 
-class ServerSettings(Config):
+class ServerSettings(MediaLimits):
     """The limits of one server. Bytes, seconds and counts; every one can be set with ``video-llama serve --set``."""
 
     max_rows: int = Field(default=16, ge=1)
@@ -28,22 +26,14 @@ class ServerSettings(Config):
     """Of a request, its ``data:`` URLs included."""
     max_text_characters: int = Field(default=100_000, ge=1)
     """Of all messages of a request together."""
+    max_beams: int = Field(default=8, ge=1)
+    """Beams of one answer (``num_beams``)."""
     max_new_tokens: int = Field(default=1024, ge=1)
     """The most that ``max_tokens`` may ask for."""
     max_media: int = Field(default=8, ge=0)
     """Media in one request."""
     max_media_bytes: int = Field(default=32 * MEBIBYTE, ge=1)
     """Of one medium."""
-    max_media_seconds: float = Field(default=600.0, gt=0)
-    """How long a video or sound may last."""
-    max_media_pixels: int = Field(default=50_000_000, ge=1)
-    """Width x height of an image or of a video's frames."""
-    media_workers: int = Field(default=2, ge=1)
-    """Processes that decode media."""
-    media_worker_seconds: float = Field(default=30.0, gt=0)
-    """For decoding one medium; then its process is killed."""
-    media_worker_bytes: int = Field(default=2048 * MEBIBYTE, ge=256 * MEBIBYTE)
-    """Address space of a process that decodes media."""
     media_cache_entries: int = Field(default=64, ge=0)
     """Encoded media that are kept for the next request about the same content."""
     prefix_cache_tokens: int = Field(default=4096, ge=0)

@@ -1,4 +1,4 @@
-"""Stop strings of a request: the answer ends in front of the first one, and nothing of it is ever sent."""
+"""Stop strings of a request: the answer ends in front of the one that is complete first; nothing of it is ever sent."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 
 def cut(text: str, stops: Sequence[str]) -> str:
-    """``text`` up to the first stop string in it."""
-    places = [place for stop in stops if (place := text.find(stop)) >= 0]
-    return text[: min(places)] if places else text
+    """``text`` up to the stop string that ends first in it, or begins first of those that end together."""
+    found = [(place + len(stop), place) for stop in stops if (place := text.find(stop)) >= 0]
+    return text[: min(found)[1]] if found else text
 
 
 class StopFilter:

@@ -1,4 +1,4 @@
-"""The server's side of the media processes: a few of them, started when needed, killed when they overrun, replaced."""
+"""The caller's side of the media processes: a few of them, started when needed, killed when they overrun, replaced."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import video_llama
-from video_llama.apps.server.media_wire import (
+from video_llama.apps.media.limits import MediaLimits
+from video_llama.apps.media.wire import (
     LENGTH,
     Fields,
     WireError,
@@ -23,14 +24,13 @@ from video_llama.apps.server.media_wire import (
     parse_header,
     unpack_medium,
 )
-from video_llama.apps.server.settings import ServerSettings
 from video_llama.chat.engine import Engine
 from video_llama.chat.media import MediaKind, MediaOptions, ReadMedium
 from video_llama.errors import MediaError
 from video_llama.log import logger
 
-COMMAND = (sys.executable, "-m", "video_llama.apps.server.media_process")
-START_SECONDS = 60
+COMMAND = (sys.executable, "-m", "video_llama.apps.media.process")
+START_SECONDS = 120
 """For a process to load its libraries, on a machine that is busy."""
 NUM_USES = 500
 """A process is replaced after so many media, whatever its libraries may leak."""
@@ -39,19 +39,20 @@ NUM_USES = 500
 class MediaPool:
     """Reads media in processes of their own. ``on_death`` is called for each that died or was killed."""
 
-    def __init__(self, engine: Engine, settings: ServerSettings, on_death: Callable[[], None]) -> None:
-        self._seconds, self._on_death = settings.media_worker_seconds, on_death
+    def __init__(self, engine: Engine, limits: MediaLimits, on_death: Callable[[], None] = lambda: None) -> None:
+        self._seconds, self._on_death = limits.media_worker_seconds, on_death
         self._task: Fields = {
             "settings": asdict(engine.settings),
             "max_frames": engine.config.max_frame_pos,
             "can_hear": engine.config.with_audio_branch,
-            "max_seconds": settings.max_media_seconds,
-            "max_pixels": settings.max_media_pixels,
-            "address_space_bytes": settings.media_worker_bytes,
+            "max_seconds": limits.max_media_seconds,
+            "max_pixels": limits.max_media_pixels,
+            "memory_bytes": limits.media_worker_bytes,
         }
-        self._places = asyncio.Semaphore(settings.media_workers)
+        self._places = asyncio.Semaphore(limits.media_workers)
         self._idle: list[_Worker] = []
         self._all: set[_Worker] = set()
+        self._dying: set[_Worker] = set()
 
     @property
     def pids(self) -> list[int]:
@@ -88,10 +89,10 @@ class MediaPool:
 
     async def close(self) -> None:
         """End every process."""
-        for worker in list(self._all):
+        for worker in [*self._all, *self._dying]:
             worker.kill()
             await worker.process.wait()
-        self._all, self._idle = set(), []
+        self._all, self._dying, self._idle = set(), set(), []
 
     def _idle_worker(self) -> _Worker | None:
         while self._idle:
@@ -113,6 +114,7 @@ class MediaPool:
             return
         worker.kill()
         self._all.discard(worker)
+        self._dying = {worker, *(dying for dying in self._dying if dying.process.returncode is None)}
         if not is_usable:
             self._on_death()
 

@@ -1,4 +1,4 @@
-"""What travels between the server and its media processes: a JSON header and raw bytes, never a pickle.
+"""What travels between a server and its media processes: a JSON header and raw bytes, never a pickle.
 
 A process that a hostile file has taken over can send wrong numbers this way, and nothing that runs. A message is the
 header's length (4 bytes, big-endian), the header, and the bytes of its arrays in their order.

@@ -1,8 +1,8 @@
-"""The process that decodes media, one request after another: ``python -m video_llama.apps.server.media_process``.
+"""The process that decodes media, one request after another: ``python -m video_llama.apps.media.process``.
 
 It lives behind limits of its own and apart from weights, keys and other people's requests: a file that breaks the
 decoder, or takes it over, breaks this. Bytes come in on standard input, frames and mel clips go out on standard
-output (``media_wire``); it opens no file that a request names.
+output (``wire``); it opens no file that a request names.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, BinaryIO
 
-from video_llama.apps.server.media_wire import (
+from video_llama.apps.media.wire import (
     LENGTH,
     header_length,
     options_of,
@@ -70,8 +70,8 @@ def main() -> None:
         start = _read_header(requests)
     except EOFError:
         return
-    _load_libraries()
-    _confine(start["address_space_bytes"])
+    _load_libraries(can_hear=start["can_hear"])
+    _confine(start["memory_bytes"])
     task = Task.of(start)
     replies.write(pack({"ready": True}))
     replies.flush()
@@ -88,17 +88,21 @@ def main() -> None:
             return
 
 
-def _load_libraries() -> None:
-    """What decoding would import on the way: before the first request, whose time is measured."""
+def _load_libraries(*, can_hear: bool) -> None:
+    """What decoding would import on the way: before the first request, whose time and memory are measured."""
     from PIL import Image
 
     import_module("av.filter")
+    if can_hear:
+        import_module("torch")  # makes mel bins; with it 0.95 GB are mapped here, with a build for CUDA more
     Image.init()
 
 
-def _confine(address_space_bytes: int) -> None:
-    """No more memory than this, no file written, no core dumped."""
-    resource.setrlimit(resource.RLIMIT_AS, (address_space_bytes, address_space_bytes))
+def _confine(memory_bytes: int) -> None:
+    """No more memory than this beside what is mapped by now, no file written, no core dumped."""
+    with open("/proc/self/statm", encoding="ascii") as file:
+        limit = int(file.read().split()[0]) * resource.getpagesize() + memory_bytes
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 

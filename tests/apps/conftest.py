@@ -1,0 +1,40 @@
+"""A tiny random model and real media files, for all who put it to use."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.apps.making import make_talkative_folder
+from tests.chat.making import write_video, write_wav
+
+SEED = 3
+
+
+@pytest.fixture(scope="session")
+def model_path(tmp_path_factory) -> Path:
+    """A folder of a tiny random model. Its manifest calls it trained, so that it answers: the tests are about how."""
+    return make_talkative_folder(tmp_path_factory.mktemp("models") / "tiny", seed=SEED)
+
+
+@pytest.fixture(scope="session")
+def assistant(model_path):
+    import video_llama
+
+    return video_llama.load(model_path, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory) -> dict[str, Path]:
+    """A video with sound, one without, a sound and an image."""
+    from PIL import Image
+
+    folder, rng = tmp_path_factory.mktemp("clips"), np.random.default_rng(0)
+    tone = 0.5 * np.sin(np.arange(3 * 16000) * 0.05).astype(np.float32)
+    Image.fromarray(rng.integers(0, 256, (40, 60, 3), dtype=np.uint8)).save(folder / "picture.png")
+    return {
+        "video": write_video(folder / "with sound.mp4", rng, seconds=3, tone=tone),
+        "silent": write_video(folder / "silent.mp4", rng, seconds=2),
+        "sound": write_wav(folder / "tone.wav", tone),
+        "image": folder / "picture.png",
+    }

@@ -1,0 +1,117 @@
+"""Media are decoded elsewhere, to the same numbers; a file that breaks the decoder breaks one process, one reading."""
+
+import asyncio
+import io
+
+import numpy as np
+import pytest
+
+from tests.apps.making import grey_bomb
+from video_llama.apps.media.limits import MEBIBYTE, MediaLimits
+from video_llama.apps.media.pool import MediaPool
+from video_llama.chat.media import MediaOptions
+from video_llama.errors import MediaError
+from video_llama.processors import FrameSampling, read_video
+
+
+def read(assistant, *requests, **settings):
+    """What a pool makes of (data, kind, options) requests, one after another: media or errors; and how many died."""
+    deaths = []
+
+    async def work():
+        pool = MediaPool(assistant.engine, MediaLimits(media_workers=1, **settings), lambda: deaths.append(1))
+        results = []
+        for data, kind, options in requests:
+            try:
+                results.append(await pool.read(data, "a file", kind, options))
+            except MediaError as error:
+                results.append(error)
+        await pool.close()
+        return results
+
+    return asyncio.run(work()), len(deaths)
+
+
+def test_is_what_is_read_here(assistant, clips):
+    kinds = {"video": "video", "silent": None, "sound": "audio", "image": "image"}
+    options = MediaOptions(FrameSampling(times=(0.2, 1.1)))
+    asked = [(clips[name].read_bytes(), kind, options) for name, kind in kinds.items()]
+    media, deaths = read(assistant, *asked)
+    for there, (name, kind) in zip(media, kinds.items(), strict=True):
+        here = assistant.engine.read(clips[name], options, kind)
+        assert (there.kind, there.why_no_frames, there.why_no_sound) == (
+            here.kind,
+            here.why_no_frames,
+            here.why_no_sound,
+        )
+        assert there.source == "a file"
+        for part, array in (("frames", "frames"), ("sound", "mel")):
+            ours, theirs = getattr(here, part), getattr(there, part)
+            assert (ours is None) == (theirs is None)
+            if ours is not None:
+                same, other = vars(ours), vars(theirs)
+                np.testing.assert_array_equal(same[array], other[array])
+                rest = same.keys() - {array, "source"}
+                assert {key: same[key] for key in rest} == {key: other[key] for key in rest}
+    assert deaths == 0
+
+
+def test_bomb_ends_its_process_and_the_next_file_is_read(assistant, clips):
+    data = (grey_bomb(7000), clips["video"].read_bytes())
+    asked = [(part, None, MediaOptions()) for part in data]
+    (bomb, video), deaths = read(assistant, *asked, media_worker_bytes=512 * MEBIBYTE)
+    assert "needs more memory than a medium may take" in str(bomb)
+    assert video.sound is not None
+    assert deaths == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "name", "message"),
+    [
+        ({"max_media_pixels": 1000}, "image", r"a file is 60 x 40 pixels; the server takes 1,000\. Make it smaller"),
+        ({"max_media_pixels": 1000}, "video", r"a file is 64 x 48 pixels"),
+        ({"max_media_seconds": 2.5}, "video", r"a file lasts 3\.\d s; the server takes 2\.5 s\. Cut a part out"),
+        ({"max_media_seconds": 2.5}, "sound", r"a file lasts 3\.0 s"),
+    ],
+)
+def test_limits(assistant, clips, settings, name, message):
+    [error], deaths = read(assistant, (clips[name].read_bytes(), None, MediaOptions()), **settings)
+    with pytest.raises(MediaError, match=message):
+        raise error
+    assert deaths == 0
+
+
+def test_options_that_cannot_be(assistant, clips):
+    options = MediaOptions(FrameSampling(num_frames=99))
+    [error], deaths = read(assistant, (clips["video"].read_bytes(), "video", options))
+    assert "99 frames are asked for, the limit is 8" in str(error)
+    assert deaths == 0
+
+
+def test_process_knows_no_secret(assistant, clips, monkeypatch):
+    monkeypatch.setenv("VIDEO_LLAMA_API_KEY", "s3cret")
+
+    async def environment() -> bytes:
+        pool = MediaPool(assistant.engine, MediaLimits())
+        await pool.read(clips["image"].read_bytes(), "a file", "image", MediaOptions())
+        [pid] = pool.pids
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            content = file.read()
+        await pool.close()
+        return content
+
+    assert b"s3cret" not in asyncio.run(environment())
+
+
+def test_playlist_sent_as_bytes_reads_no_file(clips, monkeypatch):
+    monkeypatch.chdir(clips["silent"].parent)
+    playlist = f"ffconcat version 1.0\nfile {clips['silent'].name}\n"
+    with pytest.raises(MediaError, match="cannot be read as video or sound"):
+        read_video(playlist.encode())
+
+
+def test_bomb_is_small():
+    assert len(grey_bomb(7000)) < MEBIBYTE
+    from PIL import Image
+
+    assert Image.open(io.BytesIO(grey_bomb(700))).size == (700, 700)
