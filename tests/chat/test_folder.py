@@ -126,7 +126,7 @@ class TestFiles:
             read_model_folder(folder)
 
     def test_no_folder(self, tmp_path):
-        with pytest.raises(CheckpointError, match=r"is no folder. Give a model folder, or the name miniature"):
+        with pytest.raises(CheckpointError, match=r"is no folder. Give a model folder, an evaluation YAML, or"):
             read_model_folder(tmp_path / "none")
 
     def test_unknown_and_missing_keys(self, folder):

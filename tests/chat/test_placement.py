@@ -6,11 +6,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import video_llama
 from tests.chat.making import make_folder
-from video_llama.chat import load, read_model_folder, write_model_folder
+from video_llama.chat import read_model_folder, write_model_folder
 from video_llama.chat.placement import resolve_placing
 from video_llama.errors import CheckpointError
 from video_llama.models.modeling_llama import PackedLinear
+from video_llama.models.placing import ROWS_AT_ONCE
 from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
 
 WIDE = {"text_config": dict(hidden_size=64, intermediate_size=128, num_attention_heads=2, num_hidden_layers=2)}
@@ -105,6 +107,18 @@ class TestDtypes:
         # 8 bits of mantissa through a model of few, large random weights.
         assert (logits(model).float() - exact).abs().mean() < 0.05 * exact.std()
 
+    def test_half_precision_becomes_the_other_as_torch_does_it(self, tmp_path, model_path):
+        folder = read_model_folder(model_path)
+        stored = {name: tensor.half() for name, tensor in folder.model.state_dict().items()}
+        folder.model.half()
+        half = tmp_path / "half"
+        tokenizer_path = model_path / "tokenizer.model"
+        rest = {"settings": folder.settings, "manifest": folder.manifest}
+        write_model_folder(half, folder.model, tokenizer_path=tokenizer_path, **rest)
+        loaded = read_model_folder(half, dtype="bfloat16").model.state_dict()
+        assert any(len(tensor) > ROWS_AT_ONCE for tensor in stored.values() if tensor.dim() == 2)
+        assert all(torch.equal(loaded[name], tensor.to(loaded[name].dtype)) for name, tensor in stored.items())
+
     def test_by_part(self, model_path):
         asked = {"vision": "bfloat16", "qformer": "bfloat16", "decoder": torch.float64}
         model = read_model_folder(model_path, dtype=asked).model
@@ -154,7 +168,9 @@ class TestQuantization:
 
     @pytest.mark.parametrize("quantization", ["int8", "int4"])
     def test_generates(self, wide_path, quantization, clips):
-        answer = load(wide_path, device="cpu", quantization=quantization, dtype="bfloat16").chat(clips["video"])
+        answer = video_llama.load(wide_path, device="cpu", quantization=quantization, dtype="bfloat16").chat(
+            clips["video"]
+        )
         assert answer.ask("What is it?", max_new_tokens=4).record.tokens["generated"] > 0
 
     def test_width_without_a_4_bit_form(self, model_path):
@@ -193,10 +209,10 @@ class TestDeviceMap:
 
     def test_auto_spills_to_disk(self, model_path, clips):
         pytest.importorskip("accelerate")
-        assistant = load(model_path, device="cpu", device_map="auto", max_memory={"cpu": "150KB"})
+        assistant = video_llama.load(model_path, device="cpu", device_map="auto", max_memory={"cpu": "150KB"})
         model = assistant.engine.model
         assert any(parameter.is_meta for parameter in model.parameters())
-        asked = load(model_path, device="cpu").chat(clips["video"]).ask("What?", max_new_tokens=5).text
+        asked = video_llama.load(model_path, device="cpu").chat(clips["video"]).ask("What?", max_new_tokens=5).text
         assert assistant.chat(clips["video"]).ask("What?", max_new_tokens=5).text == asked
 
     def test_a_packed_decoder_stays_in_memory(self, wide_path):

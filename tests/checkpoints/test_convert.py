@@ -20,6 +20,7 @@ from video_llama.chat.tensors import sha256, stored_tensors
 from video_llama.checkpoints.convert import convert
 from video_llama.checkpoints.files import opened, scan
 from video_llama.checkpoints.keys import convert_state_dict
+from video_llama.checkpoints.keys import to_reference as reference_name
 from video_llama.checkpoints.loading import load_yaml_model
 from video_llama.checkpoints.reference import to_reference
 from video_llama.checkpoints.shards import TensorSpec, dtype_code, split_by_size, write_shards
@@ -195,6 +196,25 @@ class TestBack:
             to_reference(folder, tmp_path / "checkpoint_0.pth")
         with pytest.raises(CheckpointError, match="is no model folder and holds 0"):
             to_reference(tmp_path, tmp_path / "x.pth")
+
+    def test_adapters_are_refused(self, tmp_path):
+        """Those that PEFT puts into a decoder, saved as a training run saves them."""
+        pytest.importorskip("peft")
+        from tests.chat.making import tiny_config
+        from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
+        from video_llama.training.config import LoraConfig
+        from video_llama.training.lora import add_lora
+
+        model = VideoLlamaForConditionalGeneration(tiny_config(380))
+        add_lora(model, LoraConfig(r=2), seed=0)
+        named = dict(model.named_parameters())
+        save_file({name: each.data for name, each in named.items() if each.requires_grad}, tmp_path / "x.safetensors")
+        with pytest.raises(
+            CheckpointError, match=r"holds \d+ tensors of adapters \(.*lora_A.*Merge them into the model"
+        ):
+            to_reference(tmp_path / "x.safetensors", tmp_path / "x.pth")
+        assert not list(tmp_path.glob("*.pth*"))
+        assert all(reference_name(name) is None for name in named if "q_proj" in name)
 
 
 def _is_left_out(name: str) -> bool:

@@ -32,7 +32,7 @@ BIG_ENOUGH = dict(
 """Some 300 MB in float32: what an interpreter takes here and there is small beside it."""
 
 HEAP = {"MALLOC_MMAP_THRESHOLD_": str(2**16)}
-"""Has glibc return every large block when it is freed, as it does with those of 7B (over 32 MB). Smaller ones it keeps
+"""Has glibc return every large block when it is freed, as it always does with those over 32 MB. Smaller ones it keeps
 and cannot always use again: without this, some 20 MB of a small model's 200 were such holes, others each time."""
 
 MEASURE = """

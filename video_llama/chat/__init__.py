@@ -1,13 +1,13 @@
 """Media, questions and history in, answers out. No screen, no HTTP: the command line, the demo and the server use it.
 
-    assistant = load("miniature")
+    assistant = Assistant(read_model_folder("my-model"))
     chat = assistant.chat("clip.mp4")
     print(chat.ask("What happens in the video?").text)
 
 Importing it pulls in neither torch nor transformers.
 """
 
-from video_llama.chat.assistant import Assistant, load, model_path
+from video_llama.chat.assistant import Assistant, model_path
 from video_llama.chat.asynchronous import AsyncChat
 from video_llama.chat.attention import QueryAttention
 from video_llama.chat.decoding import Decoding
@@ -36,7 +36,6 @@ __all__ = [
     "QueryAttention",
     "ReadMedium",
     "Record",
-    "load",
     "model_path",
     "read_model_folder",
     "write_model_folder",

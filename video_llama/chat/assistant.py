@@ -1,9 +1,9 @@
-"""A model that is ready to answer, and the way to get one."""
+"""A model that is ready to answer. The way to get one is ``video_llama.load`` (checkpoints/loading.py)."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,9 +12,8 @@ from video_llama.chat.asynchronous import AsyncChat
 from video_llama.chat.attention import QueryAttention
 from video_llama.chat.decoding import Decoding, TokenChooser, token_steps
 from video_llama.chat.engine import Effort, Engine, GivenMedium, Medium, Turn
-from video_llama.chat.folder import ModelFolder, read_model_folder
+from video_llama.chat.folder import ModelFolder
 from video_llama.chat.media import MediaOptions, MediaSource, ReadMedium
-from video_llama.chat.placement import Dtypes
 from video_llama.chat.record import Answer
 from video_llama.chat.session import Chat, search_beams
 from video_llama.conversation import Conversation
@@ -26,36 +25,6 @@ if TYPE_CHECKING:
 
 MINIATURE = "miniature"
 MINIATURE_PATH = Path(__file__).resolve().parent.parent / "miniature" / "weights"
-
-
-def load(
-    name_or_path: str | Path = MINIATURE,
-    *,
-    device: torch.device | str | None = None,
-    dtype: Dtypes | None = None,
-    quantization: str | None = None,
-    device_map: Mapping[str, Any] | str | None = None,
-    max_memory: Mapping[Any, Any] | None = None,
-    low_resource: bool = False,
-) -> Assistant:
-    """Load "miniature" (the weights that come with the package) or a model folder.
-
-    ``device`` None is the GPU if there is one, else the CPU; ``dtype`` None is the stored one, a name is for all parts
-    and a mapping for single ones; ``quantization`` "int8" or "int4" packs the decoder; ``device_map`` "auto" spreads
-    the model over what there is, within ``max_memory``; ``low_resource`` is int8 with the ViT on the CPU
-    (docs/memory.md). Raises CheckpointError for weights that are not there, not whole, or not trained; ValueError for
-    a device, dtype or placing that is not to be had.
-    """
-    folder = read_model_folder(
-        model_path(name_or_path),
-        dtype=dtype,
-        device=usable_device(device),
-        quantization=quantization,
-        device_map=device_map,
-        max_memory=max_memory,
-        low_resource=low_resource,
-    )
-    return Assistant(folder)
 
 
 def model_path(name_or_path: str | Path) -> Path:

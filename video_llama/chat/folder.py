@@ -278,7 +278,7 @@ def no_progress_bar() -> Iterator[None]:
 
 def _read_json(folder: Path, name: str) -> dict[str, Any]:
     if not folder.is_dir():
-        raise CheckpointError(f"{folder} is no folder. Give a model folder, or the name miniature.")
+        raise CheckpointError(f"{folder} is no folder. Give a model folder, an evaluation YAML, or the name miniature.")
     try:
         data = json.loads((folder / name).read_text(encoding="utf-8"))
     except FileNotFoundError as error:

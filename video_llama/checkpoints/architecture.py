@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 from video_llama.checkpoints.keys import reference_names
 from video_llama.checkpoints.sources import remedy_for
@@ -39,31 +39,31 @@ def infer_config(
     overrides: Mapping[str, Any] | None = None,
     *,
     unknown_heads: int | None = None,
+    drawn: Collection[str] = (),
     **settings: Any,
 ) -> VideoLlamaConfig:
     """The configuration of the model that tensors of these shapes (by our names) make up.
 
     ``text_config`` is the decoder's ``config.json``; ``overrides`` are arguments of VideoLlamaConfig, sections in part,
     that win over what is inferred; ``settings`` are further arguments. ``unknown_heads`` stands in for a number of
-    heads that is not known, where shapes alone matter. Raises CheckpointError that names the tensor which is missing,
-    or the number that has to be given.
+    heads that is not known, where shapes alone matter. ``drawn`` are parts (of ``initial.DRAWN_PARTS``) without
+    tensors: their dimensions are in ``settings``, or VideoLlamaConfig's defaults. Raises CheckpointError that names the
+    tensor which is missing, or the number that has to be given.
     """
     from video_llama.models.configuration import VideoLlamaConfig
 
     sections: dict[str, Any] = {
         "vision_config": _vit(shapes),
         "qformer_config": _qformer(shapes, _FRAME),
-        "video_qformer_config": _qformer(shapes, "model.video_qformer.qformer"),
         "num_query_tokens": _shape(shapes, "model.frame_encoder.query_tokens")[1],
-        "num_video_query_tokens": _shape(shapes, "model.video_qformer.query_tokens")[1],
-        "max_frame_pos": _shape(shapes, "model.video_qformer.position_embeddings.weight")[0],
+        **_branch(shapes, "video", drawn),
         "with_audio_branch": _has(shapes, "model.audio_qformer."),
         "with_imagebind_vision": _has(shapes, "model.imagebind_vision."),
         "text_config": {key: value for key, value in text_config.items() if not key.startswith("_")},
         **settings,
     }
     if sections["with_audio_branch"]:
-        sections |= _audio(shapes)
+        sections |= _audio(shapes, drawn)
     if sections["with_imagebind_vision"]:
         sections["imagebind_vision_config"] = _vision_tower(shapes)
     _override(sections, overrides or {})
@@ -103,13 +103,25 @@ def _qformer(shapes: Shapes, prefix: str) -> dict[str, Any]:
     }
 
 
-def _audio(shapes: Shapes) -> dict[str, Any]:
+def _branch(shapes: Shapes, kind: Literal["video", "audio"], drawn: Collection[str]) -> dict[str, Any]:
+    """A sequence Q-Former and what stands around it."""
+    prefix = f"model.{kind}_qformer"
+    facts: dict[str, Any] = {}
+    if f"{prefix}.qformer." not in drawn:
+        facts[f"{kind}_qformer_config"] = _qformer(shapes, f"{prefix}.qformer")
+    if f"{prefix}.query_tokens" not in drawn:
+        facts[f"num_{kind}_query_tokens"] = _shape(shapes, f"{prefix}.query_tokens")[1]
+    if f"{prefix}.position_embeddings." not in drawn:
+        key = {"video": "max_frame_pos", "audio": "max_audio_pos"}[kind]
+        facts[key] = _shape(shapes, f"{prefix}.position_embeddings.weight")[0]
+    return facts
+
+
+def _audio(shapes: Shapes, drawn: Collection[str]) -> dict[str, Any]:
     prefix = "model.imagebind_audio"
     width, _, *kernel = _shape(shapes, f"{prefix}.patch_weight")
     return {
-        "audio_qformer_config": _qformer(shapes, "model.audio_qformer.qformer"),
-        "num_audio_query_tokens": _shape(shapes, "model.audio_qformer.query_tokens")[1],
-        "max_audio_pos": _shape(shapes, "model.audio_qformer.position_embeddings.weight")[0],
+        **_branch(shapes, "audio", drawn),
         "imagebind_audio_config": {
             **_tower(shapes, prefix, width),
             "input_size": AUDIO_INPUT,

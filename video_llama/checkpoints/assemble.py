@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -70,11 +70,13 @@ class Assembly:
     pieces: dict[str, Piece]
     reports: list[SourceReport]
     expected: dict[str, Shape]
+    drawn: tuple[str, ...] = ()
+    """Beginnings of the names of what no source gives, and training begins with at random."""
 
     @property
     def missing(self) -> list[str]:
-        """Our names of tensors that no source gives."""
-        return [name for name in self.expected if name not in self.pieces]
+        """Our names of tensors that no source gives and nobody draws."""
+        return [name for name in self.expected if name not in self.pieces and not name.startswith(self.drawn)]
 
     @property
     def mismatched(self) -> list[str]:
@@ -82,10 +84,13 @@ class Assembly:
         return [name for name, piece in self.pieces.items() if piece.shape != self.expected.get(name, piece.shape)]
 
 
-def assemble(config: EvalConfig, where: str, model_type: ModelType | None = None) -> Assembly:
+def assemble(
+    config: EvalConfig, where: str, model_type: ModelType | None = None, may_be_drawn: Sequence[str] = ()
+) -> Assembly:
     """Plan a model from the files that ``config`` names.
 
-    ``where`` names the configuration in errors, ``model_type`` is the prompt style that the user asked for. Raises
+    ``where`` names the configuration in errors, ``model_type`` is the prompt style that the user asked for. Those of
+    ``may_be_drawn`` (``initial.DRAWN_PARTS``) of which no file holds anything are left to be drawn. Raises
     CheckpointError for files that cannot be read and dimensions that cannot be told; whether the plan is whole is
     ``check_assembly``'s to say.
     """
@@ -95,6 +100,7 @@ def assemble(config: EvalConfig, where: str, model_type: ModelType | None = None
         raise CheckpointError(f"{where}: {config.model.llama_model} holds no embed_tokens. Copy the decoder again.")
     decoder = read_decoder(Path(config.model.llama_model), pieces[EMBEDDING].shape[0], model_type)
     shapes = {name: piece.shape for name, piece in pieces.items()}
+    drawn = tuple(part for part in may_be_drawn if not any(name.startswith(part) for name in shapes))
     image = {} if config.image_size is None else {"vision_config": {"image_size": config.image_size}}
     model = infer_config(
         shapes,
@@ -105,13 +111,16 @@ def assemble(config: EvalConfig, where: str, model_type: ModelType | None = None
         prompt_template=TEMPLATES[decoder.model_type],
         with_audio_branch=config.model.equip_audio_branch,
         dtype=_dtype_name(pieces[EMBEDDING].dtype),
+        drawn=drawn,
+        **_asked_counts(config, drawn),
     )
     _check_counts(config, model, where)
     expected = expected_shapes(model)
     _leave_surplus(pieces, reports, expected)
     if POSITIONS in pieces and _is_resizable(pieces[POSITIONS].shape, expected[POSITIONS]):
         pieces[POSITIONS] = replace(pieces[POSITIONS], shape=expected[POSITIONS])
-    return Assembly(model, _settings(config, model, decoder), decoder, pieces, reports, expected)
+    drawn = tuple(part for part in drawn if any(name.startswith(part) for name in expected))
+    return Assembly(model, _settings(config, model, decoder), decoder, pieces, reports, expected, drawn)
 
 
 def check_assembly(assembly: Assembly, where: str) -> None:
@@ -262,6 +271,18 @@ def _agreed_model_type(config: EvalConfig, asked: ModelType | None, where: str) 
     if own is not None and asked is not None and own != asked:
         raise ConfigError(f"--model_type is {asked} and {where} has model.model_type {own}. Correct one of them.")
     return asked or own
+
+
+def _asked_counts(config: EvalConfig, drawn: Sequence[str]) -> dict[str, int]:
+    """What the configuration says of parts that no file tells anything of; arguments of VideoLlamaConfig."""
+    keys = {
+        "model.video_qformer.query_tokens": ("num_video_query_token", "num_video_query_tokens"),
+        "model.audio_qformer.query_tokens": ("num_audio_query_token", "num_audio_query_tokens"),
+        "model.video_qformer.position_embeddings.": ("max_frame_pos", "max_frame_pos"),
+        "model.video_qformer.qformer.": ("fusion_head_layers", "fusion_head_layers"),
+    }
+    asked = {ours: getattr(config.model, key) for part, (key, ours) in keys.items() if part in drawn}
+    return {ours: value for ours, value in asked.items() if value is not None}
 
 
 def _check_counts(config: EvalConfig, model: VideoLlamaConfig, where: str) -> None:

@@ -92,6 +92,9 @@ BIAS_PARTS = re.compile(r"visual_encoder\.blocks\.(\d+)\.attn\.[qv]_bias$")
 JOINED_BIAS = re.compile(re.escape(_VIT) + r"\.encoder\.layers\.(\d+)\.self_attn\.qkv\.bias$")
 """Ours in the place of two: query, key and value in one vector."""
 
+ADAPTER = re.compile(r"\.lora_|\.base_layer\.")
+"""Part of the name of an adapter, or of the layer that has one (PEFT); the reference has none."""
+
 
 def to_ours(name: str) -> str | None:
     """Our name for one of the reference's, or None if it is ignored, part of a joined bias, or unknown.
@@ -111,11 +114,13 @@ def to_ours(name: str) -> str | None:
 
 
 def to_reference(name: str) -> str | None:
-    """The reference's name for one of ours, or None if it is a joined bias or unknown.
+    """The reference's name for one of ours, or None if it is a joined bias, an adapter's or unknown.
 
     >>> to_reference("model.video_qformer.query_tokens")
     'video_query_tokens'
     """
+    if ADAPTER.search(name):
+        return None
     for theirs, ours in WHOLE_NAMES.items():
         if name == ours:
             return theirs

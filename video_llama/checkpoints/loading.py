@@ -1,22 +1,64 @@
-"""Published files in, a model that answers out; nothing is written, and no tensor is in memory twice."""
+"""Weights in whatever form people have them in, a model that answers out; nothing is written."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from video_llama.chat.assistant import MINIATURE, Assistant, model_path, usable_device
 from video_llama.chat.folder import Manifest, ModelFolder, check_fit, read_model_folder
 from video_llama.chat.placement import Dtypes, resolve_placing
 from video_llama.checkpoints.assemble import Assembly, assemble, check_assembly, read_pieces
 from video_llama.checkpoints.config import EvalConfig, ModelType
-from video_llama.checkpoints.sources import read_eval_config
+from video_llama.checkpoints.initial import draw
+from video_llama.checkpoints.sources import is_published, read_eval_config
 from video_llama.conversation import Tokenizer
 
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
-def plan(config: EvalConfig, where: str, model_type: ModelType | None = None) -> Assembly:
-    """A plan that holds a whole model whose parts fit together; anything else is a CheckpointError."""
-    assembly = assemble(config, where, model_type)
+
+def load(
+    name_or_path: str | Path = MINIATURE,
+    *,
+    device: torch.device | str | None = None,
+    dtype: Dtypes | None = None,
+    quantization: str | None = None,
+    device_map: Mapping[str, Any] | str | None = None,
+    max_memory: Mapping[Any, Any] | None = None,
+    low_resource: bool = False,
+) -> Assistant:
+    """Load "miniature" (the weights that come with the package), a model folder, or published files.
+
+    The latter by an evaluation YAML or the folder that they lie in, without writing anything. ``device`` None is the
+    GPU if there is one, else the CPU; ``dtype`` None is the stored one, a name is for all parts and a mapping for
+    single ones; ``quantization`` "int8" or "int4" packs the decoder; ``device_map`` "auto" spreads the model over what
+    there is, within ``max_memory`` (on disk from a model folder only); ``low_resource`` is int8 with the ViT on the CPU
+    (docs/memory.md). Raises CheckpointError for weights that are not there, not whole, or not trained, ConfigError for
+    a YAML that cannot be used, ValueError for a device, dtype or placing that is not to be had.
+    """
+    placing: dict[str, Any] = {
+        "device": usable_device(device),
+        "dtype": dtype,
+        "quantization": quantization,
+        "device_map": device_map,
+        "max_memory": max_memory,
+        "low_resource": low_resource,
+    }
+    path = model_path(name_or_path)
+    return Assistant((load_yaml_model if is_published(path) else read_model_folder)(path, **placing))
+
+
+def plan(
+    config: EvalConfig, where: str, model_type: ModelType | None = None, may_be_drawn: Sequence[str] = ()
+) -> Assembly:
+    """A plan that holds a whole model whose parts fit together, but for those that ``assemble`` leaves to be drawn.
+
+    Anything else is a CheckpointError.
+    """
+    assembly = assemble(config, where, model_type, may_be_drawn)
     check_assembly(assembly, where)
     tokenizer = Tokenizer(assembly.decoder.tokenizer_path, pad_token=assembly.settings.pad_token)
     check_fit(assembly.config, assembly.settings, tokenizer)
@@ -28,30 +70,39 @@ def load_yaml_model(
     *,
     options: Sequence[str] = (),
     model_type: ModelType | None = None,
-    device: str = "cpu",
+    device: torch.device | str = "cpu",
     dtype: Dtypes | None = None,
+    low_resource: bool = False,
     **placing: Any,
 ) -> ModelFolder:
     """Load the model that an evaluation YAML, or a folder in the published layout, describes; nothing is written.
 
     ``dtype`` None is what the reference ran the decoder in (bfloat16 for a half-precision one); ``placing`` is that of
-    ``read_model_folder``, and the YAML's ``low_resource`` counts as given. Raises as ``convert``.
+    ``read_model_folder``, and a ``low_resource`` of the YAML counts as well. Raises as ``convert``.
+    """
+    config = read_eval_config(path, options)
+    placing |= {"low_resource": low_resource or config.model.low_resource, "dtype": dtype, "device": device}
+    if config.model.pretrained is not None:
+        return read_model_folder(config.model.pretrained, **placing)
+    return load_assembly(plan(config, str(path), model_type), str(path), **placing)
+
+
+def load_assembly(assembly: Assembly, where: str, *, seed: int = 0, **placing: Any) -> ModelFolder:
+    """The model of a plan; ``seed`` decides what is drawn, which the manifest calls untrained.
+
+    ``placing`` is that of ``placement.resolve_placing``, which raises ValueError.
     """
     from video_llama.models.placing import build_model
 
-    config = read_eval_config(path, options)
-    placing = {"low_resource": config.model.low_resource, **placing, "dtype": dtype, "device": device}
-    if config.model.pretrained is not None:
-        return read_model_folder(config.model.pretrained, **placing)
-    assembly = plan(config, str(path), model_type)
     wanted = resolve_placing(assembly.config.dtype or "float32", **placing)
-    pieces = assembly.pieces
-    model = build_model(
-        assembly.config,
-        {name: piece.dtype for name, piece in pieces.items()},
-        lambda names, _: read_pieces(pieces[name] for name in names),
-        wanted,
-    )
+    pieces, drawn = assembly.pieces, draw(assembly.config, assembly.drawn, seed)
+
+    def read(names: list[str], _: bool) -> Iterator[tuple[str, Tensor]]:
+        yield from ((name, drawn[name]) for name in names if name in drawn)
+        yield from read_pieces(pieces[name] for name in names if name in pieces)
+
+    dtypes = {name: piece.dtype for name, piece in pieces.items()} | {name: each.dtype for name, each in drawn.items()}
+    model = build_model(assembly.config, dtypes, read, wanted)
     tokenizer = Tokenizer(assembly.decoder.tokenizer_path, pad_token=assembly.settings.pad_token)
-    manifest = Manifest(Path(path).stem, {"read from": str(path)})
+    manifest = Manifest(Path(where).stem, {"read from": where}, assembly.drawn)
     return ModelFolder(None, model, tokenizer, assembly.settings, manifest)

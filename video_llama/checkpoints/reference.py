@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,7 +27,7 @@ from video_llama.chat.folder import (
 )
 from video_llama.chat.tensors import check_tensors, expected_shapes, stored_tensors
 from video_llama.checkpoints.files import SAFETENSORS, StoredTensor, opened, scan
-from video_llama.checkpoints.keys import reference_names, revert_state_dict
+from video_llama.checkpoints.keys import ADAPTER, reference_names, revert_state_dict
 from video_llama.checkpoints.shards import TensorSpec, write_shards
 from video_llama.checkpoints.sources import BLIP2_FILE, IMAGEBIND_FILE, PUBLISHED, ROLES, VIT_FILE
 from video_llama.checkpoints.tokenizer_files import write_tokenizer_files
@@ -64,7 +64,7 @@ def to_reference(source: str | Path, target: str | Path) -> Path:
 
     Of a model folder: a folder in the published layout. Of trained parts (a .safetensors file, or a training
     checkpoint's folder with one): a .pth file that the reference loads as ``ckpt``. Raises CheckpointError for anything
-    else, and for a target that is there.
+    else, for adapters, and for a target that is there.
     """
     source, target = Path(source), Path(target)
     if (source / CONFIG_FILE).is_file() and (source / MANIFEST_FILE).is_file():
@@ -175,7 +175,17 @@ def _write_trained_parts(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         with opened(found[0]) as tensors:
+            _refuse_adapters(tensors, found[0])
             _save(revert_state_dict(tensors), True, unfinished)
         unfinished.replace(target)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def _refuse_adapters(names: Iterable[str], file: Path) -> None:
+    adapters = [name for name in names if ADAPTER.search(name)]
+    if adapters:
+        raise CheckpointError(
+            f"{file} holds {len(adapters)} tensors of adapters ({adapters[0]}, ...), unknown to the reference. "
+            "Merge them into the model folder first (merge_into_folder, docs/training.md), and convert that folder."
+        )

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from video_llama.chat.folder import CONFIG_FILE, MANIFEST_FILE
 from video_llama.checkpoints.config import EvalConfig
 from video_llama.checkpoints.keys import IGNORED
 from video_llama.config import apply_overrides, load_config, parse_config, require_filled
@@ -26,6 +27,8 @@ PUBLISHED = {
     "llama_proj_model": ("pretrained_minigpt4*.pth",),
 }
 """Keys of an evaluation YAML -> how the published files of their kind are called."""
+
+YAMLS = (".yaml", ".yml")
 
 NUM_VIT_BLOCKS = 39
 """The published ViT has 40 blocks, and BLIP-2 was trained on the output of the 39th."""
@@ -94,6 +97,12 @@ class Source:
 
     role: str
     path: Path
+
+
+def is_published(path: Path) -> bool:
+    """Whether a path is an evaluation YAML or may be a folder in the published layout; a model folder is neither."""
+    is_ours = any((path / name).is_file() for name in (CONFIG_FILE, MANIFEST_FILE))
+    return path.suffix in YAMLS or (path.is_dir() and not is_ours)
 
 
 def read_eval_config(path: str | Path, overrides: Sequence[str] = ()) -> EvalConfig:

@@ -68,7 +68,7 @@ def inspect(
         _inspect_names(names, as_json)
         return
     if memory:
-        report = predicted(path, size, dtype, quantization, frames, audio, tokens)
+        report = predicted(path, size, dtype, quantization, frames, audio, tokens, overrides or [])
         typer.echo(_json(report.as_dict()) if as_json else memory_text(report))
         return
     if path is None:
@@ -85,16 +85,16 @@ def inspect(
 def _model_report(path: str, overrides: list[str], model_type: Any) -> ModelReport | None:
     """What is in a model, in whichever form it is given; None for what can only be a media file."""
     from video_llama.chat import model_path
-    from video_llama.chat.folder import CONFIG_FILE, MANIFEST_FILE
     from video_llama.chat.inspection import inspect_model
     from video_llama.checkpoints.files import PICKLES, SAFETENSORS
     from video_llama.checkpoints.inspection import inspect_file, inspect_sources
+    from video_llama.checkpoints.sources import is_published
 
     folder = model_path(path)
-    if any((folder / name).is_file() for name in (CONFIG_FILE, MANIFEST_FILE)):
-        return inspect_model(folder)
-    if folder.is_dir() or folder.suffix in (".yaml", ".yml"):
+    if is_published(folder):
         return inspect_sources(folder, overrides, model_type)
+    if folder.is_dir():
+        return inspect_model(folder)
     if folder.suffix in (SAFETENSORS, *PICKLES):
         return inspect_file(folder)
     return None

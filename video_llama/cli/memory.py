@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,14 +19,19 @@ def predicted(
     num_frames: int,
     with_audio: bool,
     num_tokens: int | None,
+    overrides: Sequence[str],
 ) -> MemoryPrediction:
-    """The prediction for a model folder, or for a published size; ValueError unless exactly one is given."""
+    """The prediction for a model, or for a published size; ValueError unless exactly one is given."""
     from video_llama.chat import model_path
     from video_llama.chat.folder import read_config
     from video_llama.chat.placement import resolve_placing
+    from video_llama.checkpoints.loading import plan
+    from video_llama.checkpoints.sources import is_published, read_eval_config
     from video_llama.models.memory import predict_memory, published_config
 
-    if path is not None and size is None:
+    if path is not None and size is None and is_published(model_path(path)):
+        config = plan(read_eval_config(path, overrides), path).config
+    elif path is not None and size is None:
         config = read_config(model_path(path))
     elif size is not None and path is None:
         config = published_config(size)

@@ -17,7 +17,7 @@ MEDIA, DECODING, MODEL = "What is seen and heard", "How the answer is chosen", "
 
 Debug = Annotated[bool, typer.Option("--debug", callback=turn_on_debug, help="Show the trace of an error.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
-Model = Annotated[str, typer.Option(help="miniature, or a model folder.", rich_help_panel=MODEL)]
+Model = Annotated[str, typer.Option(help="miniature, a model folder, or an evaluation YAML.", rich_help_panel=MODEL)]
 Device = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:1, ... (default: the GPU if there is one)", rich_help_panel=MODEL)
 ]
@@ -105,8 +105,8 @@ def _seconds(times: str | None) -> tuple[float, ...] | None:
 
 
 def load_assistant(model: str, device: str | None, dtype: str | None, **placing: Any) -> Assistant:
-    """The model by name or path; ``placing`` is that of ``chat.load``."""
-    from video_llama.chat import load
+    """The model by name or path; ``placing`` is that of ``video_llama.load``."""
+    from video_llama.checkpoints import load
 
     return load(model, device=device, dtype=dtype, **placing)
 

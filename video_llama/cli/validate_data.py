@@ -27,13 +27,12 @@ def validate_data(
     """Check that every row can be trained on. Exit code 1 if one cannot; the report can be a data set's ``exclude``."""
     from video_llama.config import load_config, require_filled
     from video_llama.training.config import TrainConfig
-    from video_llama.training.run import require_folder
     from video_llama.training.validation import validate_data
 
     settings = load_config(TrainConfig, config, options or [])
     require_filled(settings, source=str(config))
     path = report or settings.run.output_dir / "validation.jsonl"
-    counts = validate_data(settings, require_folder(settings.model, str(config)), path, workers=workers)
+    counts = validate_data(settings, str(config), path, workers=workers)
     for each in counts:
         found = ", ".join(f"{count} {problem}" for problem, count in sorted(each.problems.items())) or "nothing wrong"
         typer.echo(f"{each.dataset}: {each.num_rows} rows, {found}")
