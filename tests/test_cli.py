@@ -10,6 +10,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from tests.chat.making import NOTICE, make_folder, write_video, write_wav
@@ -117,8 +118,12 @@ class TestAsk:
             (("--times", "1;2"), "--times is '1;2'. Give seconds with commas between"),
             (("--start", 9), "MediaError: "),
             (("--no-audio", "--require-audio"), "Give one of them"),
-            (("--temperature", -1), "temperature is -1.0. Give 0 or more"),
+            (("--start", 2.99), "from 2.99 s to 3.008 s has 288 sound samples"),
+            (("--temperature", -1), "temperature is -1.0. Give 0, or 1e-20 to 1e+20"),
+            (("--temperature", 1e-300), "temperature is 1e-300. Give 0, or"),
+            (("--repetition-penalty", 1e-300), "repetition_penalty is 1e-300. Give 1e-20 to"),
             (("--device", "abacus"), "device 'abacus' cannot be used here"),
+            (("--device", "meta"), "device 'meta' cannot be used here"),
             (("--dtype", "int3"), "dtype is 'int3'. Choose float32"),
         ],
     )
@@ -131,6 +136,20 @@ class TestAsk:
     def test_no_such_model(self, clip, tmp_path):
         result = invoke("ask", clip, QUESTION, "--model", tmp_path / "none")
         assert_one_line(result, "CheckpointError: ")
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (("ask",), "UsageError: Missing argument 'FILE... QUESTION'. See: "),
+            (("ask", "x", "--frames", "many"), "Invalid value for '--frames'"),
+            (("ask", "--colour"), "No such option: --colour"),
+            (("--colour",), "No such option: --colour"),
+            (("answer",), "No such command 'answer'."),
+            (("miniature", "evaluate", "--num-clips", 0), "Invalid value for '--num-clips'"),
+        ],
+    )
+    def test_bad_usage(self, arguments, message):
+        assert_one_line(invoke(*arguments), message)
 
     def test_debug_shows_the_trace(self, ask, tmp_path):
         result = ask(tmp_path / "none.mp4", QUESTION, "--debug")
@@ -241,12 +260,28 @@ class TestBadInput:
         record = json.loads(ask(path, "Was sieht man? 何?", "--json").stdout)
         assert record["media"][0]["source"] == str(path)
 
+    def test_a_name_that_no_file_system_has(self, ask, clip):
+        assert_one_line(ask("y" * 300, QUESTION), "MediaError: ")
+        assert_one_line(invoke("inspect", "y" * 300), "File name too long")
+        assert_one_line(invoke("ask", clip, QUESTION, "--model", "y" * 300), "File name too long")
+
+    def test_a_start_behind_the_sound(self, ask, tmp_path):
+        path = write_wav(tmp_path / "tone.wav", TONE)
+        assert_one_line(ask(path, QUESTION, "--start", 1e305), "its sound lasts 3.00 s. Choose a start before its end")
+
+    def test_an_end_behind_everything(self, ask, clip):
+        record = json.loads(ask(clip, QUESTION, "--start", 1, "--end", 1e305, "--json").stdout)
+        assert record["media"][0]["sound"]["start_seconds"][0] == 1
+
     def test_directory_without_pictures(self, ask, tmp_path):
         assert_one_line(ask(tmp_path, QUESTION), "is a folder without pictures. Give a video file")
 
     def test_long_prompt(self, ask, clip):
         result = ask(clip, "why " * 25_000)
         assert_one_line(result, "PromptError: The question needs")
+
+    def test_a_prompt_that_is_no_text(self, ask, clip):
+        assert_one_line(ask(clip, "a\udcff"), "which is no character by itself. Write the text in UTF-8")
 
     def test_empty_prompt(self, ask, clip):
         assert_one_line(ask(clip, ""), "PromptError: The question is empty")
@@ -301,8 +336,6 @@ class TestChat:
         assert f'"source": "{sound}"' in result.stdout
 
     def test_image_command(self, chat, tmp_path):
-        from PIL import Image
-
         Image.new("RGB", (30, 20), "red").save(tmp_path / "red.png")
         result = chat([f"/image {tmp_path / 'red.png'}", QUESTION])
         assert "an image" in result.stderr
@@ -332,6 +365,13 @@ class TestInspect:
         result = invoke("inspect", spoil_sound(clip, tmp_path / "spoilt.mp4"))
         assert result.exit_code == 0
         assert "sound unreadable: " in result.stdout
+
+    def test_frames(self, tmp_path):
+        for number in range(3):
+            Image.new("RGB", (8, 6)).save(tmp_path / f"{number}.png")
+        report = json.loads(invoke("inspect", tmp_path, "--json").stdout)
+        assert report["kind"] == "frames"
+        assert report["sampled"]["frames"]["indices"] == [0, 1, 2]
 
     def test_no_media(self, tmp_path):
         assert_one_line(invoke("inspect", tmp_path / "none"), "MediaError: ")

@@ -16,11 +16,11 @@ from video_llama.miniature.examination import TARGETS
 NUM_CLIPS = 24
 SEED = 77  # no other evaluation's
 MEASURED = {  # docs/miniature.md, rounded down
-    "colour": 0.95,
-    "shape": 0.97,
+    "colour": 0.97,
+    "shape": 0.98,
     "motion": 0.97,
-    "order": 0.84,
-    "hear_matched": 0.98,
+    "order": 0.80,
+    "hear_matched": 0.99,
     "hear_mismatched": 0.98,
     "silence": 0.99,
 }

@@ -134,6 +134,19 @@ class TestPrediction:
         ]
         assert totals == sorted(set(totals))
 
+    @pytest.mark.parametrize(
+        ("asked", "message"),
+        [
+            ({"num_frames": 33}, r"num_frames is 33\. This model takes 1 to 32"),
+            ({"num_frames": -3}, "num_frames is -3"),
+            ({"num_tokens": 0}, r"num_tokens is 0\. This model takes 1 to 4096"),
+            ({"num_tokens": 4097}, "num_tokens is 4097"),
+        ],
+    )
+    def test_what_the_model_cannot_take(self, asked, message):
+        with pytest.raises(ValueError, match=message):
+            self.predict(**asked)
+
     def test_unknown_size(self):
         with pytest.raises(ValueError, match=r"size is '70b'\. Choose 7b or 13b"):
             published_config("70b")

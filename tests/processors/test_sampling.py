@@ -141,6 +141,8 @@ def test_what_the_video_does_not_have(sampling: FrameSampling, message: str) -> 
         {"times": ()},
         {"times": (-1.0,)},
         {"times": (math.inf,)},
+        {"times": (1.0,), "start": 2.0},
+        {"times": (1.0, 3.0), "end": 2.0},
         {"start": -0.1},
         {"start": 2.0, "end": 2.0},
         {"end": 0.0},

@@ -1,7 +1,6 @@
 """What changes how a run is computed and not what: recomputed activations, compiled layers, fp16; validation."""
 
 import json
-import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,7 +15,6 @@ from video_llama.errors import ConfigError
 from video_llama.training.checkpoint import checkpoints, read_trained
 from video_llama.training.memory import compile_decoder
 from video_llama.training.run import train_from_config
-from video_llama.training.watching import replace_text
 
 Losses = Callable[[Path], list[float]]
 Write = Callable[..., Path]
@@ -135,17 +133,3 @@ def test_a_full_disk_loses_nothing(write_yaml: Write, losses: Losses) -> None:
         assert file.read_bytes()[: len(content)] == content  # metrics.jsonl may have grown
     assert [folder.name for folder in checkpoints(run)] == ["step_000003", "step_000006"]
     assert len(losses(train_from_config(path, resume="auto"))) == 12
-
-
-def test_a_text_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
-    path = tmp_path / "config.yaml"
-    replace_text(path, "old")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2, before[1]))
-    try:
-        with pytest.raises(OSError, match="File too large"):
-            replace_text(path, "new and longer")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]

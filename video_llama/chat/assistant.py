@@ -46,7 +46,7 @@ def usable_device(device: torch.device | str | None) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(device)
-        torch.empty(0, device=device)
+        torch.empty(0, device=device).cpu()  # a device without values, "meta", has nothing to give back
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"device {str(device)!r} cannot be used here ({reason}). Use cpu.") from error

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 DEFAULT_NEW_TOKENS = 300
 """As the reference; a model whose context is small answers with at most half of it."""
+SMALLEST, LARGEST = 1e-20, 1e20
+USABLE = f"{SMALLEST:g} to {LARGEST:g}"
+"""Of what scores are divided or multiplied by: beyond, they leave float32, and nothing can be drawn."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,12 @@ class Decoding:
     def __post_init__(self) -> None:
         limits: tuple[tuple[str, float | None, bool, str], ...] = (
             ("max_new_tokens", self.max_new_tokens, (self.max_new_tokens or 0) >= 1, "1 or more"),
-            ("temperature", self.temperature, 0 <= (self.temperature or 0) < float("inf"), "0 or more"),
+            ("temperature", self.temperature, _is_usable(self.temperature or 1), f"0, or {USABLE}"),
             ("top_p", self.top_p, 0 < (self.top_p or 0) <= 1, "more than 0, at most 1"),
             ("top_k", self.top_k, (self.top_k or 0) >= 1, "1 or more"),
             ("seed", self.seed, 0 <= (self.seed or 0) < 2**63, "0 or more"),
             ("num_beams", self.num_beams, self.num_beams >= 1, "1 or more"),
-            ("repetition_penalty", self.repetition_penalty, 0 < self.repetition_penalty < float("inf"), "more than 0"),
+            ("repetition_penalty", self.repetition_penalty, _is_usable(self.repetition_penalty), USABLE),
         )
         for name, value, is_good, allowed in limits:
             if value is not None and not is_good:
@@ -71,6 +74,10 @@ class Decoding:
         max_new_tokens = self.max_new_tokens or min(DEFAULT_NEW_TOKENS, context_length // 2)
         seed = random.SystemRandom().randrange(2**31) if self.seed is None and self.is_sampling else self.seed
         return replace(self, max_new_tokens=max_new_tokens, seed=seed)
+
+
+def _is_usable(factor: float) -> bool:
+    return SMALLEST <= factor <= LARGEST
 
 
 class TokenChooser:

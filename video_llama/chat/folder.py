@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from video_llama.chat.placement import Dtypes, resolve_placing, stored_values, torch_dtype
-from video_llama.chat.tensors import StoredTensor, check_tensors, expected_shapes, stored_tensors
+from video_llama.chat.tensors import StoredTensor, check_tensors, shapes_of, stored_tensors
 from video_llama.conversation import TEMPLATES, Tokenizer
 from video_llama.errors import CheckpointError
 from video_llama.processors import AudioProcessor, VideoProcessor
@@ -112,6 +112,8 @@ def read_model_folder(
     ``placement.resolve_placing``, which raises ValueError. Raises CheckpointError that names the file, and the keys
     or tensors in it, for anything missing, left over, of the wrong shape, or that does not fit together.
     """
+    from video_llama.models.placing import meta_model
+
     path = Path(path)
     config = read_config(path)
     settings = read_settings(path)
@@ -119,12 +121,12 @@ def read_model_folder(
     tokenizer = Tokenizer(path / TOKENIZER_FILE, pad_token=settings.pad_token)
     check_fit(config, settings, tokenizer)
     stored = stored_tensors(path)
-    shapes = expected_shapes(config)
+    model = meta_model(config)
+    shapes = shapes_of(model)
     check_tensors(shapes, stored, str(path))
     _check_untrained_parts(manifest, shapes, str(path))
     wanted = resolve_placing(getattr(config, "dtype", None) or "float32", dtype=dtype, device=device, **placing)
-    model = _load(path, config, stored, wanted)
-    return ModelFolder(path, model, tokenizer, settings, manifest)
+    return ModelFolder(path, _filled(path, model, stored, wanted), tokenizer, settings, manifest)
 
 
 def write_model_folder(
@@ -243,15 +245,15 @@ def _check_untrained_parts(manifest: Manifest, names: Mapping[str, object], wher
             )
 
 
-def _load(
-    path: Path, config: VideoLlamaConfig, stored: Mapping[str, StoredTensor], placing: Placing
+def _filled(
+    path: Path, model: VideoLlamaForConditionalGeneration, stored: Mapping[str, StoredTensor], placing: Placing
 ) -> VideoLlamaForConditionalGeneration:
     from transformers import GenerationConfig
 
     from video_llama.models.placing import build_model
 
-    model = build_model(
-        config,
+    build_model(
+        model,
         {name: torch_dtype(tensor.dtype) for name, tensor in stored.items()},
         lambda names, is_kept: stored_values({name: stored[name] for name in names}, is_kept=is_kept),
         placing,

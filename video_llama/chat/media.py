@@ -6,9 +6,7 @@ is an error; ``no_audio`` is the caller's choice.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 from video_llama.chat.folder import ProcessorSettings
@@ -16,7 +14,7 @@ from video_llama.conversation import Media, Slot, media_message
 from video_llama.errors import MediaError, NoAudioTrackError
 from video_llama.processors import AudioClips, FrameSampling, SampledVideo, read_image, read_video, read_waveform
 from video_llama.processors.images import is_image
-from video_llama.processors.sources import FrameListSource, Source, as_media
+from video_llama.processors.sources import FrameListSource, Source, as_media, is_folder
 
 MediaKind = Literal["video", "image", "frames", "audio"]
 MediaSource = Source | FrameListSource
@@ -68,7 +66,7 @@ def media_kind(source: MediaSource) -> MediaKind:
     """What a source is, by its content. Raises MediaError where it is nothing that can be seen or heard."""
     from av.stream import Disposition
 
-    if isinstance(source, (list, tuple)) or (isinstance(source, (str, os.PathLike)) and Path(source).is_dir()):
+    if isinstance(source, (list, tuple)) or is_folder(source):
         return "frames"
     media = as_media(source)  # type: ignore[arg-type]  # the lists are gone
     if is_image(media):
@@ -152,9 +150,16 @@ def _with_sound(
 
 def _read_sound(source: MediaSource, settings: ProcessorSettings, sampling: FrameSampling) -> AudioClips:
     """The clips of the part of the track that ``sampling`` looks at; their times count from the start of the track."""
-    waveform, rate = read_waveform(source)  # type: ignore[arg-type]  # lists have been refused
-    start = sampling.start or 0.0
-    end = None if sampling.end is None else round(sampling.end * rate)
-    part = waveform[:, round(start * rate) : end]
-    clips = settings.audio_processor()(part, rate, as_media(source).name)  # type: ignore[arg-type]
-    return replace(clips, start_seconds=[start + second for second in clips.start_seconds])
+    name = as_media(source).name  # type: ignore[arg-type]  # lists have been refused
+    waveform, rate = read_waveform(source)  # type: ignore[arg-type]
+    duration = waveform.shape[1] / rate
+    start, end = sampling.start or 0.0, duration if sampling.end is None else min(sampling.end, duration)
+    if start >= duration:
+        raise MediaError(
+            f"{name}: start is {start:g} s and its sound lasts {duration:.2f} s. Choose a start before its end, or ask "
+            "without audio (--no-audio)."
+        )
+    part = waveform[:, round(start * rate) : round(end * rate)]
+    heard = name if part.shape[1] == waveform.shape[1] else f"{name} from {start:g} s to {end:g} s"
+    clips = settings.audio_processor()(part, rate, heard)
+    return replace(clips, source=name, start_seconds=[start + second for second in clips.start_seconds])

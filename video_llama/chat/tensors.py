@@ -15,6 +15,7 @@ from video_llama.errors import CheckpointError
 
 if TYPE_CHECKING:
     from video_llama.models.configuration import VideoLlamaConfig
+    from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -93,12 +94,13 @@ def sha256(path: Path) -> str:
 
 def expected_shapes(config: VideoLlamaConfig) -> dict[str, Shape]:
     """The tensors that a model of this configuration is made of; of tied ones, only the one that is stored."""
-    import torch
+    from video_llama.models.placing import meta_model
 
-    from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
+    return shapes_of(meta_model(config))
 
-    with torch.device("meta"):
-        model = VideoLlamaForConditionalGeneration(config)
+
+def shapes_of(model: VideoLlamaForConditionalGeneration) -> dict[str, Shape]:
+    """The tensors that a model is made of; of tied ones, only the one that is stored."""
     tied = model.all_tied_weights_keys
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items() if name not in tied}
 

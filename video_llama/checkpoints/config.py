@@ -19,21 +19,23 @@ PathText = str
 ModelType = Literal["vicuna", "llama_v2"]
 
 
-class ModelSection(Config):
-    """The model's files. A path that is empty is looked for beside the others by the published file's name."""
+class ModelKeys(Config):
+    """What the ``model`` section of an evaluation YAML and that of a training YAML have in common.
+
+    A path that is empty is looked for beside the others by the published file's name.
+    """
 
     arch: Literal["video_llama"] = "video_llama"
     """The only architecture."""
-    model_type: Literal["pretrain_vicuna", "pretrain_llama_v2", "vicuna", "llama_v2"] | None = None
-    """The decoder's prompt style; None takes what the decoder's folder says, and a style other than that is refused."""
     pretrained: Path | None = None
-    """Ours: an assembled model folder; the paths below are then left empty."""
+    """Ours: an assembled model folder, in the place of the pieces that the paths below name."""
     llama_model: PathText = ""
     """The decoder's folder: LLaMA-2-Chat or Vicuna v0 in Hugging Face's layout."""
     ckpt: PathText = ""
-    """The video branch's file, such as VL_LLaMA_2_7B_Finetuned.pth."""
+    """The video branch's file, such as VL_LLaMA_2_7B_Finetuned.pth. In training, trained parts to start from: also a
+    .safetensors file, a checkpoint folder, or a run folder (its newest)."""
     ckpt_2: PathText = ""
-    """The audio branch's file, loaded after ``ckpt``."""
+    """The audio branch's, loaded after ``ckpt``."""
     imagebind_ckpt_path: PathText = ""
     """imagebind_huge.pth, or the folder that it lies in."""
     llama_proj_model: PathText = ""
@@ -46,7 +48,7 @@ class ModelSection(Config):
     """Ours: arguments of VideoLlamaConfig that the files do not tell, such as
     ``vision_config: {num_attention_heads: 4}`` of a ViT that is no published one."""
     equip_audio_branch: bool = True
-    """Whether the model hears; false leaves out ``ckpt_2`` and ImageBind."""
+    """Whether the model hears; false leaves out the audio branch's pieces. A model folder decides by itself."""
     num_query_token: int | None = None
     """Queries per frame. This and the next four describe the model: None takes the files', others are refused."""
     num_video_query_token: int | None = None
@@ -57,6 +59,34 @@ class ModelSection(Config):
     """Layers of the video Q-Former."""
     max_frame_pos: int | None = None
     """Frames that have a position."""
+    freeze_vit: bool = True
+    """The ViT and its final norm keep their weights. This and what follows matter in training alone, save
+    ``low_resource``."""
+    freeze_qformer: bool = True
+    """The frame Q-Former keeps its weights."""
+    frozen_llama_proj: bool = True
+    """The vision branch's projection keeps its weights."""
+    frozen_video_Qformer: bool = True
+    """The video Q-Former, its queries and the frame positions keep their weights."""
+    frozen_audio_Qformer: bool = True
+    """The audio Q-Former, its queries, positions and projection keep their weights."""
+    max_txt_len: int = Field(default=32, ge=1)
+    """Longest caption with its end symbol, in tokens."""
+    end_sym: str = "\n"
+    """Ends a caption that is not asked for in a conversation."""
+    prompt_path: PathText = ""
+    """A file of instructions for captions, one a line, each with ``<ImageHere>``."""
+    low_resource: bool = False
+    """The reference's 8-bit decoder; in training it must be false: see ``quantization`` there."""
+    use_grad_checkpoint: bool = False
+    """The reference's switch for the ViT; in training it must be false: see run.activation_checkpointing."""
+
+
+class ModelSection(ModelKeys):
+    """The model's files. What matters in training alone is accepted as the reference writes it."""
+
+    model_type: Literal["pretrain_vicuna", "pretrain_llama_v2", "vicuna", "llama_v2"] | None = None
+    """The decoder's prompt style; None takes what the decoder's folder says, and a style other than that is refused."""
     fusion_header_type: Literal["seqTransf"] = "seqTransf"
     """How frames are merged; the only way."""
     image_size: int | None = Field(default=None, ge=1)
@@ -64,29 +94,9 @@ class ModelSection(Config):
     is resized to it."""
     vit_model: Literal["eva_clip_g"] = "eva_clip_g"
     """The ViT; the only one."""
-    low_resource: bool = False
-    """The reference's 8-bit decoder."""
-    freeze_vit: bool = True
-    """This and what follows matter in training alone, and are accepted as the reference writes them."""
-    freeze_qformer: bool = True
-    """Likewise."""
-    frozen_llama_proj: bool = True
-    """Likewise."""
-    frozen_video_Qformer: bool = True
-    """Likewise."""
-    frozen_audio_Qformer: bool = True
-    """Likewise."""
-    max_txt_len: int = Field(default=32, ge=1)
-    """Likewise."""
-    end_sym: str = "\n"
-    """Likewise: an answer ends where the decoder's own style says."""
-    prompt_path: PathText = ""
-    """Likewise."""
     prompt_template: str = ""
-    """Likewise."""
+    """Of training alone."""
     drop_path_rate: float = Field(default=0.0, ge=0)
-    """Likewise."""
-    use_grad_checkpoint: bool = False
     """Likewise."""
 
 

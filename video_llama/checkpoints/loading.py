@@ -92,7 +92,7 @@ def load_assembly(assembly: Assembly, where: str, *, seed: int = 0, **placing: A
 
     ``placing`` is that of ``placement.resolve_placing``, which raises ValueError.
     """
-    from video_llama.models.placing import build_model
+    from video_llama.models.placing import build_model, meta_model
 
     wanted = resolve_placing(assembly.config.dtype or "float32", **placing)
     pieces, drawn = assembly.pieces, draw(assembly.config, assembly.drawn, seed)
@@ -102,7 +102,7 @@ def load_assembly(assembly: Assembly, where: str, *, seed: int = 0, **placing: A
         yield from read_pieces(pieces[name] for name in names if name in pieces)
 
     dtypes = {name: piece.dtype for name, piece in pieces.items()} | {name: each.dtype for name, each in drawn.items()}
-    model = build_model(assembly.config, dtypes, read, wanted)
+    model = build_model(meta_model(assembly.config), dtypes, read, wanted)
     tokenizer = Tokenizer(assembly.decoder.tokenizer_path, pad_token=assembly.settings.pad_token)
     manifest = Manifest(Path(where).stem, {"read from": where}, assembly.drawn)
     return ModelFolder(None, model, tokenizer, assembly.settings, manifest)

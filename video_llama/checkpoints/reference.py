@@ -8,7 +8,6 @@ text side of the Q-Formers, ImageBind's other modalities) does not come back; th
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatch
@@ -33,6 +32,7 @@ from video_llama.checkpoints.sources import BLIP2_FILE, IMAGEBIND_FILE, PUBLISHE
 from video_llama.checkpoints.tokenizer_files import write_tokenizer_files
 from video_llama.conversation import Tokenizer
 from video_llama.errors import CheckpointError
+from video_llama.files import new_file
 from video_llama.log import progress
 
 if TYPE_CHECKING:
@@ -171,15 +171,9 @@ def _write_trained_parts(source: Path, target: Path) -> None:
         )
     if target.suffix != ".pth" or target.exists():
         raise CheckpointError(f"{target} has to be a new file whose name ends in .pth. Choose another name.")
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}.part")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with opened(found[0]) as tensors:
-            _refuse_adapters(tensors, found[0])
-            _save(revert_state_dict(tensors), True, unfinished)
-        unfinished.replace(target)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with new_file(target) as unfinished, opened(found[0]) as tensors:
+        _refuse_adapters(tensors, found[0])
+        _save(revert_state_dict(tensors), True, unfinished)
 
 
 def _refuse_adapters(names: Iterable[str], file: Path) -> None:

@@ -96,7 +96,8 @@ def _taken(medium: dict[str, Any]) -> str:
     if frames is not None and medium["kind"] == "image":
         seen = "an image"
     elif frames is not None:
-        seen = f"{len(frames['seconds'])} frames at {', '.join(f'{second:g}' for second in frames['seconds'])} s"
+        seconds = [f"{second:g}" for second in frames["seconds"]]
+        seen = f"{len(seconds)} frame{'' if len(seconds) == 1 else 's'} at {', '.join(seconds)} s"
     if sound is not None:
         heard = f"sound of {sound['duration']:.1f} s in {len(sound['start_seconds'])} clips"
     elif medium["kind"] != "image":

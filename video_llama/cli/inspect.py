@@ -33,8 +33,8 @@ def inspect(
         str | None,
         typer.Argument(
             metavar="FILE|MODEL",
-            help="A media file; a model folder, or miniature; an evaluation YAML, a folder of published weights, or "
-            "one file of them.",
+            help="A media file, or a folder of frames; a model folder, or miniature; an evaluation YAML, a folder of "
+            "published weights, or one file of them.",
         ),
     ] = None,
     names: Annotated[
@@ -85,12 +85,17 @@ def inspect(
 def _model_report(path: str, overrides: list[str], model_type: Any) -> ModelReport | None:
     """What is in a model, in whichever form it is given; None for what can only be a media file."""
     from video_llama.chat import model_path
+    from video_llama.chat.folder import CONFIG_FILE
     from video_llama.chat.inspection import inspect_model
     from video_llama.checkpoints.files import PICKLES, SAFETENSORS
     from video_llama.checkpoints.inspection import inspect_file, inspect_sources
     from video_llama.checkpoints.sources import is_published
+    from video_llama.processors.images import has_pictures
+    from video_llama.processors.sources import is_folder
 
     folder = model_path(path)
+    if is_folder(folder) and has_pictures(folder) and not any(folder.glob(f"*/{CONFIG_FILE}")):
+        return None
     if is_published(folder):
         return inspect_sources(folder, overrides, model_type)
     if folder.is_dir():

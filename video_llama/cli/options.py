@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 MEDIA, DECODING, MODEL = "What is seen and heard", "How the answer is chosen", "Model"
 
 Debug = Annotated[bool, typer.Option("--debug", callback=turn_on_debug, help="Show the trace of an error.")]
+RunYaml = Annotated[Path, typer.Argument(help="The run's YAML file.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 Model = Annotated[str, typer.Option(help="miniature, a model folder, or an evaluation YAML.", rich_help_panel=MODEL)]
 Device = Annotated[

@@ -21,6 +21,9 @@ EXIT_ERROR, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE = 2, 130, 141
 
 DEBUG_KEY = "video_llama.debug"
 
+USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
+"""click's, which typer has from click or brings along, by its version."""
+
 
 def report(error: Exception, *, debug: bool = False) -> None:
     """Print ``Kind: message`` on standard error, as one line; with ``debug`` the trace before it."""
@@ -50,18 +53,37 @@ def guarded() -> Iterator[None]:
         sys.exit(EXIT_BROKEN_PIPE)
 
 
+@contextmanager
+def usage_told() -> Iterator[None]:
+    """An option or argument that a command does not take becomes one line, and exit code 2."""
+    try:
+        yield
+    except USAGE_ERROR as error:
+        usage: Any = error
+        if type(error).__name__ == "NoArgsIsHelpError":  # no error: it prints the help
+            raise
+        command = usage.ctx.command_path if usage.ctx else "video-llama"
+        told = " ".join(usage.format_message().split()).rstrip(".")
+        typer.echo(f"UsageError: {told}. See: {command} --help", err=True)
+        raise typer.Exit(EXIT_ERROR) from error
+
+
 class ReportingGroup(TyperGroup):
     """Runs a command and turns what it raises into the right last words and exit code.
 
     A wrong argument is a ValueError in the package, and here the user's own: it is reported like the kinds of
-    ``VideoLlamaError``.
+    ``VideoLlamaError``, and so is what the file system refuses (a full disk, a folder that may not be read).
     """
+
+    def make_context(self, *arguments: Any, **settings: Any) -> Any:
+        with usage_told():
+            return super().make_context(*arguments, **settings)
 
     def invoke(self, ctx: Any) -> Any:
         configure(logging.INFO)
         try:
-            with guarded():
+            with guarded(), usage_told():
                 return super().invoke(ctx)
-        except (VideoLlamaError, ValueError) as error:
+        except (VideoLlamaError, ValueError, OSError) as error:
             report(error, debug=ctx.find_root().meta.get(DEBUG_KEY, False))
             raise typer.Exit(EXIT_ERROR) from error

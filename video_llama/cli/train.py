@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from video_llama.cli.options import Debug
+from video_llama.cli.options import Debug, RunYaml
 
 
 def train(
-    config: Annotated[Path, typer.Argument(help="The run's YAML file.", show_default=False)],
+    config: RunYaml,
     options: Annotated[
         list[str] | None, typer.Option("--set", help="run.init_lr=1e-4 and the like; may be repeated.")
     ] = None,

@@ -8,13 +8,13 @@ from typing import Annotated
 
 import typer
 
-from video_llama.cli.options import Debug
+from video_llama.cli.options import Debug, RunYaml
 
 EXIT_FINDINGS = 1
 
 
 def validate_data(
-    config: Annotated[Path, typer.Argument(help="The run's YAML file.", show_default=False)],
+    config: RunYaml,
     options: Annotated[
         list[str] | None, typer.Option("--set", help="datasets.webvid.max_length=512 and the like; may be repeated.")
     ] = None,

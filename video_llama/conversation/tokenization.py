@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from video_llama.conversation.conversation_video import PLACEHOLDER, Prompt, Slot
-from video_llama.errors import CheckpointError
+from video_llama.errors import CheckpointError, PromptError
 
 AUDIO_PLACEHOLDER = "<AudioHere>"
 
@@ -60,7 +60,17 @@ class Tokenizer:
 
     def encode(self, text: str, *, add_bos: bool = False, placeholders: bool = False) -> list[int]:
         """Token ids of one segment. With ``placeholders``, ``<ImageHere>`` and ``<AudioHere>`` in the text become
-        their ids and lose the whitespace beside them; without, they are words like any other (a user may type them)."""
+        their ids and lose the whitespace beside them; without, they are words like any other (a user may type them).
+
+        Raises PromptError for what is no text: half a surrogate pair, as bytes that are no UTF-8 become in an argument.
+        """
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise PromptError(
+                f"Character {error.start + 1} of the text is U+{ord(text[error.start]):04X}, which is no character by "
+                "itself. Write the text in UTF-8."
+            ) from error
         chunks = (self._split_placeholders if placeholders else self._split_text).split(text)
         for index, chunk in enumerate(chunks):
             if placeholders and chunk in (PLACEHOLDER, AUDIO_PLACEHOLDER):

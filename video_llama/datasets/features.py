@@ -10,7 +10,6 @@ or not at all, and never changed.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from video_llama.datasets.media import FileReader, MediaForm, Readable
 from video_llama.datasets.sample import MediaFile
 from video_llama.errors import DataError, MediaError
+from video_llama.files import new_file
 from video_llama.log import progress
 
 if TYPE_CHECKING:
@@ -56,13 +56,11 @@ class FeatureStore:
         """Write one more shard."""
         from safetensors.torch import save_file
 
-        self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"{next(iter(features))}.safetensors"
-        unfinished = path.with_suffix(f".{os.getpid()}.part")
         messages = {key: message for key, (_, message) in features.items()}
         tensors = {key: tensor.contiguous() for key, (tensor, _) in features.items()}
-        save_file(tensors, unfinished, {"messages": json.dumps(messages)})
-        os.replace(unfinished, path)
+        with new_file(path) as unfinished:
+            save_file(tensors, unfinished, {"messages": json.dumps(messages)})
         self._open(path)
 
     def _open(self, path: Path) -> None:

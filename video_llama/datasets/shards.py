@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import tarfile
 from collections.abc import Iterable, Iterator
@@ -21,6 +20,7 @@ from typing import Any
 from video_llama.datasets.own_rows import conversation_sample
 from video_llama.datasets.sample import Kind, Medium, Sample, TarMember
 from video_llama.errors import DataError
+from video_llama.files import replace_text
 from video_llama.log import progress
 
 SUFFIX_KINDS: dict[str, Kind] = {
@@ -96,10 +96,7 @@ def _entries(address: str, index_dir: Path | None) -> list[Entry]:
         return [_restored(entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
     entries = _read_headers(address, state)
     if path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(f".{os.getpid()}.part")
-        unfinished.write_text(json.dumps([asdict(entry) for entry in entries]), encoding="utf-8")
-        unfinished.replace(path)
+        replace_text(path, json.dumps([asdict(entry) for entry in entries]))
     return entries
 
 

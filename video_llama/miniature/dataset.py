@@ -21,7 +21,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
@@ -32,6 +31,7 @@ from typing import Any
 import numpy as np
 
 from video_llama.errors import DataError
+from video_llama.files import replace_text
 from video_llama.log import progress
 from video_llama.miniature.language import HARD_KINDS, HEARING_KINDS, JOINT_KINDS, SEEING_KINDS, Sees, question
 from video_llama.miniature.wording import caption, choose, plain_caption, sound_caption
@@ -49,9 +49,9 @@ from video_llama.miniature.world import (
 )
 
 CLIPS_PER_FOLDER = 500
-DIALOGUES = {1: 3, 2: 5}  # per clip, by its number of shapes: of two there is more to tell apart
+DIALOGUES_PER_CLIP = 3
 MAX_TURNS = 3
-HARD_SHARE = 0.3
+HARD_SHARE = 0.4
 CLIPS_PER_PICTURE = 4
 LATEST_STILL = 0.45  # of a clip: before the second of two shapes
 OTHER_WORDS_SHARE = 0.5  # of the dialogues: the other medium stands beside, told in words
@@ -79,14 +79,6 @@ def clip_path(index: int) -> str:
     """
     first = index // CLIPS_PER_FOLDER * CLIPS_PER_FOLDER
     return f"{first:06d}_{first + CLIPS_PER_FOLDER - 1:06d}/{index}.mp4"
-
-
-def _write_text(path: Path, text: str) -> None:
-    """Write a whole file or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)
 
 
 def _captions(names: Sequence[str]) -> str:
@@ -148,9 +140,7 @@ def _annotations(scenes: Sequence[Scene], seed: int, *, hears: bool) -> str:
     """VideoChat rows for all clips: several short dialogues about each."""
     rng = np.random.default_rng([seed, 10 + hears])
     row_of = _hearing_row if hears else _seeing_row
-    clips = [
-        (clip_path(index), scene) for index, scene in enumerate(scenes) for _ in range(DIALOGUES[len(scene.parts)])
-    ]
+    clips = [(clip_path(index), scene) for index, scene in enumerate(scenes) for _ in range(DIALOGUES_PER_CLIP)]
     return json.dumps([{"video": path, **row_of(scene, rng)} for path, scene in clips], indent=0)
 
 
@@ -203,7 +193,7 @@ def _check_settings(folder: Path, settings: dict[str, Any]) -> None:
             raise DataError(
                 f"{folder} holds clips made with {found}, not {settings}. Name another folder or delete it."
             )
-    _write_text(path, json.dumps(settings))
+    replace_text(path, json.dumps(settings))
 
 
 def write_dataset(
@@ -249,12 +239,12 @@ def write_dataset(
     jobs = [(scene, path) for scene, path in zip(scenes, paths, strict=True) if not path.exists()]
     for _ in progress(_write_clips(jobs, workers), f"writing {split} clips", total=len(jobs)):
         pass
-    _write_text(folder / "captions/captions.csv", _captions([plain_caption(scene) for scene in scenes]))
-    _write_text(folder / "sound_captions/captions.csv", _captions([sound_name(scene) for scene in scenes]))
-    _write_text(folder / "questions_seeing.json", _annotations(scenes, seed, hears=False))
-    _write_text(folder / "questions_hearing.json", _annotations(scenes, seed, hears=True))
-    _write_text(folder / "questions_pictures.json", _write_pictures(folder, scenes, seed))
-    _write_text(folder / "scenes.jsonl", "".join(_scene_row(index, scene) for index, scene in enumerate(scenes)))
+    replace_text(folder / "captions/captions.csv", _captions([plain_caption(scene) for scene in scenes]))
+    replace_text(folder / "sound_captions/captions.csv", _captions([sound_name(scene) for scene in scenes]))
+    replace_text(folder / "questions_seeing.json", _annotations(scenes, seed, hears=False))
+    replace_text(folder / "questions_hearing.json", _annotations(scenes, seed, hears=True))
+    replace_text(folder / "questions_pictures.json", _write_pictures(folder, scenes, seed))
+    replace_text(folder / "scenes.jsonl", "".join(_scene_row(index, scene) for index, scene in enumerate(scenes)))
     return scenes
 
 

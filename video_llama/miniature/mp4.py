@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import av
 import numpy as np
 from numpy.typing import NDArray
+
+from video_llama.files import new_file
 
 VIDEO_OPTIONS = {"crf": "23", "preset": "veryfast", "threads": "1"}
 AUDIO_OPTIONS = {"aac_coder": "fast", "cutoff": "7800"}  # Hz; by itself the encoder cuts at 4.5 kHz, and hisses vanish
@@ -23,36 +24,31 @@ def write_mp4(
     samples: NDArray[np.float32] | None = None,
     sampling_rate: int = 16_000,
 ) -> None:
-    """Write a clip; the file appears under its name only when it is complete.
+    """Write a clip, whole or not at all.
 
     Args:
-        path: where to write; its folder must exist.
+        path: where to write.
         frames: uint8 [T, H, W, 3], RGB, even H and W.
         frames_per_second: of the video stream.
         samples: float32 [num_samples] in [-1, 1], or None for a file without an audio stream.
         sampling_rate: of the samples, in Hz.
     """
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with av.open(str(unfinished), "w", format="mp4", options=BIT_EXACT) as container:
-            video = container.add_stream("libx264", rate=frames_per_second, options=VIDEO_OPTIONS)
-            video.height, video.width, video.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
-            video.codec_context.flags |= av.codec.context.Flags.bitexact
-            if samples is not None:
-                audio = container.add_stream("aac", rate=sampling_rate, layout="mono", options=AUDIO_OPTIONS)
-                audio.bit_rate = AUDIO_BIT_RATE
-                audio.codec_context.flags |= av.codec.context.Flags.bitexact
-            for index, picture in enumerate(frames):
-                frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-                frame.pts = index
-                container.mux(video.encode(frame))
-            container.mux(video.encode(None))
-            if samples is not None:
-                sound = av.AudioFrame.from_ndarray(samples[None, :], format="fltp", layout="mono")
-                sound.sample_rate = sampling_rate
-                sound.pts = 0
-                container.mux(audio.encode(sound))
-                container.mux(audio.encode(None))
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with new_file(path) as unfinished, av.open(str(unfinished), "w", format="mp4", options=BIT_EXACT) as container:
+        video = container.add_stream("libx264", rate=frames_per_second, options=VIDEO_OPTIONS)
+        video.height, video.width, video.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
+        video.codec_context.flags |= av.codec.context.Flags.bitexact
+        if samples is not None:
+            audio = container.add_stream("aac", rate=sampling_rate, layout="mono", options=AUDIO_OPTIONS)
+            audio.bit_rate = AUDIO_BIT_RATE
+            audio.codec_context.flags |= av.codec.context.Flags.bitexact
+        for index, picture in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts = index
+            container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+        if samples is not None:
+            sound = av.AudioFrame.from_ndarray(samples[None, :], format="fltp", layout="mono")
+            sound.sample_rate = sampling_rate
+            sound.pts = 0
+            container.mux(audio.encode(sound))
+            container.mux(audio.encode(None))

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from video_llama.errors import CheckpointError
+from video_llama.files import new_file
 from video_llama.log import logger, progress
 from video_llama.miniature.recipe import Pretraining
 
@@ -109,10 +109,9 @@ def _append(path: Path, row: Mapping[str, Any]) -> None:
 def _save(path: Path, module: nn.Module, optimizer: Any, recipe: Pretraining, step: int) -> None:
     import torch
 
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
     state = {"step": step, "recipe": repr(recipe), "module": module.state_dict(), "optimizer": optimizer.state_dict()}
-    torch.save(state, unfinished)
-    os.replace(unfinished, path)
+    with new_file(path) as unfinished:
+        torch.save(state, unfinished)
 
 
 def _restore(path: Path, module: nn.Module, optimizer: Any, recipe: Pretraining) -> int:

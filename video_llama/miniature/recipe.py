@@ -126,9 +126,8 @@ LANGUAGE = (
     LanguagePhase("language", 21, Pretraining(1600, 40, peak_lr=2e-3, weight_decay=0.05), 0.5, 0.5, 0.1),
     # The rest of the text is chance by now; without its noise what needs two steps of reading is learnt sooner.
     LanguagePhase("language_hard", 26, Pretraining(900, 40, peak_lr=1.5e-3, weight_decay=0.05), 0.5, 0.7, 0.02),
-    # Which colour belongs to which of two shapes comes last, and then that in every kind of answer.
+    # Which colour belongs to which of two shapes comes last.
     LanguagePhase("language_two_part", 27, Pretraining(900, 40, peak_lr=1.5e-3, weight_decay=0.05), 0.8, 0.8, 0.02),
-    LanguagePhase("language_all", 29, Pretraining(1500, 40, peak_lr=1.5e-3, weight_decay=0.05), 0.75, 0.25, 0.02),
 )
 VISION = Pretraining(num_steps=2400, batch_size=48, peak_lr=1e-3)
 IMAGEBIND_VISION = Pretraining(num_steps=1500, batch_size=48, peak_lr=1e-3)

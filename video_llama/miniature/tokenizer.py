@@ -7,13 +7,13 @@ piece of its own: else ``.###`` and ``?###`` would become pieces, and an answer 
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from video_llama.conversation import prompt_text
+from video_llama.files import new_file
 from video_llama.miniature.documents import dialogue_conversation
 from video_llama.miniature.language import caption_pair, dialogue
 
@@ -54,7 +54,5 @@ def train_tokenizer(path: Path, seed: int) -> None:
         num_threads=1,
         minloglevel=2,
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
-    unfinished.write_bytes(model.getvalue())
-    os.replace(unfinished, path)
+    with new_file(path) as unfinished:
+        unfinished.write_bytes(model.getvalue())

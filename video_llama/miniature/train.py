@@ -18,6 +18,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from video_llama.errors import CheckpointError
+from video_llama.files import replace_text
 from video_llama.log import logger
 
 NUM_TRAINING_CLIPS = 6000
@@ -118,7 +119,7 @@ STAGES: dict[str, Stage] = {
 
 
 PARTS = {
-    "language": ("language_all", "language_two_part", "language_hard", "language"),
+    "language": ("language_two_part", "language_hard", "language"),
     "imagebind": ("imagebind", "imagebind_vision"),
 }
 """The folders of a stage that has several, the later ones first."""
@@ -233,7 +234,7 @@ def _run_stage(stage: Stage, mark: Path, root: Path, seed: int) -> float:
     start = time.perf_counter()
     stage.make(root, seed)
     seconds = time.perf_counter() - start
-    mark.write_text(json.dumps({"seconds": seconds}), encoding="utf-8")
+    replace_text(mark, json.dumps({"seconds": seconds}))
     return seconds
 
 
@@ -242,13 +243,12 @@ def _mark(root: Path, name: str) -> Path:
 
 
 def _check_seed(root: Path, seed: int) -> None:
-    root.mkdir(parents=True, exist_ok=True)
     path = root / SETTINGS_FILE
     if path.exists():
         found = json.loads(path.read_text(encoding="utf-8"))["seed"]
         if found != seed:
             raise CheckpointError(f"{root} was begun with --seed {found}. Use that seed, or another --output folder.")
-    path.write_text(json.dumps({"seed": seed}), encoding="utf-8")
+    replace_text(path, json.dumps({"seed": seed}))
 
 
 @contextmanager

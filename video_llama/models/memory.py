@@ -67,10 +67,17 @@ def predict_memory(
     """For one answer about a video of ``num_frames`` with ``num_clips`` of sound; 0 is a model built without hearing.
 
     ``num_tokens`` is the length of prompt and answer; all of it counts as prompt, the wider case. None is the
-    reference's 2000, or the model's context where that is less.
+    reference's 2000, or the model's context where that is less. Raises ValueError for more frames or tokens than the
+    model takes, or less than 1.
     """
     text = config.text_config
-    num_tokens = num_tokens or min(REFERENCE_CONTEXT, text.max_position_embeddings)
+    num_tokens = min(REFERENCE_CONTEXT, text.max_position_embeddings) if num_tokens is None else num_tokens
+    for name, count, limit in (
+        ("num_frames", num_frames, config.max_frame_pos),
+        ("num_tokens", num_tokens, text.max_position_embeddings),
+    ):
+        if not 1 <= count <= limit:
+            raise ValueError(f"{name} is {count}. This model takes 1 to {limit}.")
     config = copy.deepcopy(config)
     config.with_audio_branch = config.with_audio_branch and num_clips > 0
     head_size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads

@@ -59,10 +59,18 @@ class Placing:
     """Compute the ViT on the CPU whatever the device."""
 
 
+def meta_model(config: VideoLlamaConfig) -> VideoLlamaForConditionalGeneration:
+    """The model on the meta device: every tensor with its shape, and no memory."""
+    with torch.device("meta"):
+        return VideoLlamaForConditionalGeneration(config)
+
+
 def empty_model(config: VideoLlamaConfig, placing: Placing) -> VideoLlamaForConditionalGeneration:
     """The model on the meta device: every shape and type as it will be, and no memory. In evaluation mode."""
-    with torch.device("meta"):
-        model = VideoLlamaForConditionalGeneration(config)
+    return _formed(meta_model(config), placing)
+
+
+def _formed(model: VideoLlamaForConditionalGeneration, placing: Placing) -> VideoLlamaForConditionalGeneration:
     for name, parameter in list(model.named_parameters()):
         _put(model, name, parameter.detach().to(placing.dtypes[part_of(name)]))
     if placing.quantization is not None:
@@ -74,13 +82,13 @@ def empty_model(config: VideoLlamaConfig, placing: Placing) -> VideoLlamaForCond
 
 
 def build_model(
-    config: VideoLlamaConfig,
+    model: VideoLlamaForConditionalGeneration,
     stored: Mapping[str, torch.dtype | None],
     read: Callable[[list[str], bool], Iterable[tuple[str, Tensor]]],
     placing: Placing,
     files: Mapping[str, Path] | None = None,
 ) -> VideoLlamaForConditionalGeneration:
-    """The whole model from tensors by our names, all of them (their owner has checked).
+    """``model``, a ``meta_model``, made whole from tensors by our names, all of them (their owner has checked).
 
     ``stored`` gives their types (None: one that torch lacks) and ``read`` the values of some, in any order. It is asked
     for those that stay as they are read (and told so) by themselves, so that only their part of a file stays mapped.
@@ -88,7 +96,7 @@ def build_model(
     disk. Raises ValueError for a disk without them and for a quantised decoder on it, MissingExtraError for a device
     map without accelerate.
     """
-    model = empty_model(config, placing)
+    _formed(model, placing)
     wanted = {name: tensor.dtype for name, tensor in model.state_dict().items()}
     buffers = {name for name, _ in model.named_buffers()}
     device_map = _device_map(model, placing)

@@ -71,6 +71,11 @@ def _rgb(image: Image) -> Image:
     return image.convert("RGB")
 
 
+def has_pictures(folder: Path) -> bool:
+    """Whether a folder holds frames, by their names."""
+    return any(map(_is_frame_name, folder.iterdir()))
+
+
 def frame_paths(folder: Path) -> list[Path]:
     """Return the pictures of a folder in natural order (2 before 10). Raises ``MediaError`` if it has none."""
     paths = sorted((path for path in folder.iterdir() if _is_frame_name(path)), key=natural_key)

@@ -53,6 +53,9 @@ class FrameSampling:
                     raise ValueError(f"{name} has {value}. Give seconds from the start of the video, 0 or more.")
         if self.end is not None and self.end <= (self.start or 0.0):
             raise ValueError(f"end ({self.end}) is not after start ({self.start or 0.0}). Give an end after the start.")
+        for time in self.times or ():
+            if not (self.start or 0.0) <= time <= (math.inf if self.end is None else self.end):
+                raise ValueError(f"times has {time:g}, which start and end leave out. Give times between them.")
         if self.rule not in ("uniform", "headtail"):
             raise ValueError(f"rule is {self.rule!r}. Choose uniform or headtail.")
 
@@ -125,7 +128,8 @@ def _frames_at_rate(times: np.ndarray, window: tuple[float, float], fps: float, 
     """Return the frames on screen at start + step / fps, for every whole step before the end, each frame once."""
     start, end = window
     # A frame is chosen if a step falls between its time and the next one's. Counted by frames, any rate costs the same.
-    first_steps = np.ceil((np.append(times, end) - TIME_TOLERANCE_SECONDS - start) * fps)
+    with np.errstate(over="ignore"):  # at an absurd rate every frame has its step
+        first_steps = np.ceil((np.append(times, end) - TIME_TOLERANCE_SECONDS - start) * fps)
     count = max(1, first_steps[-1])
     first_steps = np.clip(first_steps[:-1], 0, count)
     indices = [int(index) for index in np.flatnonzero(first_steps < np.append(first_steps[1:], count))]

@@ -83,6 +83,11 @@ def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
+def is_folder(source: object) -> bool:
+    """Whether a source is the path of a folder; a name that the file system cannot have is none."""
+    return isinstance(source, (str, os.PathLike)) and os.path.isdir(source)
+
+
 def as_media(source: Source) -> Media:
     """Check that ``source`` exists and is not empty. Raises ``MediaError`` (file) or ``ValueError`` (wrong type)."""
     if isinstance(source, (bytes, bytearray, memoryview)):

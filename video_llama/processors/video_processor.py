@@ -7,7 +7,6 @@ Source: the reference's ``load_video``, ``AlproVideoEvalProcessor`` and ``AlproV
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ import numpy as np
 from video_llama.errors import MediaError
 from video_llama.processors.images import frame_paths, is_image, load_frames, load_image
 from video_llama.processors.sampling import FrameSampling, check_frame_limit, choose_indices, frame_indices
-from video_llama.processors.sources import FrameListSource, Media, Source, as_media
+from video_llama.processors.sources import FrameListSource, Media, Source, as_media, is_folder
 from video_llama.processors.video_decode import OrderedRead, Pictures, Scaler, decode_by_seeking, decode_in_order
 from video_llama.processors.video_index import FrameIndex, build_index, index_of_shown, video_stream
 
@@ -82,8 +81,9 @@ def read_video(
     check_frame_limit(sampling, max_frames)
     if isinstance(source, (list, tuple)):
         return _read_frames(source, f"{len(source)} frames", size, sampling, max_frames, frames_fps)
-    if isinstance(source, (str, os.PathLike)) and Path(source).is_dir():
-        return _read_frames(frame_paths(Path(source)), str(source), size, sampling, max_frames, frames_fps)
+    if is_folder(source):
+        folder = Path(source)  # type: ignore[arg-type]  # only paths are folders
+        return _read_frames(frame_paths(folder), str(source), size, sampling, max_frames, frames_fps)
     media = as_media(source)  # type: ignore[arg-type]
     if is_image(media):
         return _image(media, size)

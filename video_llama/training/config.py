@@ -6,15 +6,13 @@ Source of the keys: the reference's train_configs/*.yaml and models/video_llama.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from video_llama.checkpoints.config import ModelKeys, PathText
 from video_llama.config import Config
 from video_llama.datasets.config import DatasetConfig
-
-PathText = str
-"""A path that may be empty, as the reference writes "none"."""
 
 
 class LoraConfig(Config):
@@ -30,77 +28,23 @@ class LoraConfig(Config):
     """The last parts of the names of the decoder's linear layers that get one."""
 
 
-class ModelConfig(Config):
+class ModelConfig(ModelKeys):
     """What is trained, and from which weights."""
 
-    pretrained: Path | None = None
-    """Ours: an assembled model folder, which gives the frozen parts and the first values of the others."""
-    arch: Literal["video_llama"] = "video_llama"
-    """The only architecture."""
     model_type: Literal["pretrain_vicuna", "pretrain_llama_v2"] | None = None
     """The decoder's prompt style; None takes the model folder's, and a style other than that is refused."""
-    freeze_vit: bool = True
-    """The ViT and its final norm keep their weights."""
-    freeze_qformer: bool = True
-    """The frame Q-Former keeps its weights."""
-    frozen_llama_proj: bool = True
-    """The vision branch's projection keeps its weights."""
-    frozen_video_Qformer: bool = True
-    """The video Q-Former, its queries and the frame positions keep their weights."""
-    frozen_audio_Qformer: bool = True
-    """The audio Q-Former, its queries, positions and projection keep their weights."""
     freeze_llama: bool = True
     """Ours: the decoder keeps its weights; false trains all of it."""
     lora: LoraConfig | None = None
     """Ours: adapters on the decoder, whose own weights stay frozen."""
     quantization: Literal["int8", "int4"] | None = None
     """Ours: the frozen decoder's matrices in 8 or 4 bits, for less memory; with ``lora`` this is QLoRA."""
-    equip_audio_branch: bool = True
-    """Whether there is an audio branch. The model folder decides; training it without one is refused."""
-    num_query_token: int | None = None
-    """Queries per frame. This and the next five describe the model: None takes the folder's, others are refused."""
-    num_video_query_token: int | None = None
-    """Tokens of a video."""
-    num_audio_query_token: int | None = None
-    """Tokens of a sound."""
-    fusion_head_layers: int | None = None
-    """Layers of the video Q-Former."""
-    max_frame_pos: int | None = None
-    """Frames that have a position."""
     fusion_header_type: Literal["seqTransf"] | None = None
-    """How frames are merged; the only way."""
-    llama_model: PathText = ""
-    """The decoder's folder. With it, this and the next four name the pieces of the model, where there is no
-    ``pretrained``."""
-    imagebind_ckpt_path: PathText = ""
-    """imagebind_huge.pth, or the folder that it lies in."""
-    llama_proj_model: PathText = ""
-    """The projection's first weights: MiniGPT-4's file."""
-    q_former_model: PathText = ""
-    """blip2_pretrained_flant5xxl.pth; empty, or the reference's address of it: looked for beside the others."""
-    vit_ckpt_path: PathText = ""
-    """Ours: eva_vit_g.pth; empty: looked for beside the others."""
-    config: dict[str, Any] = {}
-    """Ours: arguments of VideoLlamaConfig that the pieces do not tell; see an evaluation YAML's."""
+    """How frames are merged; the only way. None takes the model's."""
     vit_model: str = "eva_clip_g"
     """The ViT's name; there is one."""
-    ckpt: PathText = ""
-    """Trained parts to start from: a .safetensors file, a checkpoint folder, or a run folder (its newest); among
-    pieces also a file of the reference's (.pth)."""
-    ckpt_2: PathText = ""
-    """A second one, loaded after the first: the other branch's."""
-    max_txt_len: int = Field(default=32, ge=1)
-    """Longest caption with its end symbol, in tokens."""
-    end_sym: str = "\n"
-    """Ends a caption that is not asked for in a conversation."""
-    prompt_path: PathText = ""
-    """A file of instructions for captions, one a line, each with ``<ImageHere>``."""
     prompt_template: str = "{}"
-    """The format around these instructions."""
-    low_resource: bool = False
-    """The reference's 8-bit decoder; must be false: see ``quantization``."""
-    use_grad_checkpoint: bool = False
-    """The reference's switch for the ViT; must be false: see run.activation_checkpointing."""
+    """The format around the instructions of ``prompt_path``."""
     clip_noise: float = Field(default=0.0, ge=0)
     """Ours: expected norm of the Gaussian noise added to each ImageBind embedding (norm 1) in training. It bridges the
     gap between the pictures that the audio branch is trained on and the sounds that it hears."""

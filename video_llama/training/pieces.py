@@ -83,13 +83,10 @@ def trained_checkpoints(model: ModelConfig) -> list[str]:
 
 def folder_without_weights(config: TrainConfig, source: str) -> ModelFolder:
     """The model of :func:`load_pieces` with shapes and no numbers: what data are checked against."""
-    import torch
-
     from video_llama.conversation import Tokenizer
-    from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
+    from video_llama.models.placing import meta_model
 
     assembly = plan_pieces(config, source)
-    with torch.device("meta"):
-        model = VideoLlamaForConditionalGeneration(assembly.config)
+    model = meta_model(assembly.config)
     tokenizer = Tokenizer(assembly.decoder.tokenizer_path, pad_token=assembly.settings.pad_token)
     return ModelFolder(None, model, tokenizer, assembly.settings, Manifest(Path(source).stem))

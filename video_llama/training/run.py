@@ -25,10 +25,10 @@ from typing import TYPE_CHECKING, Literal
 
 from video_llama.config import dump_yaml, load_config, require_filled
 from video_llama.errors import CheckpointError, ConfigError, MissingExtraError
+from video_llama.files import replace_text
 from video_llama.log import logger
 from video_llama.training.config import RunConfig, TrainConfig
 from video_llama.training.stages import Stage, freeze, stage_of
-from video_llama.training.watching import replace_text
 
 if TYPE_CHECKING:
     from video_llama.chat.folder import ModelFolder

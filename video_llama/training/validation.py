@@ -89,16 +89,12 @@ def validate_data(config: TrainConfig, source: str, report: Path, *, workers: in
 
 def read_folder_without_weights(path: Path) -> ModelFolder:
     """A model folder whose tensors have shapes and no numbers. Raises CheckpointError as ``read_model_folder``."""
-    import torch
-
-    from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
+    from video_llama.models.placing import meta_model
 
     config, settings = read_config(path), read_settings(path)
     tokenizer = Tokenizer(path / TOKENIZER_FILE, pad_token=settings.pad_token)
     check_folder(config, settings, tokenizer)
-    with torch.device("meta"):
-        model = VideoLlamaForConditionalGeneration(config)
-    return ModelFolder(path, model, tokenizer, settings, read_manifest(path))
+    return ModelFolder(path, meta_model(config), tokenizer, settings, read_manifest(path))
 
 
 def _check_dataset(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from video_llama.errors import MissingExtraError
+from video_llama.files import replace_text
 from video_llama.log import logger
 from video_llama.training.left_out import LEFT_OUT_FILE
 from video_llama.training.plotting import METRICS_FILE, VALID_FILE
@@ -111,16 +111,6 @@ def forget_after(step: int, path: Path) -> None:
         text = path.read_text(encoding="utf-8")
         lines = text[: text.rfind("\n") + 1].splitlines(keepends=True)
         replace_text(path, "".join(line for line in lines if json.loads(line)["step"] <= step))
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all: where the disk is full, the old one stays."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        unfinished.write_text(text, encoding="utf-8")
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -88,6 +88,17 @@ def test_options_that_cannot_be(assistant, clips):
     assert deaths == 0
 
 
+def test_tells_a_slow_start_from_a_slow_file(assistant, clips, monkeypatch):
+    monkeypatch.setattr("video_llama.apps.media.pool.START_SECONDS", 0.01)
+    [error], deaths = read(assistant, (clips["image"].read_bytes(), "image", MediaOptions()))
+    assert str(error).startswith("a file was not looked at: the process that decodes took longer than 0.01 s to start")
+    assert deaths == 1
+    monkeypatch.undo()
+    [error], deaths = read(assistant, (clips["video"].read_bytes(), "video", MediaOptions()), media_worker_seconds=1e-3)
+    assert str(error).startswith("a file took longer than 0.001 s to decode")
+    assert deaths == 1
+
+
 def test_process_knows_no_secret(assistant, clips, monkeypatch):
     monkeypatch.setenv("VIDEO_LLAMA_API_KEY", "s3cret")
 

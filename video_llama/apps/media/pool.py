@@ -66,7 +66,7 @@ class MediaPool:
             worker = self._idle_worker() or await self._start()
             is_usable = False
             try:
-                await asyncio.wait_for(worker.begin(), START_SECONDS)
+                await _begun(worker, name)
                 reply, blobs = await asyncio.wait_for(worker.ask(fields, data), self._seconds)
                 is_usable = reply.get("kind") not in ("memory", "bug")
             except asyncio.TimeoutError as error:
@@ -158,6 +158,16 @@ class _Worker:
     def kill(self) -> None:
         if self.process.returncode is None:
             self.process.kill()
+
+
+async def _begun(worker: _Worker, name: str) -> None:
+    try:
+        await asyncio.wait_for(worker.begin(), START_SECONDS)
+    except asyncio.TimeoutError as error:
+        raise MediaError(
+            f"{name} was not looked at: the process that decodes took longer than {START_SECONDS:g} s to start, as on "
+            "a machine that is too busy. Send it again later."
+        ) from error
 
 
 def _medium_of(reply: Fields, blobs: list[bytes], name: str) -> ReadMedium:

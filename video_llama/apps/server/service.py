@@ -38,12 +38,13 @@ class Answers:
 
     def order(self, turns: Sequence[Turn], media_keys: Sequence[str], stops: Sequence[str]) -> None:
         """Hand the turns, one per choice, to the model."""
-        loop = asyncio.get_running_loop()
+        loop, put = asyncio.get_running_loop(), self._events.put_nowait
         for number, turn in enumerate(turns):
 
+            # Without self: an order that leads back to its answers is a cycle, and its media stay until a full collection.
             def emit(event: Event, number: int = number) -> None:
                 with suppress(RuntimeError):  # the event loop has ended: nobody listens
-                    loop.call_soon_threadsafe(self._events.put_nowait, (number, event))
+                    loop.call_soon_threadsafe(put, (number, event))
 
             order = Order(turn, tuple(media_keys), tuple(stops), emit)
             self._orders.append(order)
