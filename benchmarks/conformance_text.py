@@ -78,9 +78,11 @@ def rows(folder: Path, tokenizer_path: Path | None) -> Iterator[Row]:
 
 def _rows_without_tokenizer(text: dict[str, Any]) -> Iterator[Row]:
     if "templates" in text:
-        yield _row(
-            "templates", "", text["templates"].items(), lambda named: TEMPLATES.get(named[0]) == _template(named[1])
-        )
+        known = {name: item for name, item in text["templates"].items() if name in TEMPLATES}
+        yield _row("templates", "", known.items(), lambda named: TEMPLATES[named[0]] == _template(named[1]))
+        others = [item for name, item in text["templates"].items() if name not in TEMPLATES]
+        if others:
+            yield _row("templates", "other names", others, _template_renders)
     if "get_prompt" in text:
         groups: defaultdict[str, list[Item]] = defaultdict(list)
         for item in text["get_prompt"]:
@@ -137,6 +139,13 @@ def _tokenizers(text: dict[str, Any], path: Path) -> dict[str, Tokenizer]:
 
 def _template(item: Item) -> Template:
     return Template(Style(item["style"]), item["system"], tuple(item["roles"]), item["sep"], item["sep2"])
+
+
+def _template_renders(item: Item) -> bool:
+    """Whether a template that we have by no name can be rendered from its own fields; ``get_prompt`` has its texts."""
+    template = _template(item)
+    prompt = prompt_text(render(template, [(template.roles[0], ("Why?",)), (template.roles[1], None)]))
+    return template.system.strip() in prompt and "Why?" in prompt
 
 
 def _rendering_agrees(item: Item) -> bool:

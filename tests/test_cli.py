@@ -376,6 +376,12 @@ class TestInspect:
     def test_no_media(self, tmp_path):
         assert_one_line(invoke("inspect", tmp_path / "none"), "MediaError: ")
 
+    def test_yaml_as_shipped(self, repository):
+        result = invoke("inspect", repository / "eval_configs/video_llama_eval_withaudio.yaml")
+        assert result.exit_code == 2
+        assert [line.split()[-1] for line in result.stdout.splitlines()[2:-1]] == ["missing"] * 8
+        assert "Put your own path there, or override it" in result.stderr
+
     def test_model(self, model):
         report = json.loads(invoke("inspect", model, "--json").stdout)
         assert report["problem"] is None

@@ -160,6 +160,8 @@ class TestRefused:
             load_yaml(path.with_name("y.yaml"))
         with pytest.raises(ConfigError, match="There is no folder"):
             load_yaml(path.parent / "none" / "x.yaml")
+        with pytest.raises(ConfigError, match=r"nothing: no such file\. Check the path\.$"):
+            load_yaml(path.with_name("nothing"))
 
     def test_folder_and_binary(self, tmp_path):
         with pytest.raises(ConfigError, match="cannot be read as text"):

@@ -279,9 +279,9 @@ def _suggest(word: str, known: Sequence[str]) -> str:
 
 def _suggest_file(path: Path) -> str:
     if not path.parent.is_dir():
-        return f" There is no folder {path.parent} either."
+        return f" There is no folder {path.parent} either. Check the path."
     close = difflib.get_close_matches(path.name, [file.name for file in path.parent.iterdir()], n=1)
-    return f" Did you mean {path.parent / close[0]}?" if close else ""
+    return f" Did you mean {path.parent / close[0]}?" if close else " Check the path."
 
 
 def _leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:

@@ -101,6 +101,22 @@ def test_missing_weights_are_a_failed_row(small: Path, capsys: pytest.CaptureFix
     assert "FileNotFoundError:" in words_of(capsys.readouterr().out, "model")
 
 
+def test_a_template_of_another_name_is_rendered_by_its_fields(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    templates = json.loads((DEV / "text.json").read_text(encoding="utf-8"))["templates"]
+    mine = {**templates["conv_llava_llama_2"], "system": "Be brief."}
+    (tmp_path / "text.json").write_text(json.dumps({"templates": {**templates, "mine": mine}}), encoding="utf-8")
+    assert main([str(tmp_path)]) == 0
+    assert "pass" in words_of(capsys.readouterr().out, "text.templates.other names")
+    unknown = {**mine, "style": "THREE"}
+    (tmp_path / "text.json").write_text(json.dumps({"templates": {**templates, "mine": unknown}}), encoding="utf-8")
+    assert main([str(tmp_path)]) == 1
+    output = capsys.readouterr().out
+    assert "FAIL" in words_of(output, "text.templates.other names")
+    assert "pass" in words_of(output, "text.templates")
+
+
 def test_nothing_to_run_is_no_success(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path)]) == 1
     assert capsys.readouterr().out.splitlines()[-1] == "0 passed, 0 failed, 0 skipped"

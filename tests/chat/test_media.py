@@ -6,6 +6,7 @@ import pytest
 from tests.chat.making import SETTINGS, write_video
 from video_llama.chat.media import MediaOptions, media_kind, read_medium
 from video_llama.errors import MediaError
+from video_llama.processors import FrameSampling
 
 LIMITS = {"max_frames": 8, "can_hear": True}
 
@@ -35,6 +36,12 @@ def test_subtitles_alone(tmp_path):
     (tmp_path / "words.srt").write_text("1\n00:00:00,000 --> 00:00:01,000\nhello\n")
     with pytest.raises(MediaError, match=r"has neither a video nor an audio stream. Give a video"):
         media_kind(tmp_path / "words.srt")
+
+
+def test_only_what_can_be_seen_is_asked_about_without_sound(clips):
+    late = MediaOptions(frames=FrameSampling(num_frames=1, start=1000.0))
+    with pytest.raises(MediaError, match=r"Choose a start before its end\.$"):
+        read_medium(clips["sound"], SETTINGS, late, **LIMITS)
 
 
 def test_shapes(clips):

@@ -164,7 +164,15 @@ class TestDecoding:
 
     @pytest.mark.parametrize(
         ("name", "value"),
-        [("max_new_tokens", 0), ("temperature", -1), ("top_p", 0), ("top_p", 1.5), ("top_k", 0), ("num_beams", 0)],
+        [
+            ("max_new_tokens", 0),
+            ("temperature", -1),
+            ("top_p", 0),
+            ("top_p", 1.5),
+            ("top_k", 0),
+            ("num_beams", 0),
+            ("num_beams", 65),
+        ],
     )
     def test_bad_value(self, chat, name, value):
         with pytest.raises(ValueError, match=rf"{name} is {value}\. Give "):

@@ -73,6 +73,30 @@ class TestSources:
         torch.save(content, path)
         assert "1 tensors hold NaN or infinity" in inspect_sources(published, OPTIONS).problem
 
+    def test_paths_that_are_not_there_leave_the_other_rows(self, published, tmp_path):
+        yaml = tmp_path / "mine.yaml"
+        branch = published / "VL_LLaMA_2_7B_Finetuned.pth"  # ViT, BLIP-2 and ImageBind are found beside it
+        yaml.write_text(f"model:\n  llama_model: ckpt/none\n  ckpt: {branch}\n  ckpt_2: path/audio_branch_ckpt\n")
+        report = inspect_sources(yaml, OPTIONS)
+        assert {name for name, part in rows(report).items() if part.files} == {
+            *("ViT", "frame Q-Former", "video Q-Former", "video projection", "ImageBind audio")
+        }
+        assert {name for name, part in rows(report).items() if not part.files} == {
+            *("audio Q-Former", "audio projection", "decoder")
+        }
+        assert (rows(report)["video Q-Former"].tensors, rows(report)["decoder"].tensors) == (56, 0)
+        assert "model.llama_model (ckpt/none), model.ckpt_2 (path/audio_branch_ckpt) are not there" in report.problem
+
+    @pytest.mark.parametrize(
+        ("name", "parts"),
+        [("withaudio", set(PARTS)), ("only_vl", {part for part in PARTS if "audio" not in part})],
+    )
+    def test_yamls_as_shipped_have_a_row_for_every_part(self, repository, name, parts):
+        report = inspect_sources(repository / f"eval_configs/video_llama_eval_{name}.yaml")
+        assert {part.part for part in report.parts if not part.files} == parts
+        assert "model.ckpt (path/pretrained_visual_branch_ckpt)" in report.problem
+        assert "Put your own path there, or override it: --options model.llama_model=/data/..." in report.problem
+
 
 class TestFile:
     @pytest.mark.parametrize(

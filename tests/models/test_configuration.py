@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 from transformers import Blip2VisionConfig
 
-from video_llama.models.configuration import VideoLlamaConfig, audio_tower_config
+from video_llama.models.configuration import ImageBindTowerConfig, VideoLlamaConfig, audio_tower_config
 
 
 def test_defaults_are_the_published_7b_model() -> None:
@@ -42,6 +42,12 @@ def _comparable(config: VideoLlamaConfig) -> dict[str, Any]:
 def test_a_part_of_the_audio_tower_leaves_the_rest_as_imagebind_has_it() -> None:
     tower = VideoLlamaConfig(imagebind_audio_config={"hidden_size": 96}).imagebind_audio_config
     assert (tower.hidden_size, tower.input_size, tower.bias_kv, tower.num_channels) == (96, (128, 204), True, 1)
+
+
+def test_a_ratio_from_a_division_gives_back_the_width() -> None:
+    widths = [(11, 30), (768, 3072), (1280, 5120), (13, 15)]
+    configs = [ImageBindTowerConfig(hidden_size=width, mlp_ratio=hidden / width) for width, hidden in widths]
+    assert [config.intermediate_size for config in configs] == [hidden for _, hidden in widths]
 
 
 def test_fusion_layers_that_contradict_each_other_are_refused() -> None:

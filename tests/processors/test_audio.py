@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import tracemalloc
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,9 +17,9 @@ from hypothesis import strategies as st
 from benchmarks.conformance_audio import rows
 from tests.processors.making import Clip, add_stream, encoded, sound_packets, tone, write_sound
 from video_llama.errors import MediaError, NoAudioTrackError
-from video_llama.processors import AudioProcessor, read_waveform
+from video_llama.processors import AudioProcessor, SoundTrack, open_track, read_waveform
 from video_llama.processors.fbank import SMALLEST_POWER, log_mel_filter_bank
-from video_llama.processors.resample import resample
+from video_llama.processors.resample import Resampler, resample
 
 RATE = 16000
 WAV = {  # codec, format, whole scale
@@ -138,7 +139,9 @@ def test_a_track_of_noise_bytes_is_an_error(tmp_path: Path) -> None:
             if packet.size and packet.pos is not None:
                 data[packet.pos : packet.pos + packet.size] = b"\xff" * packet.size
     path.write_bytes(data)
-    with pytest.raises(MediaError, match=r"has a sound track \(aac\) that gives no sample") as caught:
+    with pytest.raises(
+        MediaError, match=r"\(aac\) that gives no sample.*, or ask without audio \(--no-audio\)"
+    ) as caught:
         read_waveform(path)
     assert not isinstance(caught.value, NoAudioTrackError)
 
@@ -168,7 +171,9 @@ def test_files_that_are_no_sound(tmp_path: Path) -> None:
 
 def test_a_wav_without_a_sample(tmp_path: Path) -> None:
     path = write_sound(tmp_path / "a.wav", np.zeros((1, 0), np.int16), RATE, "pcm_s16le", "s16")
-    with pytest.raises(MediaError, match=r"gives no sample: it is empty or damaged\. Ask without audio|cannot be read"):
+    with pytest.raises(
+        MediaError, match=r"gives no sample: it is empty or damaged\. Give a file with sound\.$|cannot be read"
+    ):
         read_waveform(path)
 
 
@@ -206,6 +211,56 @@ def test_an_mp3_with_a_cover_is_sound_only(tmp_path: Path) -> None:
         read_video(path)
 
 
+# Long tracks --------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=8)
+@given(
+    st.sampled_from([8000, RATE, 22050, 44100, 44101, 48000]),
+    st.integers(5_000, 60_000),
+    st.integers(1, 2),
+    st.integers(0, 30_000),
+)
+def test_a_track_that_is_decoded_twice_sounds_as_a_held_one(
+    tmp_path_factory: pytest.TempPathFactory, rate: int, num_samples: int, num_channels: int, start: int
+) -> None:
+    sound = np.random.default_rng(num_samples).integers(-9000, 9000, (num_channels, num_samples), dtype=np.int16)
+    path = tmp_path_factory.mktemp("long") / "a.wav"
+    write_sound(path, sound, rate, "pcm_s16le", "s16", ["mono", "stereo"][num_channels - 1])
+    first = min(start, num_samples - 4 * rate // 100)  # 40 ms are left at least
+    held, decoded = (open_track(path, held_bytes).span(first, num_samples, "a") for held_bytes in (10**9, 0))
+    assert held.samples is not None
+    assert decoded.samples is None
+    processor = AudioProcessor(clip_seconds=0.125)
+    whole = processor(resample(held.samples[:, first:], rate, RATE), RATE, "a")
+    for heard in (processor.hear(held), processor.hear(decoded)):
+        assert np.array_equal(heard.mel, whole.mel)
+        assert (heard.start_seconds, heard.duration) == (whole.start_seconds, whole.duration)
+
+
+def test_a_long_track_is_never_whole_in_memory(tmp_path: Path) -> None:
+    sound = numbers(tone(100.0, RATE), "s16", 2**15)
+    path = write_sound(tmp_path / "a.wav", sound, RATE, "pcm_s16le", "s16")
+    tracemalloc.start()
+    track = open_track(path, held_bytes=2**20)
+    (part,) = track.cut([(-10, RATE)])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (track.num_samples, part.shape) == (100 * RATE, (1, RATE + 10))
+    assert np.array_equal(part[0, 10:], sound[0, :RATE].astype(np.float32) / 2**15)
+    assert peak < sound.size * 4 / 2, "of 6.4 MB as float32"
+
+
+def test_a_file_that_is_cut_while_it_is_read(tmp_path: Path) -> None:
+    path = write_sound(tmp_path / "a.wav", numbers(tone(2.0, RATE), "s16", 2**15), RATE, "pcm_s16le", "s16")
+    track = open_track(path, held_bytes=0)
+    path.write_bytes(path.read_bytes()[:20_000])
+    with pytest.raises(
+        MediaError, match=r"a\.wav changed while it was read: its sound ends at sample \d+\. Read it again"
+    ):
+        track.cut([(0, 2 * RATE)])
+
+
 # Clips --------------------------------------------------------------------------------------------------------------
 
 
@@ -226,7 +281,8 @@ def test_a_short_track_gives_equal_clips(num_samples: int) -> None:
 @pytest.mark.parametrize("num_channels", [1, 2])
 def test_less_than_a_window_is_an_error(num_samples: int, num_channels: int) -> None:
     with pytest.raises(
-        MediaError, match=rf"x\.wav has {num_samples} sound samples at 16000 Hz; at least 400 \(25 ms\)"
+        MediaError,
+        match=rf"{num_samples} sound samples at 16000 Hz; at least 400 \(25 ms\) are needed\. Give a longer sound\.$",
     ):
         AudioProcessor()(np.zeros((num_channels, num_samples), np.float32), RATE, "x.wav")
 
@@ -306,6 +362,21 @@ def test_resampling_equals_the_textbook_sum(rate: int, num_samples: int, num_cha
         crossings = np.clip((np.arange(num_samples) / rate - place / RATE) * cutoff, -6, 6)
         taps = np.sinc(crossings) * np.cos(crossings * np.pi / 12) ** 2 * (cutoff / rate)
         assert np.abs(resampled[:, place] - sound @ taps).max() < 2e-6  # float32 taps
+
+
+@settings(max_examples=30)
+@given(
+    st.sampled_from([8000, 11025, RATE, 22050, 44100, 44101, 48000, 96000]),
+    st.integers(1, 100_000),
+    st.tuples(st.floats(0, 1), st.floats(0, 1)),
+)
+def test_a_part_is_resampled_to_the_bits_of_the_whole(rate: int, num_samples: int, ends: tuple[float, float]) -> None:
+    sound = np.random.default_rng(num_samples).normal(0, 0.3, (2, num_samples)).astype(np.float32)
+    whole, resampler = resample(sound, rate, RATE), Resampler(rate, RATE)
+    first, last = sorted(round(end * whole.shape[1]) for end in ends)
+    part = SoundTrack.of(sound, rate, "a").cut([resampler.inputs_of(first, last)])[0]
+    assert np.array_equal(resampler(part, first, last), whole[:, first:last])
+    assert np.array_equal(resampler(np.asfortranarray(part), first, last), whole[:, first:last])
 
 
 @pytest.mark.parametrize("rate", [8000, 44100, 48000])

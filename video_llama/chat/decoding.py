@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 DEFAULT_NEW_TOKENS = 300
 """As the reference; a model whose context is small answers with at most half of it."""
+MAX_BEAMS = 64
+"""Each costs as much as an answer of its own; the server's limit is a setting of its own."""
 SMALLEST, LARGEST = 1e-20, 1e20
 USABLE = f"{SMALLEST:g} to {LARGEST:g}"
 """Of what scores are divided or multiplied by: beyond, they leave float32, and nothing can be drawn."""
@@ -52,7 +54,7 @@ class Decoding:
             ("top_p", self.top_p, 0 < (self.top_p or 0) <= 1, "more than 0, at most 1"),
             ("top_k", self.top_k, (self.top_k or 0) >= 1, "1 or more"),
             ("seed", self.seed, 0 <= (self.seed or 0) < 2**63, "0 or more"),
-            ("num_beams", self.num_beams, self.num_beams >= 1, "1 or more"),
+            ("num_beams", self.num_beams, 1 <= self.num_beams <= MAX_BEAMS, f"1 to {MAX_BEAMS}"),
             ("repetition_penalty", self.repetition_penalty, _is_usable(self.repetition_penalty), USABLE),
         )
         for name, value, is_good, allowed in limits:

@@ -12,9 +12,10 @@ from typing import Literal
 from video_llama.chat.folder import ProcessorSettings
 from video_llama.conversation import Media, Slot, media_message
 from video_llama.errors import MediaError, NoAudioTrackError
-from video_llama.processors import AudioClips, FrameSampling, SampledVideo, read_image, read_video, read_waveform
+from video_llama.processors import AudioClips, FrameSampling, SampledVideo, open_track, read_image, read_video
+from video_llama.processors.audio_decode import without_audio
 from video_llama.processors.images import is_image
-from video_llama.processors.sources import FrameListSource, Source, as_media, is_folder
+from video_llama.processors.sources import FrameListSource, Source, as_media, has_video_stream, is_folder
 
 MediaKind = Literal["video", "image", "frames", "audio"]
 MediaSource = Source | FrameListSource
@@ -64,16 +65,13 @@ class ReadMedium:
 
 def media_kind(source: MediaSource) -> MediaKind:
     """What a source is, by its content. Raises MediaError where it is nothing that can be seen or heard."""
-    from av.stream import Disposition
-
     if isinstance(source, (list, tuple)) or is_folder(source):
         return "frames"
     media = as_media(source)  # type: ignore[arg-type]  # the lists are gone
     if is_image(media):
         return "image"
     with media.open() as container:
-        covers = Disposition.attached_pic
-        has_video = any(not stream.disposition & covers for stream in container.streams.video)
+        has_video = has_video_stream(container)
         has_audio = bool(container.streams.audio)
     if not has_video and not has_audio:
         raise MediaError(f"{media.name} has neither a video nor an audio stream. Give a video, an image or a sound.")
@@ -150,16 +148,14 @@ def _with_sound(
 
 def _read_sound(source: MediaSource, settings: ProcessorSettings, sampling: FrameSampling) -> AudioClips:
     """The clips of the part of the track that ``sampling`` looks at; their times count from the start of the track."""
-    name = as_media(source).name  # type: ignore[arg-type]  # lists have been refused
-    waveform, rate = read_waveform(source)  # type: ignore[arg-type]
-    duration = waveform.shape[1] / rate
+    track = open_track(source)  # type: ignore[arg-type]  # lists have been refused
+    duration = track.num_samples / track.rate
     start, end = sampling.start or 0.0, duration if sampling.end is None else min(sampling.end, duration)
     if start >= duration:
-        raise MediaError(
-            f"{name}: start is {start:g} s and its sound lasts {duration:.2f} s. Choose a start before its end, or ask "
-            "without audio (--no-audio)."
-        )
-    part = waveform[:, round(start * rate) : round(end * rate)]
-    heard = name if part.shape[1] == waveform.shape[1] else f"{name} from {start:g} s to {end:g} s"
-    clips = settings.audio_processor()(part, rate, heard)
-    return replace(clips, source=name, start_seconds=[start + second for second in clips.start_seconds])
+        remedy = without_audio("Choose a start before its end", track.has_video)
+        raise MediaError(f"{track.name}: start is {start:g} s and its sound lasts {duration:.2f} s. {remedy}")
+    first, last = round(start * track.rate), round(end * track.rate)
+    is_whole = (first, last) == (0, track.num_samples)
+    heard = track.name if is_whole else f"{track.name} from {start:g} s to {end:g} s"
+    clips = settings.audio_processor().hear(track.span(first, last, heard))
+    return replace(clips, source=track.name, start_seconds=[start + second for second in clips.start_seconds])

@@ -95,7 +95,7 @@ def assemble(
     ``check_assembly``'s to say.
     """
     model_type = _agreed_model_type(config, model_type, where)
-    pieces, reports = _collect(list_sources(config, where), config)
+    pieces, reports = collect(list_sources(config, where), config)
     if EMBEDDING not in pieces:
         raise CheckpointError(f"{where}: {config.model.llama_model} holds no embed_tokens. Copy the decoder again.")
     decoder = read_decoder(Path(config.model.llama_model), pieces[EMBEDDING].shape[0], model_type)
@@ -175,7 +175,7 @@ def resize_positions(table_1LD: Tensor, length: int) -> Tensor:
     return torch.cat([table_1LD[:, :1], flat], dim=1)
 
 
-def _collect(sources: list[Source], config: EvalConfig) -> tuple[dict[str, Piece], list[SourceReport]]:
+def collect(sources: list[Source], config: EvalConfig) -> tuple[dict[str, Piece], list[SourceReport]]:
     """Pieces by our names, later sources winning, and what each source gave."""
     pieces: dict[str, Piece] = {}
     reports: list[SourceReport] = []
@@ -200,7 +200,7 @@ def _read_names(source: Source, config: EvalConfig) -> tuple[SourceReport, dict[
     report.leftovers.update(owner_of(name) for name in stored if role.is_leftover(name))
     report.unexpected += [name for name in stored if name not in taken and not role.is_leftover(name)]
     meta = {name: torch.empty(part.shape, dtype=part.dtype, device="meta") for name, part in taken.items()}
-    ours, ignored, unknown = convert_state_dict(meta, include=lambda name: _is_wanted(name, config))
+    ours, ignored, unknown = convert_state_dict(meta, include=lambda name: is_wanted(name, config))
     report.leftovers.update(map(owner_of, ignored))
     report.unexpected += unknown
     pieces = {}
@@ -211,7 +211,8 @@ def _read_names(source: Source, config: EvalConfig) -> tuple[SourceReport, dict[
     return report, pieces
 
 
-def _is_wanted(name: str, config: EvalConfig) -> bool:
+def is_wanted(name: str, config: EvalConfig) -> bool:
+    """Whether the model that ``config`` describes has the part of this name of ours."""
     if name.startswith("model.imagebind_vision."):
         return bool(config.model.config.get("with_imagebind_vision", False))
     if name.startswith(("model.imagebind_audio.", "model.audio_qformer.")):

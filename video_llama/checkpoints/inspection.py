@@ -13,12 +13,22 @@ from typing import TYPE_CHECKING, Any
 from video_llama.chat.inspection import PARTS, ModelReport, PartReport, part_reports, unreadable_values
 from video_llama.chat.tensors import StoredTensor, expected_shapes
 from video_llama.checkpoints.architecture import infer_config
-from video_llama.checkpoints.assemble import Assembly, SourceReport, assemble, check_assembly, owner_of, read_pieces
-from video_llama.checkpoints.config import ModelType
+from video_llama.checkpoints.assemble import (
+    Assembly,
+    Piece,
+    SourceReport,
+    assemble,
+    check_assembly,
+    collect,
+    is_wanted,
+    owner_of,
+    read_pieces,
+)
+from video_llama.checkpoints.config import EvalConfig, ModelType
 from video_llama.checkpoints.files import opened, scan
 from video_llama.checkpoints.keys import IGNORED, convert_state_dict, revert_state_dict, to_ours, to_reference
 from video_llama.checkpoints.shards import dtype_code
-from video_llama.checkpoints.sources import ROLES, Role, read_eval_config
+from video_llama.checkpoints.sources import ROLES, Role, absent_paths, find_sources, read_eval_config
 from video_llama.errors import CheckpointError, DataError
 
 if TYPE_CHECKING:
@@ -35,25 +45,53 @@ holds the most that is not needed."""
 def inspect_sources(path: str | Path, options: Sequence[str] = (), model_type: ModelType | None = None) -> ModelReport:
     """A row per part of the model that an evaluation YAML, or a folder in the published layout, describes.
 
-    Every tensor is read once. What keeps it from answering is the report's ``problem``. Raises ConfigError and
-    CheckpointError where there is too little to tell what model it is.
+    Every tensor is read once. What keeps it from answering is the report's ``problem``, such as paths that are not
+    there; the parts that no file gives then have rows without files. Raises ConfigError and CheckpointError where there
+    is too little to tell what model it is.
     """
-    assembly = assemble(read_eval_config(path, options), str(path), model_type)
-    stored = {
-        name: StoredTensor(next(iter(piece.parts.values())).file, piece.shape, dtype_code(piece.dtype))
-        for name, piece in assembly.pieces.items()
-    }
-    rows = part_reports(assembly.expected, stored, read_pieces(assembly.pieces.values()))
-    rows += [
-        PartReport(f"none, of {each.source.role}", unexpected=each.unexpected)
-        for each in assembly.reports
-        if each.unexpected
-    ]
-    sources = {report.source.role: str(report.source.path) for report in assembly.reports}
-    report = ModelReport(str(path), Path(path).stem, "", sources, [], rows)
-    report.leftovers = {each.source.path.name: _not_needed(each) for each in assembly.reports}
+    config = read_eval_config(path, options)
+    absent = absent_paths(config)
+    if absent:
+        return _inspect_present(path, config, absent)
+    assembly = assemble(config, str(path), model_type)
+    report = _report(path, assembly.pieces, assembly.reports, assembly.expected)
     report.problem = _problem(assembly, report)
     return report
+
+
+def _inspect_present(path: str | Path, config: EvalConfig, absent: Mapping[str, str]) -> ModelReport:
+    """A row per part that the files hold which are there, and one without a file for every other part."""
+    present = config.model_copy(update={"model": config.model.model_copy(update=dict.fromkeys(absent, ""))})
+    pieces, reports = collect(find_sources(present, str(path)), present)
+    report = _report(path, pieces, reports, {name: piece.shape for name, piece in pieces.items()})
+    given = {row.part for row in report.parts}
+    needed = {part for prefix, part in PARTS.items() if is_wanted(prefix, config)} - given
+    report.parts += [PartReport(part) for part in dict.fromkeys(PARTS.values()) if part in needed]
+    listed = ", ".join(f"model.{key} ({value})" for key, value in absent.items())
+    report.problem = (
+        f"{path}: {listed} {'is' if len(absent) == 1 else 'are'} not there. Put your own path there, or override it: "
+        f"--options model.{next(iter(absent))}=/data/..."
+    )
+    return report
+
+
+def _report(
+    path: str | Path,
+    pieces: Mapping[str, Piece],
+    reports: Sequence[SourceReport],
+    expected: Mapping[str, tuple[int, ...]],
+) -> ModelReport:
+    stored = {
+        name: StoredTensor(next(iter(piece.parts.values())).file, piece.shape, dtype_code(piece.dtype))
+        for name, piece in pieces.items()
+    }
+    rows = part_reports(expected, stored, read_pieces(pieces.values()))
+    rows += [
+        PartReport(f"none, of {each.source.role}", unexpected=each.unexpected) for each in reports if each.unexpected
+    ]
+    sources = {each.source.role: str(each.source.path) for each in reports}
+    leftovers = {each.source.path.name: _not_needed(each) for each in reports}
+    return ModelReport(str(path), Path(path).stem, "", sources, [], rows, leftovers=leftovers)
 
 
 def inspect_file(path: Path) -> ModelReport:

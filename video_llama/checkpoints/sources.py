@@ -29,6 +29,7 @@ PUBLISHED = {
 """Keys of an evaluation YAML -> how the published files of their kind are called."""
 
 YAMLS = (".yaml", ".yml")
+ADDRESSES = ("http://", "https://")
 
 NUM_VIT_BLOCKS = 39
 """The published ViT has 40 blocks, and BLIP-2 was trained on the output of the 39th."""
@@ -120,10 +121,15 @@ def list_sources(config: EvalConfig, where: str) -> list[Source]:
     ``where`` names the configuration in errors. Raises ConfigError for a placeholder and CheckpointError for a file
     that is named and not there. A part that no file gives is told later, by name.
     """
-    model = config.model
     require_filled(config, source=where)
-    if not model.llama_model:
+    if not config.model.llama_model:
         raise ConfigError(f"{where}: model.llama_model is empty. Give the decoder's folder.")
+    return find_sources(config, where)
+
+
+def find_sources(config: EvalConfig, where: str) -> list[Source]:
+    """As ``list_sources``, also of a configuration that leaves the decoder out."""
+    model = config.model
     named = {key: _existing(key, getattr(model, key), where) for key in ("llama_model", "llama_proj_model", "ckpt")}
     if model.equip_audio_branch:
         named["ckpt_2"] = _existing("ckpt_2", model.ckpt_2, where)
@@ -139,6 +145,18 @@ def list_sources(config: EvalConfig, where: str) -> list[Source]:
         "audio branch": named.get("ckpt_2"),
     }
     return [Source(role, found_path) for role, found_path in found.items() if found_path is not None]
+
+
+def absent_paths(config: EvalConfig) -> dict[str, str]:
+    """Key of ``model`` -> value of every path that is named and not there, placeholders among them."""
+    keys = ["llama_model", "vit_ckpt_path", "q_former_model", "llama_proj_model", "ckpt"]
+    keys += ["imagebind_ckpt_path", "ckpt_2"] if config.model.equip_audio_branch else []
+    named = {key: getattr(config.model, key) for key in keys}
+    return {
+        key: value
+        for key, value in named.items()
+        if value and not value.startswith(ADDRESSES) and not _is_there(key, Path(value))
+    }
 
 
 def remedy_for(name: str) -> str:
@@ -179,9 +197,13 @@ def _existing(key: str, value: str, where: str) -> Path | None:
     return path
 
 
+def _is_there(key: str, path: Path) -> bool:
+    return (path / IMAGEBIND_FILE).is_file() if key == "imagebind_ckpt_path" and path.is_dir() else path.exists()
+
+
 def _blip2(value: str, where: str) -> Path | None:
     """The reference's default is an address, from which it downloads; nothing is downloaded here unasked."""
-    return None if value.startswith(("http://", "https://")) else _existing("q_former_model", value, where)
+    return None if value.startswith(ADDRESSES) else _existing("q_former_model", value, where)
 
 
 def _imagebind(value: str, where: str, beside: Sequence[Path]) -> Path | None:

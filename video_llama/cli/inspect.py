@@ -25,6 +25,7 @@ COLUMNS = (
 )
 NUM_HASH_DIGITS = 12
 """What the table shows of a hash; whole ones stand below it."""
+NO_FILE = "missing"
 EXIT_LEFT_OVER = 1
 
 
@@ -149,6 +150,8 @@ def _model_text(report: ModelReport) -> str:
 
 
 def _row(part: PartReport) -> tuple[str, ...]:
+    if not any((part.files, part.missing, part.unexpected)):
+        return (part.part, NO_FILE, *[""] * (len(COLUMNS) - 2))
     faults = (part.missing, part.unexpected, part.mismatched, part.zero, part.not_finite)
     return (
         part.part,

@@ -47,7 +47,7 @@ NoAudio = Annotated[bool, typer.Option("--no-audio", help="Leave the sound out."
 RequireAudio = Annotated[
     bool, typer.Option("--require-audio", help="A medium without sound is an error.", rich_help_panel=MEDIA)
 ]
-Beams = Annotated[int, typer.Option(help="Beams of the search. 1 is none.", rich_help_panel=DECODING)]
+Beams = Annotated[int, typer.Option(help="Beams of the search, at most 64. 1 is none.", rich_help_panel=DECODING)]
 Temperature = Annotated[
     float | None, typer.Option(help="Draw the words, at this temperature. (default: greedy)", rich_help_panel=DECODING)
 ]

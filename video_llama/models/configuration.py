@@ -88,6 +88,11 @@ class ImageBindTowerConfig(PretrainedConfig):
         super().__init__(**kwargs)
 
     @property
+    def intermediate_size(self) -> int:
+        """Width of the MLP; a ratio that was found by division (30 / 11) gives back the width."""
+        return round(self.hidden_size * self.mlp_ratio)
+
+    @property
     def num_patches(self) -> int:
         sizes = zip(self.input_size, self.kernel_size, self.stride, strict=True)
         rows, columns = ((size - kernel) // stride + 1 for size, kernel, stride in sizes)

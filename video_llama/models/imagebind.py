@@ -58,7 +58,7 @@ class ImageBindBlock(nn.Module):
 
     def __init__(self, config: ImageBindTowerConfig) -> None:
         super().__init__()
-        width, hidden = config.hidden_size, int(config.hidden_size * config.mlp_ratio)
+        width, hidden = config.hidden_size, config.intermediate_size
         self.norm1 = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.attention = ImageBindAttention(config)
         self.norm2 = nn.LayerNorm(width, eps=config.layer_norm_eps)

@@ -126,9 +126,8 @@ def _num_patches(config: VideoLlamaConfig, num_frames: int) -> int:
 
 
 def _hearing_bytes(config: ImageBindTowerConfig, placing: Placing, num_clips: int) -> int:
-    middle = int(config.hidden_size * config.mlp_ratio)
     tokens = num_clips * (config.num_patches + 1)
-    return tokens * (2 * config.hidden_size + 2 * middle) * placing.dtypes["audio"].itemsize
+    return tokens * (2 * config.hidden_size + 2 * config.intermediate_size) * placing.dtypes["audio"].itemsize
 
 
 def _prefill_bytes(config: VideoLlamaConfig, placing: Placing, num_tokens: int) -> int:

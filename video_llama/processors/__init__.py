@@ -1,6 +1,12 @@
 """Media in, arrays out: frames, log-mel clips and captions. Importing it pulls in neither torch nor av."""
 
-from video_llama.processors.audio_processor import AudioClips, AudioProcessor, read_waveform
+from video_llama.processors.audio_processor import (
+    AudioClips,
+    AudioProcessor,
+    SoundTrack,
+    open_track,
+    read_waveform,
+)
 from video_llama.processors.sampling import FrameSampling, frame_indices
 from video_llama.processors.text_processor import caption
 from video_llama.processors.video_processor import SampledVideo, VideoProcessor, read_image, read_video
@@ -10,9 +16,11 @@ __all__ = [
     "AudioProcessor",
     "FrameSampling",
     "SampledVideo",
+    "SoundTrack",
     "VideoProcessor",
     "caption",
     "frame_indices",
+    "open_track",
     "read_image",
     "read_video",
     "read_waveform",

@@ -1,6 +1,6 @@
 """Change of sampling rate by a windowed sinc, equal to torchaudio's ``resample`` with its defaults.
 
-In: float32 [channels, samples] and two rates in Hz. Out: float32 [channels, ceil(samples * new / old)].
+In: float32 [channels, samples] and two rates in Hz. Out: float32 [channels, ceil(samples * new / old)], or a part.
 Source: J. O. Smith, "Digital Audio Resampling"; window hann, width 6 zero crossings, rolloff 0.99.
 """
 
@@ -13,31 +13,76 @@ import numpy as np
 
 LOWPASS_WIDTH = 6  # zero crossings of the sinc on each side
 ROLLOFF = 0.99  # cut-off as a fraction of the lower Nyquist frequency
+BLOCK_SAMPLES = 8192  # least length of a block of outputs
+ROWS_MULTIPLE = 4  # BLAS takes rows by four, and sums a remainder in another order
 
 
 def resample(waveform: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
-    """Resample [channels, samples] from ``rate`` to ``new_rate`` (Hz, integers above 0).
+    """Resample [channels, samples] from ``rate`` to ``new_rate`` (Hz, integers above 0)."""
+    resampler = Resampler(rate, new_rate)
+    length = resampler.num_outputs(waveform.shape[1])
+    first, last = resampler.inputs_of(0, length)
+    beyond = max(last - waveform.shape[1], 0)
+    return resampler(np.pad(waveform[:, :last], ((0, 0), (-first, beyond))), 0, length)
+
+
+class Resampler:
+    """Resamples any part of a track to the same bits as the whole.
 
     Every output sample is a short dot product around its place in the input; outputs whose place has the same fraction
     share one kernel. Only taps under the window are used, so odd rates (44101 Hz) cost no more memory than round ones.
+    Outputs are made in whole blocks, counted from the start of the track: the last bit of a product depends on the
+    shape of the matrix it is a part of.
     """
-    if rate < 1 or new_rate < 1:
-        raise ValueError(f"Sampling rates are {rate} and {new_rate} Hz. Give 1 Hz or more.")
-    if rate == new_rate:
-        return waveform
-    common = math.gcd(rate, new_rate)
-    step, num_phases = rate // common, new_rate // common
-    starts, kernels = _phase_kernels(step, num_phases)
-    num_taps = kernels.shape[1]
-    length = -(-waveform.shape[1] * num_phases // step)
-    padded = np.pad(waveform, ((0, 0), (num_taps, num_taps + step)))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, num_taps, axis=1)
-    resampled = np.empty((waveform.shape[0], length), dtype=np.float32)
-    for phase in range(min(num_phases, length)):
-        count = -(-(length - phase) // num_phases)
-        rows = windows[:, num_taps + starts[phase] :: step][:, :count]
-        resampled[:, phase::num_phases] = rows @ kernels[phase]
-    return resampled
+
+    def __init__(self, rate: int, new_rate: int) -> None:
+        if rate < 1 or new_rate < 1:
+            raise ValueError(f"Sampling rates are {rate} and {new_rate} Hz. Give 1 Hz or more.")
+        common = math.gcd(rate, new_rate)
+        self._step, self._num_phases = rate // common, new_rate // common
+        self._is_same = rate == new_rate
+        self._starts, self._kernels = _phase_kernels(self._step, self._num_phases)
+        self._num_rows = ROWS_MULTIPLE * math.ceil(BLOCK_SAMPLES / (ROWS_MULTIPLE * self._num_phases))
+
+    def num_outputs(self, num_samples: int) -> int:
+        """Length of a track of ``num_samples`` after resampling."""
+        return -(-num_samples * self._num_phases // self._step)
+
+    def inputs_of(self, first: int, last: int) -> tuple[int, int]:
+        """(first, last + 1) of the input samples that the outputs ``first`` to ``last`` (excluded) are made from.
+
+        They may reach beyond the track on both sides, where it counts as zero.
+        """
+        if self._is_same:
+            return first, last
+        rows = [block * self._num_rows for block in self._blocks(first, last)]
+        num_taps = self._kernels.shape[1]
+        end = (rows[-1] + self._num_rows - 1) * self._step + int(self._starts.max()) + num_taps
+        return rows[0] * self._step + int(self._starts.min()), end
+
+    def __call__(self, samples: np.ndarray, first: int, last: int) -> np.ndarray:
+        """The outputs ``first`` to ``last`` (excluded) from float32 [channels, ``inputs_of`` them]."""
+        if self._is_same:
+            return samples
+        blocks = self._blocks(first, last)
+        block_length, block_step = self._num_rows * self._num_phases, self._num_rows * self._step
+        resampled = np.empty((samples.shape[0], len(blocks) * block_length), dtype=np.float32)
+        # Channels that lie interleaved would be summed without BLAS, in another order.
+        samples = np.ascontiguousarray(samples)
+        windows = np.lib.stride_tricks.sliding_window_view(samples, self._kernels.shape[1], axis=1)
+        places = self._starts - self._starts.min()
+        for block in range(len(blocks)):
+            outputs = resampled[:, block * block_length : (block + 1) * block_length]
+            for phase, kernel in enumerate(self._kernels):
+                start = block * block_step + places[phase]
+                rows = windows[:, start : start + block_step : self._step]
+                outputs[:, phase :: self._num_phases] = rows @ kernel
+        offset = first - blocks[0] * block_length
+        return resampled[:, offset : offset + last - first]
+
+    def _blocks(self, first: int, last: int) -> range:
+        block_length = self._num_rows * self._num_phases
+        return range(first // block_length, max(-(-last // block_length), first // block_length + 1))
 
 
 @lru_cache(maxsize=8)

@@ -79,6 +79,13 @@ class Media:
             yield container
 
 
+def has_video_stream(container: InputContainer) -> bool:
+    """Whether there is a video stream; the cover of a piece of music is none."""
+    from av.stream import Disposition
+
+    return any(not stream.disposition & Disposition.attached_pic for stream in container.streams.video)
+
+
 def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 

@@ -40,8 +40,8 @@ class Answers:
         """Hand the turns, one per choice, to the model."""
         loop, put = asyncio.get_running_loop(), self._events.put_nowait
         for number, turn in enumerate(turns):
-
-            # Without self: an order that leads back to its answers is a cycle, and its media stay until a full collection.
+            # Without self: an order that leads back to its answers is a cycle, and would keep its media until Python's
+            # next full collection, thousands of requests later.
             def emit(event: Event, number: int = number) -> None:
                 with suppress(RuntimeError):  # the event loop has ended: nobody listens
                     loop.call_soon_threadsafe(put, (number, event))
@@ -131,7 +131,9 @@ class Service:
             raise self.too_late() from error
         except Exception as error:
             answers.close()
-            raise as_api_error(error) from error
+            refusal = as_api_error(error)
+            # The error lies in a task that lies in a frame of the error's traceback: a cycle that holds the request.
+            raise refusal from error.with_traceback(None)
         except BaseException:
             answers.close()
             raise
