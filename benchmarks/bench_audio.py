@@ -1,16 +1,21 @@
 """From a waveform to 8 log-mel clips: all clips in one transform, against clip by clip, and against real time.
 
-    python benchmarks/bench_audio.py [--runs N] [--json]
+    python benchmarks/bench_audio.py [--runs N] [--json] [--long MINUTES ...]
 
 The sound is noise and tones of the script's own. Runs alternate and the best of each counts. Both ways start from the
 16 kHz waveform; ``file`` is the whole path: decode a FLAC file of the rate named, resample, and make the mels. Exits
 with 1 where the mels differ, or where a file takes longer than to listen to it.
+
+``--long`` does only this: stereo wav and m4a of so many minutes at 48 kHz, of which only the clips' parts are kept,
+against the whole track in memory; each in a process of its own, its seconds and its peak memory.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import resource
+import subprocess
 import sys
 import tempfile
 import time
@@ -22,7 +27,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from video_llama.processors import AudioProcessor
+from video_llama.processors import AudioProcessor, read_waveform
 from video_llama.processors.fbank import log_mel_filter_bank
 from video_llama.processors.resample import resample
 
@@ -105,6 +110,40 @@ def measure(rate: int, seconds: int, num_runs: int) -> Result:
     return Result(rate, seconds, batched, looped, file, float(difference))
 
 
+def write_long(path: Path, minutes: int) -> Path:
+    """A second of noise at 48 kHz, over and over, a second at a time."""
+    rate = 48000
+    second = np.rint(sound(rate, 1) * 32767).astype(np.int16).T.reshape(1, -1)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("pcm_s16le" if path.suffix == ".wav" else "aac", rate=rate, layout="stereo")
+        for index in range(60 * minutes):
+            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(second), format="s16", layout="stereo")
+            frame.sample_rate, frame.pts, frame.time_base = rate, index * rate, Fraction(1, rate)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+READERS: dict[str, Callable[[Path], object]] = {
+    "parts": lambda path: AudioProcessor().read(path),
+    "whole": lambda path: AudioProcessor()(*read_waveform(path)),
+}
+
+
+def read_alone(way: str, path: Path) -> None:
+    seconds = seconds_of(lambda: READERS[way](path))
+    print(json.dumps({"seconds": seconds, "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
+
+
+def print_long(minutes: int, suffix: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = write_long(Path(folder) / f"long.{suffix}", minutes)
+        for way in READERS:
+            command = [sys.executable, __file__, "--alone", way, str(path)]
+            row = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+            print(f"{suffix}, {minutes} minutes, {way:<6}{row['seconds']:>7.1f} s{row['peak_bytes'] / 1e9:>7.2f} GB")
+
+
 def print_table(results: list[Result]) -> None:
     print(f"{'sound':<16}{'one transform':>15}{'loop':>10}{'ratio':>8}{'file':>10}{'x real time':>13}  difference")
     for r in results:
@@ -119,7 +158,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=60, metavar="N", help="runs of each, of which the best counts")
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
+    parser.add_argument("--long", type=int, nargs="+", metavar="MINUTES", help="long tracks: time and memory")
+    parser.add_argument("--alone", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.alone:
+        read_alone(arguments.alone[0], Path(arguments.alone[1]))
+        return 0
+    if arguments.long:
+        for suffix in ("wav", "m4a"):
+            for minutes in arguments.long:
+                print_long(minutes, suffix)
+        return 0
     results = [measure(rate, seconds, arguments.runs) for rate, seconds in CASES]
     if arguments.json:
         print(json.dumps([asdict(r) | {"ratio": r.ratio, "times_real_time": r.times_real_time} for r in results]))

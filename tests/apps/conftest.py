@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.apps.making import make_talkative_folder
-from tests.chat.making import write_video, write_wav
+from tests.chat.making import write_media
 
 SEED = 3
 
@@ -27,14 +27,4 @@ def assistant(model_path):
 @pytest.fixture(scope="session")
 def clips(tmp_path_factory) -> dict[str, Path]:
     """A video with sound, one without, a sound and an image."""
-    from PIL import Image
-
-    folder, rng = tmp_path_factory.mktemp("clips"), np.random.default_rng(0)
-    tone = 0.5 * np.sin(np.arange(3 * 16000) * 0.05).astype(np.float32)
-    Image.fromarray(rng.integers(0, 256, (40, 60, 3), dtype=np.uint8)).save(folder / "picture.png")
-    return {
-        "video": write_video(folder / "with sound.mp4", rng, seconds=3, tone=tone),
-        "silent": write_video(folder / "silent.mp4", rng, seconds=2),
-        "sound": write_wav(folder / "tone.wav", tone),
-        "image": folder / "picture.png",
-    }
+    return write_media(tmp_path_factory.mktemp("clips"), np.random.default_rng(0))

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.chat.making import make_folder, write_video, write_wav
+from tests.chat.making import make_folder, write_media
 
 # With these the tiny model's greedy answers are some words long and differ from question to question.
 SEED = 3
@@ -29,25 +29,10 @@ def clips(tmp_path_factory) -> dict[str, Path]:
     """One file of each kind: video with and without sound, sound alone, an image, a folder of frames."""
     from PIL import Image
 
-    folder = tmp_path_factory.mktemp("clips")
-    rng = np.random.default_rng(0)
-    paths = {name: folder / file for name, file in FILES.items()}
-    tone = 0.5 * np.sin(np.arange(3 * 16000) * 0.05).astype(np.float32)
-    write_video(paths["video"], rng, seconds=3, tone=tone)
-    write_video(paths["silent"], rng, seconds=2)
-    write_wav(paths["sound"], tone)
-    Image.fromarray(rng.integers(0, 256, (40, 60, 3), dtype=np.uint8)).save(paths["image"])
+    folder, rng = tmp_path_factory.mktemp("clips"), np.random.default_rng(0)
+    paths = write_media(folder, rng) | {"frames": folder / "frames"}
     paths["frames"].mkdir()
     for index in range(5):
         picture = rng.integers(0, 256, (40, 60, 3), dtype=np.uint8)
         Image.fromarray(picture).save(paths["frames"] / f"{index}.png")
     return paths
-
-
-FILES = {
-    "video": "with sound.mp4",
-    "silent": "silent.mp4",
-    "sound": "tone.wav",
-    "image": "picture.png",
-    "frames": "frames",
-}

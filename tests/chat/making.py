@@ -120,3 +120,18 @@ def write_wav(path: Path, samples: np.ndarray, rate: int = 16000) -> Path:
         file.setframerate(rate)
         file.writeframes((samples * 32767).astype("<i2").tobytes())
     return path
+
+
+def write_media(folder: Path, rng: np.random.Generator) -> dict[str, Path]:
+    """A "video" with sound, a "silent" one, a "sound" and an "image"."""
+    from PIL import Image
+
+    tone = 0.5 * np.sin(np.arange(3 * 16000) * 0.05).astype(np.float32)
+    paths = {
+        "video": write_video(folder / "with sound.mp4", rng, seconds=3, tone=tone),
+        "silent": write_video(folder / "silent.mp4", rng, seconds=2),
+        "sound": write_wav(folder / "tone.wav", tone),
+        "image": folder / "picture.png",
+    }
+    Image.fromarray(rng.integers(0, 256, (40, 60, 3), dtype=np.uint8)).save(paths["image"])
+    return paths

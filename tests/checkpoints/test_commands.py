@@ -1,12 +1,10 @@
 """The commands around weights, as a user types them."""
 
 import json
-from pathlib import Path
 
-import pytest
 from typer.testing import CliRunner
 
-from tests.checkpoints.making import OPTIONS, golden_weights, write_decoder, write_published, write_yaml
+from tests.checkpoints.making import OPTIONS, golden_weights, write_decoder
 
 
 def invoke(*arguments):
@@ -21,18 +19,8 @@ def assert_one_line(result, message: str) -> None:
     assert message in result.stderr
 
 
-@pytest.fixture(scope="module")
-def published(tmp_path_factory) -> Path:
-    return write_published(tmp_path_factory.mktemp("published"))
-
-
-@pytest.fixture
-def path(tmp_path, published) -> Path:
-    return write_yaml(tmp_path / "eval.yaml", published)
-
-
-def test_convert_inspect_and_back(tmp_path, path):
-    result = invoke("convert", path, tmp_path / "model", "--model_type", "llama_v2", "--shard-gb", "0.001")
+def test_convert_inspect_and_back(tmp_path, eval_yaml):
+    result = invoke("convert", eval_yaml, tmp_path / "model", "--model_type", "llama_v2", "--shard-gb", "0.001")
     assert (result.exit_code, result.stdout) == (0, f"{tmp_path / 'model'}\n"), result.output
     table = invoke("inspect", tmp_path / "model").stdout
     assert "ViT " in table
@@ -42,28 +30,32 @@ def test_convert_inspect_and_back(tmp_path, path):
     assert (tmp_path / "back" / "VL_LLaMA_2_7B_Finetuned.pth").is_file()
 
 
-def test_convert_s_arguments(tmp_path, path):
-    assert_one_line(invoke("convert", path), "ValueError: 1 paths are given. Give SOURCE and TARGET, or --from")
-    assert_one_line(invoke("convert", path, tmp_path / "x", "--model-type", "gpt"), "Choose vicuna or llama_v2.")
+def test_convert_s_arguments(tmp_path, eval_yaml):
+    assert_one_line(invoke("convert", eval_yaml), "ValueError: 1 paths are given. Give SOURCE and TARGET, or --from")
+    assert_one_line(invoke("convert", eval_yaml, tmp_path / "x", "--model-type", "gpt"), "Choose vicuna or llama_v2.")
     assert_one_line(
-        invoke("convert", path, tmp_path / "x", "--to-reference", "--dtype", "float16"),
+        invoke("convert", eval_yaml, tmp_path / "x", "--to-reference", "--dtype", "float16"),
         "--to-reference takes SOURCE and TARGET alone.",
     )
-    assert_one_line(invoke("convert", path, tmp_path / "x", "--model-type", "vicuna"), "CheckpointError: model_type is")
+    assert_one_line(
+        invoke("convert", eval_yaml, tmp_path / "x", "--model-type", "vicuna"), "CheckpointError: model_type is"
+    )
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("!")
-    assert_one_line(invoke("convert", path, tmp_path / "mine"), "exists and is no model folder")
+    assert_one_line(invoke("convert", eval_yaml, tmp_path / "mine"), "exists and is no model folder")
     assert_one_line(invoke("convert", "--from", "hub:nobody/nothing", tmp_path / "x"), "cannot be downloaded")
 
 
-def test_inspect_a_yaml_with_a_fault(tmp_path, published, path):
-    result = invoke("inspect", path, "--json", "--options", f"model.ckpt_2={published / 'VL_LLaMA_2_7B_Finetuned.pth'}")
+def test_inspect_a_yaml_with_a_fault(tmp_path, published, eval_yaml):
+    result = invoke(
+        "inspect", eval_yaml, "--json", "--options", f"model.ckpt_2={published / 'VL_LLaMA_2_7B_Finetuned.pth'}"
+    )
     assert_one_line(result, "set model.ckpt_2 to the audio branch's file")
-    result = invoke("inspect", path, "--json")
+    result = invoke("inspect", eval_yaml, "--json")
     assert result.exit_code == 0
     report = json.loads(result.stdout)
     assert report["sources"]["video branch"] == str(published / "VL_LLaMA_2_7B_Finetuned.pth")
-    assert "known and not needed: Qformer 2, position_ids 1, t5_proj 1" in invoke("inspect", path).stdout
+    assert "known and not needed: Qformer 2, position_ids 1, t5_proj 1" in invoke("inspect", eval_yaml).stdout
 
 
 def test_inspect_one_file_and_one_that_is_none(tmp_path, published):

@@ -32,11 +32,6 @@ SHARD = 300_000
 
 
 @pytest.fixture(scope="module")
-def published(tmp_path_factory) -> Path:
-    return write_published(tmp_path_factory.mktemp("published"))
-
-
-@pytest.fixture(scope="module")
 def converted(tmp_path_factory, published) -> Path:
     target = tmp_path_factory.mktemp("converted") / "model"
     convert(published, target, options=OPTIONS, max_shard_bytes=SHARD)

@@ -11,22 +11,12 @@ from typer.testing import CliRunner
 
 import video_llama
 from tests.chat.making import make_folder, write_video
-from tests.checkpoints.making import OPTIONS, write_published, write_yaml
+from tests.checkpoints.making import OPTIONS, write_yaml
 from video_llama.checkpoints.convert import convert
 from video_llama.errors import CheckpointError
 from video_llama.models.modeling_llama import is_packed
 
 QUESTION = "What do you see?"
-
-
-@pytest.fixture(scope="module")
-def published(tmp_path_factory) -> Path:
-    return write_published(tmp_path_factory.mktemp("published"))
-
-
-@pytest.fixture
-def eval_yaml(tmp_path, published) -> Path:
-    return write_yaml(tmp_path / "eval.yaml", published)
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ embeddings. What binds is time: a clip of sound belongs to the shapes that sound
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,7 +69,7 @@ def _shares(names: list[str], start: float, length: float, duration: float) -> l
     edges = np.linspace(0, duration, len(names) + 1)
     overlap = {
         name: max(0.0, min(end, start + length) - max(begin, start)) / length
-        for name, begin, end in zip(names, edges, edges[1:], strict=False)
+        for name, (begin, end) in zip(names, pairwise(edges), strict=True)
     }
     return [overlap.get(shape, 0.0) for shape in SHAPES]
 

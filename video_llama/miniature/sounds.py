@@ -7,6 +7,7 @@ and the noise floor differ each time, so that an encoder has to learn the sort o
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,7 +120,7 @@ def sample_sequence(rng: np.random.Generator, shapes: Sequence[str], seconds: fl
     num_samples = round(seconds * SAMPLING_RATE)
     borders = [num_samples * part // max(len(shapes), 1) for part in range(len(shapes) + 1)]
     samples = rng.standard_normal(num_samples, dtype=np.float32) * np.float32(log_uniform(rng, NOISE_FLOOR))
-    for shape, start, end in zip(shapes, borders, borders[1:], strict=False):
+    for shape, (start, end) in zip(shapes, pairwise(borders), strict=True):
         samples[start:end] += _bare_sound(rng, shape, end - start)
     if num_samples and rng.random() < BAND_LIMITED_SHARE:
         samples = _band_limit(rng, samples)

@@ -8,11 +8,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from video_llama.checkpoints.config import ModelKeys, PathText
 from video_llama.config import Config
 from video_llama.datasets.config import DatasetConfig
+
+NAMED_OTHERWISE = {
+    "low_resource": "in training an 8-bit decoder is model.quantization: int8",
+    "use_grad_checkpoint": "here it is run.activation_checkpointing",
+}
+"""Keys of the reference's that training has under another name."""
 
 
 class LoraConfig(Config):
@@ -57,18 +63,11 @@ class ModelConfig(ModelKeys):
             raise ValueError("a quantised decoder has no weights to train; set freeze_llama to true, and give lora")
         return self
 
-    @field_validator("low_resource")
+    @field_validator(*NAMED_OTHERWISE)
     @classmethod
-    def _is_quantization_here(cls, value: bool) -> bool:
+    def _has_another_name(cls, value: bool, info: ValidationInfo) -> bool:
         if value:
-            raise ValueError("in training an 8-bit decoder is model.quantization: int8; set this to false")
-        return value
-
-    @field_validator("use_grad_checkpoint")
-    @classmethod
-    def _is_of_the_run_here(cls, value: bool) -> bool:
-        if value:
-            raise ValueError("here it is run.activation_checkpointing; set this to false")
+            raise ValueError(f"{NAMED_OTHERWISE[str(info.field_name)]}; set this to false")
         return value
 
 

@@ -22,15 +22,15 @@ def no_collector():
         gc.enable()
 
 
-def is_anything_left() -> bool:
-    """Whether any part of a request still lives."""
+def parts_of_requests() -> list[object]:
+    """Every part of a request that lives in this process."""
     from video_llama.apps.server.answers import Order
     from video_llama.apps.server.protocol import ChatRequest
     from video_llama.apps.server.service import Answers
     from video_llama.chat.engine import Turn
 
     parts = {Order, ChatRequest, Answers, Turn}
-    return any(type(kept) in parts for kept in gc.get_objects())
+    return [kept for kept in gc.get_objects() if type(kept) in parts]
 
 
 @pytest.mark.parametrize(
@@ -47,6 +47,8 @@ def test_nothing_stays(server, urls, medium, question, stream, status):
     messages = ask(question, video={**urls, **BROKEN}[medium])
     request = {"model": "tiny", "messages": messages, "max_tokens": 4, "stream": stream}
     with no_collector():
+        others = parts_of_requests()  # what tests before this one hold; kept here, so that no id is used again
+        known = {id(part) for part in others}
         reply = httpx.post(f"{server.url}/v1/chat/completions", json=request, timeout=PATIENCE)
         assert reply.status_code == status
-        until(lambda: not is_anything_left(), seconds=20)
+        until(lambda: all(id(part) in known for part in parts_of_requests()), seconds=20)
