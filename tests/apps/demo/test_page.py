@@ -126,11 +126,18 @@ def send(page):
 
 
 def set_number(page, name: str, number: int):
-    """Set a slider by its number; its handle follows when the page has taken it."""
-    field = page.get_by_label(f"number input for {name}")
-    field.fill(str(number))
-    field.press("Tab")
-    expect(page.get_by_label(f"range slider for {name}")).to_have_value(str(number))
+    """Set a slider by its number, until its handle follows: Gradio drops what is written while the part is drawn."""
+    field, handle = page.get_by_label(f"number input for {name}"), page.get_by_label(f"range slider for {name}")
+    end = time.monotonic() + PATIENCE / 1000
+    while True:
+        field.fill(str(number))
+        field.press("Tab")
+        try:
+            playwright.expect(handle).to_have_value(str(number), timeout=PRESS_PATIENCE)
+            return
+        except AssertionError:
+            if time.monotonic() > end:
+                raise
 
 
 def set_longest(page, num_tokens: int):
