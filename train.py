@@ -27,8 +27,7 @@ def main() -> int:
             raise
         print(f"{type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201
         return 2
-    except KeyboardInterrupt as stop:
-        print(stop, file=sys.stderr)  # noqa: T201
+    except KeyboardInterrupt:
         return 130
     return 0
 

@@ -103,11 +103,24 @@ def test_rows_that_a_report_calls_unusable_are_left_out(tmp_path: Path) -> None:
         ({"video": "a.mp4", "audio": "b.wav", "messages": messages("<video>?", "Yes.")}, "<audio> 0 times"),
         ({"video": ["a.mp4", "b.mp4"], "caption": "Two clips."}, "exactly one medium, not 2"),
         ({"video": [7], "caption": "A clip."}, "'video' holds 7"),
+        ({"video": 7, "caption": "A clip."}, "'video' holds 7"),
+        ({"video": "a.mp4", "caption": ""}, "'caption' holds ''"),
+        ({"video": "a.mp4", "caption": {"en": "A clip."}}, "'caption' holds {'en'"),
+        ({"video": "a.mp4", "messages": "What?"}, "no 'conversations', 'messages' or 'caption'"),
+        ({"video": "a.mp4", "messages": [{"role": ["user"], "content": "?"}]}, "is no turn"),
+        ({"video": "a.mp4", "system": 7, "messages": messages("?", "Yes.")}, "'system' holds 7"),
     ],
 )
 def test_rows_that_cannot_be_used_are_named(row: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=f"own.json:0: .*{message}"):
         read(row)
+
+
+def test_a_line_that_is_no_json_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "own.jsonl"
+    path.write_text(json.dumps({"video": "a.mp4", "caption": "A clip."}) + "\n{oops\n")
+    with pytest.raises(DataError, match=r"own.jsonl:2 cannot be read as one JSON object a line"):
+        read_samples("captions", BuildInfo(anno_dir=path), where="x")
 
 
 def builder(rules: TextRules, branch: str = "vision", **config: object) -> RowBuilder:

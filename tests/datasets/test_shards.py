@@ -10,6 +10,7 @@ from pathlib import Path
 import fsspec  # type: ignore[import-untyped]
 import numpy as np
 import pytest
+from fsspec.registry import known_implementations  # type: ignore[import-untyped]
 from PIL import Image
 
 from video_llama.datasets.annotations import read_samples
@@ -130,6 +131,12 @@ def test_what_is_no_shard_is_refused(tmp_path: Path) -> None:
         read(str(tmp_path / "lost.tar"))
     with pytest.raises(DataError, match=r"build_info.shards is not given"):
         read()
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(known_implementations, "lost", {"class": "lost.Lost", "err": "Install lost"})
+    with pytest.raises(DataError, match=r"Install lost\): pip install 'fsspec\[lost\]'"):
+        read("lost://bucket/part.tar")
 
 
 def test_a_shard_that_was_cut_after_indexing_is_named(tmp_path: Path) -> None:

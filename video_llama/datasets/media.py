@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from video_llama.datasets.config import DatasetConfig, FrameSettings
-from video_llama.datasets.sample import Medium, Sample, source_of, state_of
+from video_llama.datasets.sample import Kind, Medium, Sample, source_of
 from video_llama.errors import MediaError
 from video_llama.processors import (
     AudioProcessor,
@@ -45,10 +45,10 @@ class MediaSource(Protocol):
 
 
 class FileReader(MediaSource, Protocol):
-    """A source that reads files, and can name what it reads."""
+    """A source that reads files, and can name what it makes of them."""
 
-    def key(self, sample: Readable) -> str:
-        """Names what :meth:`read` makes of a file as it is now. Raises MediaError for one that is not there."""
+    def key(self, sample: Readable, sha256: str) -> str:
+        """Names what :meth:`read` makes of a file with these bytes: the bytes, and what is sampled of them."""
         ...
 
 
@@ -85,9 +85,9 @@ class FrameReader:
         )
         return read_video(source, size=self.processor.size, sampling=sampling, max_frames=self.max_frames)
 
-    def key(self, sample: Readable) -> str:
-        """Names the frames that are read from a file as it is now: its path, size and time, and the sampling."""
-        return _key(sample, sample.kind, self.settings.n_frms)
+    def key(self, sample: Readable, sha256: str) -> str:
+        """Names the frames that are read from these bytes."""
+        return _key(sha256, sample.kind, 1 if sample.kind == "image" else self.settings.n_frms)
 
 
 @dataclass(frozen=True)
@@ -107,17 +107,13 @@ class SoundReader:
             raise MediaError(f"{sample.id}: {error}") from error
         return torch.from_numpy(clips.mel), ""
 
-    def key(self, sample: Readable) -> str:
-        """Names the clips that are read from a file as it is now."""
-        return _key(sample, "audio", self.processor.num_clips)
+    def key(self, sample: Readable, sha256: str) -> str:
+        """Names the clips that are read from these bytes."""
+        return _key(sha256, "audio", self.processor.num_clips)
 
 
-def _key(sample: Readable, kind: str, count: int) -> str:
-    try:
-        parts = (*state_of(sample.path), kind, count)
-    except MediaError as error:
-        raise MediaError(f"{sample.id}: {error}") from error
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+def _key(sha256: str, kind: Kind, count: int) -> str:
+    return hashlib.sha256(f"{sha256} {kind} {count}".encode()).hexdigest()[:32]
 
 
 def frame_reader(

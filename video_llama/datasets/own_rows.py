@@ -46,9 +46,11 @@ def conversation_sample(row: dict[str, Any], name: str, media: dict[Kind, list[M
     """The row's caption or turns around media that are known already; raises as :func:`own_sample`."""
     everything = [medium for kind in _KINDS for medium in media.get(kind, [])]
     if "caption" in row:
-        if len(everything) != 1 or not row["caption"]:
-            raise DataError(f"{name}: a caption needs its text and exactly one medium, not {len(everything)}.")
-        return Sample(name, everything[0].path, everything[0].kind, caption=str(row["caption"]))
+        if not row["caption"] or not isinstance(row["caption"], str):
+            raise DataError(f"{name}: 'caption' holds {row['caption']!r}. Give a text, or drop the row.")
+        if len(everything) != 1:
+            raise DataError(f"{name}: a caption needs exactly one medium, not {len(everything)}. Repair or drop it.")
+        return Sample(name, everything[0].path, everything[0].kind, caption=row["caption"])
     system, said = _said(row, name)
     turns, order = _turns(said, media, everything, name)
     first, *more = order
@@ -58,7 +60,7 @@ def conversation_sample(row: dict[str, Any], name: str, media: dict[Kind, list[M
 def _paths(row: dict[str, Any], kind: Kind, name: str) -> Iterator[str]:
     for key in (kind, f"{kind}s"):
         given = row.get(key) or []
-        for path in [given] if isinstance(given, str) else given:
+        for path in given if isinstance(given, list) else [given]:
             if not isinstance(path, str) or not path:
                 raise DataError(f"{name}: {key!r} holds {path!r}. Give a path, or a list of paths.")
             yield path
@@ -68,12 +70,14 @@ def _said(row: dict[str, Any], name: str) -> tuple[str | None, list[Said]]:
     """The system text and the turns' texts, in whichever of the two layouts the row has."""
     keys = ("from", "value") if "conversations" in row else ("role", "content")
     entries = row.get("conversations") or row.get("messages")
-    if not entries:
+    if not entries or not isinstance(entries, list):
         raise DataError(f"{name}: the row has no 'conversations', 'messages' or 'caption'. Repair or drop it.")
     said = [_entry(entry, keys, name) for entry in entries]
     system = row.get("system")
     if said[0][0] == "system":
         system = said.pop(0)[1]
+    if system is not None and not isinstance(system, str):
+        raise DataError(f"{name}: 'system' holds {system!r}. Give a text, or leave it out.")
     if not said or [side for side, _ in said] != ["user", "assistant"] * (len(said) // 2):
         raise DataError(f"{name}: the sides do not alternate, question then answer. Repair or drop it.")
     return system, said
@@ -81,7 +85,7 @@ def _said(row: dict[str, Any], name: str) -> tuple[str | None, list[Said]]:
 
 def _entry(entry: Any, keys: tuple[str, str], name: str) -> Said:
     side, text = (entry.get(key) if isinstance(entry, dict) else None for key in keys)
-    if side not in _SIDES or not isinstance(text, str):
+    if not isinstance(side, str) or side not in _SIDES or not isinstance(text, str):
         raise DataError(
             f"{name}: {entry!r} is no turn. It needs {keys[0]!r} ({', '.join(_SIDES)}) and text {keys[1]!r}."
         )

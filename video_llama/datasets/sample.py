@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -37,7 +37,7 @@ class TarMember:
     def __str__(self) -> str:
         return f"{self.shard}:{self.name}"
 
-    def open(self) -> BinaryIO:
+    def fetch(self) -> Fetched:
         """The member's bytes. Raises MediaError where the shard cannot be read or ends before them."""
         import fsspec  # type: ignore[import-untyped]
 
@@ -49,26 +49,34 @@ class TarMember:
             raise MediaError(f"{self} cannot be read: {error}. Check the shard's address.") from error
         if len(data) != self.size:
             raise MediaError(f"{self} has {len(data)} of {self.size} bytes. Fetch the shard again.")
-        return NamedBytes(data, str(self))
+        return Fetched(str(self), data)
+
+    def open(self) -> BinaryIO:
+        """The member as a file; raises as :meth:`fetch`."""
+        return self.fetch().open()
 
 
-MediaFile = Path | TarMember
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A tar member whose bytes are in memory."""
+
+    name: str
+    data: bytes = field(repr=False)
+
+    def __str__(self) -> str:
+        return self.name
+
+    def open(self) -> BinaryIO:
+        """The member as a file."""
+        return NamedBytes(self.data, self.name)
+
+
+MediaFile = Path | TarMember | Fetched
 
 
 def source_of(file: MediaFile) -> Path | BinaryIO:
     """What the processors read."""
-    return file.open() if isinstance(file, TarMember) else file
-
-
-def state_of(file: MediaFile) -> tuple[object, ...]:
-    """Names a file and its content as it is now. Raises MediaError for one that is not there."""
-    if isinstance(file, TarMember):
-        return (file.shard, file.state, file.offset, file.size)
-    try:
-        status = file.stat()
-    except OSError as error:
-        raise MediaError(f"{file} cannot be read: {error.strerror}.") from error
-    return (Path(file).resolve(), status.st_size, status.st_mtime_ns)
+    return file if isinstance(file, Path) else file.open()
 
 
 @dataclass(frozen=True, slots=True)

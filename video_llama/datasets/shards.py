@@ -21,7 +21,7 @@ from video_llama.datasets.own_rows import conversation_sample
 from video_llama.datasets.sample import Kind, Medium, Sample, TarMember
 from video_llama.errors import DataError
 from video_llama.files import replace_text
-from video_llama.log import progress
+from video_llama.log import logger, progress
 
 SUFFIX_KINDS: dict[str, Kind] = {
     **dict.fromkeys(("mp4", "webm", "mkv", "avi", "mov"), "video"),
@@ -29,6 +29,12 @@ SUFFIX_KINDS: dict[str, Kind] = {
     **dict.fromkeys(("wav", "flac", "mp3", "ogg", "m4a", "opus"), "audio"),
 }
 TEXT_SUFFIXES = ("txt", "json")
+STATE_KEYS = (
+    *("mtime", "created", "ino"),  # local and memory://
+    *("ETag", "etag", "Content-MD5", "Digest", "Last-Modified"),  # http, S3
+    *("LastModified", "last_modified", "updated", "md5Hash", "generation"),  # S3, Azure, Google
+)
+"""What fsspec's file systems tell of a file that changes with it, each by its own names."""
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
@@ -111,10 +117,20 @@ def _state(address: str) -> str:
     try:
         system, path = fsspec.core.url_to_fs(address)
         info = system.info(path)
-    except (OSError, ValueError, ImportError) as error:
+    except ImportError as error:
+        package = f"pip install 'fsspec[{address.partition('://')[0]}]'"
+        raise DataError(f"{address} needs a package that is not installed ({error}): {package}") from error
+    except (OSError, ValueError) as error:
         raise DataError(f"{address} cannot be opened: {error}. Correct the shard's address.") from error
-    marks = [info.get(key) for key in ("size", "ETag", "etag", "mtime", "LastModified", "created")]
-    return hashlib.sha256(repr(marks).encode()).hexdigest()[:16]
+    marks = {key: info[key] for key in STATE_KEYS if info.get(key) is not None}
+    if not marks:
+        logger.warning(
+            "%s: its address tells neither time nor checksum, so a change that keeps the size is not seen; delete the "
+            "index and the features after one.",
+            address,
+        )
+    marks["size"] = info.get("size")
+    return hashlib.sha256(repr(sorted(marks.items())).encode()).hexdigest()[:16]
 
 
 def _read_headers(address: str, state: str) -> list[Entry]:

@@ -36,20 +36,26 @@ def json_rows(path: Path) -> Iterator[Named]:
 
 
 def _lines(path: Path) -> Iterator[Named]:
+    number = 0
     try:
         with path.open(encoding="utf-8") as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
                     yield f"{path}:{number}", json.loads(line)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as one JSON object a line: {error}. Repair that line.") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}. Correct the path.") from error
+    except ValueError as error:
+        place = f"{path}:{number or 1}"
+        raise DataError(f"{place} cannot be read as one JSON object a line: {error}. Repair that line.") from error
 
 
 def value(row: Any, key: str, name: str) -> str:
-    """A row's text under ``key``. Raises DataError where it is missing or empty."""
+    """A row's text or number under ``key``. Raises DataError where it is missing, empty or something else."""
     found = row.get(key) if isinstance(row, dict) else None
     if found is None or found == "":
         raise DataError(f"{name}: the row has no {key!r}. Repair or drop it.")
+    if not isinstance(found, str | int):
+        raise DataError(f"{name}: {key!r} holds {found!r}, not a text. Repair or drop the row.")
     return str(found)
 
 

@@ -6,6 +6,7 @@ checkpoints/step_000500/
   optimizer.pt          AdamW's state
   state.json            {"step", "world_size", "batch_size", "scaler", "left_out"}
   config.yaml           the settings as resolved
+  checkpoint_N.pth      the same weights and state in the reference's form, where run.save_reference_pth asks for it
 ```
 Nothing else is needed: the data's order, augmentation and dropout follow from the seed and the step's number.
 """
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from video_llama.errors import CheckpointError
 from video_llama.training.parallel import like, load_optimizer_state, whole
+from video_llama.training.reference_checkpoint import reference_checkpoint, reference_file
 
 if TYPE_CHECKING:
     import torch
@@ -71,10 +73,12 @@ def save_checkpoint(
     config_text: str,
     *,
     keep_last: int,
+    reference_epoch: int | None = None,
 ) -> Path:
     """Write checkpoints/step_N, and only then delete the oldest beyond ``keep_last``.
 
-    ``tensors`` are ``trained_tensors(model)``. Raises CheckpointError where it cannot be written; what was there stays.
+    ``tensors`` are ``trained_tensors(model)``; ``reference_epoch`` asks for the reference's file, of that
+    epoch. Raises CheckpointError where it cannot be written; what was there stays.
     """
     import torch
 
@@ -83,6 +87,9 @@ def save_checkpoint(
         _write_weights(unfinished, tensors, config_text)
         torch.save(optimizer_state, unfinished / OPTIMIZER_FILE)
         (unfinished / STATE_FILE).write_text(json.dumps(asdict(state)), encoding="utf-8")
+        if reference_epoch is not None:
+            content = reference_checkpoint(tensors, optimizer_state, state.scaler, config_text, reference_epoch)
+            torch.save(content, unfinished / reference_file(reference_epoch))
     for old in checkpoints(run_folder)[:-keep_last]:
         shutil.rmtree(old)
     return folder

@@ -133,6 +133,9 @@ class RunConfig(Config):
     """Ours: checkpoints between those at the end of each epoch."""
     keep_last: int = Field(default=2, ge=1)
     """Ours: how many checkpoints are kept."""
+    save_reference_pth: bool = False
+    """Ours: every checkpoint also holds ``checkpoint_N.pth``, N the epoch from 0, as the reference's trainer writes it.
+    Only where the ViT and the decoder are frozen, as they are there."""
     valid_every_steps: int | None = Field(default=None, ge=1)
     """Ours: how often the loss on the ``valid`` data sets is taken; the weights at its lowest are kept in ``best/``."""
     tensorboard: bool = False
@@ -174,4 +177,14 @@ class TrainConfig(Config):
     def _validation_has_data_and_times(self) -> TrainConfig:
         if bool(self.valid) != (self.run.valid_every_steps is not None):
             raise ValueError("valid data sets and run.valid_every_steps go together; give both or neither")
+        return self
+
+    @model_validator(mode="after")
+    def _the_reference_trains_it_too(self) -> TrainConfig:
+        model = self.model
+        if self.run.save_reference_pth and (model.lora is not None or not model.freeze_llama or not model.freeze_vit):
+            raise ValueError(
+                "run.save_reference_pth: the reference trains neither the decoder, nor adapters, nor the ViT; "
+                "set it to false, and use convert --to-reference on the merged folder"
+            )
         return self

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from video_llama.chat.folder import ModelFolder
 from video_llama.datasets.config import Branch, DatasetConfig
+from video_llama.datasets.contents import Contents
 from video_llama.datasets.features import CachedMedia, FeatureStore, cache_media
 from video_llama.datasets.media import FileReader, MediaForm, MediaSource, SoundReader, frame_reader
 from video_llama.datasets.sample import Medium, Sample
@@ -96,12 +97,12 @@ class FeatureCache:
 
         def fill() -> CachedMedia:
             encode = _without_gradients(call, self.world.device)
-            return cache_media(media, reader, FeatureStore(place), encode, form, keeps_going=self.keeps_going)
+            store, contents = FeatureStore(place), Contents(features_dir, writes=self.world.is_main)
+            return cache_media(media, reader, store, contents, encode, form, keeps_going=self.keeps_going)
 
-        if self.world.is_main:
-            fill()
+        filled = fill() if self.world.is_main else None
         self.world.barrier()
-        return fill()
+        return filled or fill()
 
 
 def cached_sources(

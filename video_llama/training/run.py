@@ -81,7 +81,7 @@ def _run(config: TrainConfig, source: str, stage: Stage, start_from: Path | None
         _check_ways(config, this)
         folder = load_folder(config, source, this)
         check_model(config.model, folder)
-        _start_from_trained(folder, config, stage)
+        _start_from_trained(folder, config, stage, is_new=start_from is None)
         _freeze_and_tell(folder, stage, config, this)
         sets = training_sets(config.datasets, config, folder, stage, this)
         valid_sets = training_sets(config.valid, config, folder, stage, this)
@@ -184,8 +184,8 @@ def load_folder(config: TrainConfig, source: str, this: World) -> ModelFolder:
         raise ConfigError(f"model.quantization: {error}") from error
 
 
-def _start_from_trained(folder: ModelFolder, config: TrainConfig, stage: Stage) -> None:
-    """Put the checkpoints ``ckpt`` and ``ckpt_2`` and the adapters into the model, and tell what starts at random.
+def _start_from_trained(folder: ModelFolder, config: TrainConfig, stage: Stage, *, is_new: bool) -> None:
+    """Put the checkpoints ``ckpt`` and ``ckpt_2`` and the adapters into the model; tell what is random in a new run.
 
     Warns where it would see through random parts. Raises ConfigError for a checkpoint's adapters without model.lora.
     """
@@ -211,7 +211,8 @@ def _start_from_trained(folder: ModelFolder, config: TrainConfig, stage: Stage) 
         if any(name.startswith(part) for name in filled):
             continue
         if stage.trains(part) or any(name.startswith(part) for name in stage.trained):
-            logger.info("%s starts from random values", part)
+            if is_new:
+                logger.info("%s starts from random values", part)
         elif stage.reads(part):
             name = folder.path or folder.manifest.name
             logger.warning("%s: %s is random and stays so, and what trains here sees through it", name, part)

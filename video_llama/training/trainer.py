@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from video_llama.datasets.loading import Batch, BatchSource, Media, each_tensor
 from video_llama.errors import DataError
+from video_llama.log import logger
 from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
 from video_llama.training.checkpoint import State, best_loss, save_best, save_checkpoint, trained_tensors
 from video_llama.training.config import RunConfig
@@ -99,7 +100,9 @@ class Trainer:
                 if self.validation is not None and self.validation.is_due(step + 1):
                     self.validate(self.validation, step + 1, watch)
                 if is_stopped:
-                    raise KeyboardInterrupt(f"stopped after step {step + 1}; --resume auto goes on from there")
+                    if self.world.is_main:
+                        logger.info("stopped and saved after step %d; --resume auto goes on from there", step + 1)
+                    raise KeyboardInterrupt
 
     def step(self, step: int, batches: Iterator[Batch]) -> dict[str, Any]:
         """Change the weights once and return the step's row of numbers; its "step" counts from 1."""
@@ -135,8 +138,15 @@ class Trainer:
         if self.world.is_main:
             left_out = self.left_out.state_dict() if self.bad_shares else None
             state = State(num_steps, self.world.size, self.batch_size, self.scaler.state_dict() or None, left_out)
-            folder, keep_last = self.run.output_dir, self.run.keep_last
-            save_checkpoint(folder, tensors, optimizer_state, state, self.config_text, keep_last=keep_last)
+            save_checkpoint(
+                self.run.output_dir,
+                tensors,
+                optimizer_state,
+                state,
+                self.config_text,
+                keep_last=self.run.keep_last,
+                reference_epoch=(num_steps - 1) // self.steps_per_epoch if self.run.save_reference_pth else None,
+            )
         self.world.barrier()
 
     def validate(self, validation: Validation, num_steps: int, watch: Watch) -> None:
