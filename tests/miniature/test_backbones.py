@@ -1,5 +1,6 @@
 """The frozen parts: each pre-training runs a few steps on the real architecture; what it makes has the right form."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,13 @@ from video_llama.conversation import IGNORE_INDEX, Tokenizer
 from video_llama.miniature.documents import caption_document, dialogue_example, frames_sentence
 from video_llama.miniature.language import caption_pair, dialogue
 from video_llama.miniature.pretrain_imagebind import BindingLearner, binding_loss, sample_sounds
-from video_llama.miniature.pretrain_language import make_batches, pretrain_language, weighted_loss
+from video_llama.miniature.pretrain_language import (
+    add_noise,
+    make_batches,
+    pretrain_language,
+    slot_mask,
+    weighted_loss,
+)
 from video_llama.miniature.pretrain_vision import (
     FrameLearner,
     TowerLearner,
@@ -62,6 +69,18 @@ def test_documents_are_labelled_on_answers_alone(tokenizer_path: Path) -> None:
     assert tokenizer.decode([label for label in example.labels if label != IGNORE_INDEX]) == caption + STOP_MARK
 
 
+def test_spans_mark_the_words_in_the_slots(tokenizer_path: Path) -> None:
+    tokenizer = Tokenizer(tokenizer_path)
+    drawn = dialogue(np.random.default_rng(0), media_shares={"audio_video": 1.0})
+    example = dialogue_example(tokenizer, drawn)
+    told = [tokenizer.decode(example.input_ids[span.start : span.start + span.length]) for span in example.spans]
+    assert told == [drawn.sound_words, drawn.video_words]  # the sound comes first
+    mask = slot_mask([example], len(example.input_ids) + 3)
+    assert mask.sum() == sum(span.length for span in example.spans)
+    assert mask[0, example.spans[1].start]
+    assert not mask[0, example.spans[1].start + example.spans[1].length]
+
+
 def test_batches_follow_from_seed_and_number(tokenizer_path: Path) -> None:
     tokenizer = Tokenizer(tokenizer_path)
     phase = LanguagePhase("few", 0, FEW, 0.5, 0.5, 0.1)
@@ -82,8 +101,20 @@ def test_weighted_loss_tells_answers_from_the_rest() -> None:
     assert text.item() == pytest.approx(float(np.log(5)), rel=1e-5)
 
 
+def test_noise_is_on_the_marked_tokens_alone_and_follows_from_its_seed() -> None:
+    marked = torch.tensor([[True, True, False]]).repeat(64, 1)
+    noise, again, other = (add_noise(torch.zeros(64, 3, 100), marked, 2.0, seed) for seed in (5, 5, 6))
+    assert torch.equal(noise, again)
+    assert not torch.equal(noise, other)
+    assert not noise[:, 2].any()
+    deviations = noise[:, :2].flatten(1).std(dim=1)  # one for each row, evenly between 0 and 2
+    assert deviations.min() < 0.3
+    assert 1.7 < deviations.max() < 2.3
+
+
 def test_the_language_model_trains(tokenizer_path: Path, tmp_path: Path) -> None:
-    phases = [LanguagePhase(name, 0, FEW, 0.5, 0.5, 0.1) for name in ("first", "second")]
+    first = LanguagePhase("first", 0, FEW, 0.5, 0.5, 0.1)
+    phases = [first, replace(first, name="second", named_share=0.0, noise_on="slots", max_noise=3.0)]
     model = pretrain_language(tokenizer_path, tmp_path, seed=0, phases=phases)
     assert {path.name for path in tmp_path.iterdir()} == {"first", "second"}
     assert model.config.vocab_size == NUM_PIECES

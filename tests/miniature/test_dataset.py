@@ -34,7 +34,8 @@ def test_captions_are_webvid_rows(folder: Path) -> None:
 @pytest.mark.parametrize(("name", "other"), [("seeing", "audio_words"), ("hearing", "video_words")])
 def test_questions_are_videochat_rows(folder: Path, name: str, other: str) -> None:
     rows = json.loads((folder / f"questions_{name}.json").read_text())
-    assert len(rows) == 6 * dataset.DIALOGUES_PER_CLIP
+    per_clip = {"seeing": dataset.DIALOGUES_SEEING, "hearing": dataset.DIALOGUES_HEARING}[name]
+    assert len(rows) == sum(per_clip[len(scene.parts)] for _, scene in read_scenes(folder))
     for row in rows:
         assert (folder / "videos" / row["video"]).is_file()
         assert set(row) - {other} == {"video", "QA"}

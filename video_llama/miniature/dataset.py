@@ -49,9 +49,11 @@ from video_llama.miniature.world import (
 )
 
 CLIPS_PER_FOLDER = 500
-DIALOGUES_PER_CLIP = 3
+DIALOGUES_SEEING = {1: 2, 2: 6}  # number of shapes -> dialogues for each clip
+DIALOGUES_HEARING = {1: 3, 2: 5}
 MAX_TURNS = 3
-HARD_SHARE = 0.4
+LATE_KINDS = (*HARD_KINDS, "desc")  # what is learnt late, and what says everything at once
+LATE_SHARE = 0.5  # of the questions: only from these
 CLIPS_PER_PICTURE = 4
 LATEST_STILL = 0.45  # of a clip: before the second of two shapes
 OTHER_WORDS_SHARE = 0.5  # of the dialogues: the other medium stands beside, told in words
@@ -103,9 +105,9 @@ def _questions(
     for _ in range(int(rng.integers(1, MAX_TURNS + 1))):
         groups = [kinds for kinds, _ in shares]
         kinds = groups[int(rng.choice(len(groups), p=[share for _, share in shares]))]
-        hard = [kind for kind in kinds if kind in HARD_KINDS]
-        kind = choose(rng, hard if hard and rng.random() < HARD_SHARE else kinds)
-        qa = question(scene, kind, rng, sees=sees, hears=hears)
+        late = [kind for kind in kinds if kind in LATE_KINDS]
+        kind = choose(rng, late if late and rng.random() < LATE_SHARE else kinds)
+        qa = question(scene, kind, rng, sees=sees, hears=hears, named_share=0)
         rows.append({"i": "", "q": qa.question, "a": qa.answer})
     return rows
 
@@ -139,9 +141,13 @@ def _hearing_row(scene: Scene, rng: np.random.Generator) -> dict[str, Any]:
 def _annotations(scenes: Sequence[Scene], seed: int, *, hears: bool) -> str:
     """VideoChat rows for all clips: several short dialogues about each."""
     rng = np.random.default_rng([seed, 10 + hears])
-    row_of = _hearing_row if hears else _seeing_row
-    clips = [(clip_path(index), scene) for index, scene in enumerate(scenes) for _ in range(DIALOGUES_PER_CLIP)]
-    return json.dumps([{"video": path, **row_of(scene, rng)} for path, scene in clips], indent=0)
+    row_of, num_dialogues = (_hearing_row, DIALOGUES_HEARING) if hears else (_seeing_row, DIALOGUES_SEEING)
+    rows = [
+        {"video": clip_path(index), **row_of(scene, rng)}
+        for index, scene in enumerate(scenes)
+        for _ in range(num_dialogues[len(scene.parts)])
+    ]
+    return json.dumps(rows, indent=0)
 
 
 def _write_pictures(folder: Path, scenes: Sequence[Scene], seed: int) -> str:

@@ -352,6 +352,7 @@ def dialogue(
     hard_share: float = 0.5,
     max_turns: int = 3,
     media_shares: Mapping[Medium, float] = MEDIA_SHARES,
+    named_share: float = NAMED_SHARE,
 ) -> Dialogue:
     """Draw a document for the language model, in which media are told in words.
 
@@ -361,6 +362,7 @@ def dialogue(
         hard_share: how many questions come from ``HARD_KINDS`` alone (order, comparisons, colour, shape).
         max_turns: 1 to this many turns, each number equally likely.
         media_shares: which media there are, as shares that sum to 1.
+        named_share: how many questions about one of two colours name the shape.
     """
     media = list(media_shares)
     medium = media[int(rng.choice(len(media), p=list(media_shares.values())))]
@@ -374,7 +376,7 @@ def dialogue(
     kinds = [_pick_kind(rng, medium, hard_share) for _ in range(num_turns)]
     return Dialogue(
         medium=medium,
-        turns=tuple(question(scene, kind, rng, sees=sees, hears=hears) for kind in kinds),
+        turns=tuple(question(scene, kind, rng, sees=sees, hears=hears, named_share=named_share) for kind in kinds),
         video_words=caption(scene, rng) if sees == "video" else None,
         image_words=image_caption(scene, rng) if sees == "image" else None,
         sound_words=sound_caption(scene.sounds, rng) if hears else None,

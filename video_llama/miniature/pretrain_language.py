@@ -26,13 +26,17 @@ if TYPE_CHECKING:
 CAPTION_SHARE = 0.1  # of the documents: bare captions, as stage 1 of both branches has them
 HEARD_CAPTION_SHARE = 0.5  # of those
 POOL_BATCHES = 4  # documents of so many batches are sorted by length, so that little is padding
+NOISE_SEED = 1_000_003  # times the seed plus one, plus the step
 PAD_MULTIPLE = 16  # oneDNN keeps a kernel for each shape it meets
 
 
 def _document(rng: np.random.Generator, tokenizer: Tokenizer, phase: LanguagePhase) -> TrainingExample:
     if rng.random() < CAPTION_SHARE:
         return caption_document(tokenizer, *caption_pair(rng, hears=rng.random() < HEARD_CAPTION_SHARE))
-    return dialogue_example(tokenizer, dialogue(rng, two_part_share=phase.two_part_share, hard_share=phase.hard_share))
+    drawn = dialogue(
+        rng, two_part_share=phase.two_part_share, hard_share=phase.hard_share, named_share=phase.named_share
+    )
+    return dialogue_example(tokenizer, drawn)
 
 
 def make_batches(tokenizer: Tokenizer, phase: LanguagePhase, seed: int, pool: int) -> list[list[TrainingExample]]:
@@ -54,6 +58,30 @@ def weighted_loss(logits: Tensor, input_ids: Tensor, labels: Tensor, attention_m
     is_answer = (labels[:, 1:] != IGNORE_INDEX).flatten()
     is_text = attention_mask[:, 1:].flatten().bool() & ~is_answer
     return losses[is_answer].mean(), losses[is_text].mean()
+
+
+def add_noise(embeddings: Tensor, is_noisy: Tensor, max_noise: float, seed: int) -> Tensor:
+    """Gaussian noise on the marked tokens; each row's deviation is drawn evenly between 0 and ``max_noise``.
+
+    embeddings [B, L, D], is_noisy [B, L] -> [B, L, D].
+    """
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    deviations = torch.rand(len(embeddings), 1, 1, generator=generator) * max_noise
+    noise = torch.randn(embeddings.shape, generator=generator) * deviations
+    return embeddings + noise * is_noisy[:, :, None]
+
+
+def slot_mask(examples: Sequence[TrainingExample], length: int) -> Tensor:
+    """Which tokens stand for a medium: bool [B, length]."""
+    import torch
+
+    mask = torch.zeros(len(examples), length, dtype=torch.bool)
+    for row, example in zip(mask, examples, strict=True):
+        for span in example.spans:
+            row[span.start : span.start + span.length] = True
+    return mask
 
 
 def pretrain_language(
@@ -79,10 +107,17 @@ def _step_loss(model: LlamaForCausalLM, tokenizer: Tokenizer, phase: LanguagePha
         return make_batches(tokenizer, phase, seed, pool)
 
     def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
-        rows = pad_batch(batches(step // POOL_BATCHES)[step % POOL_BATCHES], 0, multiple_of=PAD_MULTIPLE)
+        examples = batches(step // POOL_BATCHES)[step % POOL_BATCHES]
+        rows = pad_batch(examples, 0, multiple_of=PAD_MULTIPLE)
         ids, labels, mask = map(torch.tensor, (rows.input_ids, rows.labels, rows.attention_mask))
+        words = model.model.embed_tokens
+        embeddings = words(ids)
+        if phase.max_noise:
+            max_noise = phase.max_noise * words.weight.detach().std().item()
+            is_noisy = labels == IGNORE_INDEX if phase.noise_on == "prompt" else slot_mask(examples, labels.shape[1])
+            embeddings = add_noise(embeddings, is_noisy, max_noise, NOISE_SEED * (seed + 1) + step)
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            logits = model(input_ids=ids, use_cache=False).logits
+            logits = model(inputs_embeds=embeddings, use_cache=False).logits
         answers, text = weighted_loss(logits, ids, labels, mask)
         figures = {"answers": answers.item(), "text": text.item(), "tokens": float(ids.numel())}
         return answers + phase.text_weight * text, figures

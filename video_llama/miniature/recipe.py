@@ -6,8 +6,9 @@ The branches' own training is not here: it is in ``train_configs/miniature/*.yam
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from video_llama.miniature.language import NAMED_SHARE
 from video_llama.miniature.tokenizer import NUM_PIECES
 from video_llama.miniature.world import FRAME_SIZE, PATCH_SIZE
 
@@ -120,6 +121,13 @@ class LanguagePhase:
     """Of the questions: only from the kinds that are learnt late."""
     text_weight: float
     """Of the loss on the tokens that are not answers."""
+    named_share: float = NAMED_SHARE
+    """Of the questions about one of two colours: those that name the shape."""
+    noise_on: Literal["prompt", "slots"] = "prompt"
+    """All that is no answer, or only the words that stand for a medium."""
+    max_noise: float = 0.0
+    """Gaussian noise on the embeddings of these: for each document a deviation between 0 and this, in units of the
+    words' own. A branch's tokens are never quite words; so the model learns to read what is near."""
 
 
 LANGUAGE = (
@@ -128,6 +136,30 @@ LANGUAGE = (
     LanguagePhase("language_hard", 26, Pretraining(900, 40, peak_lr=1.5e-3, weight_decay=0.05), 0.5, 0.7, 0.02),
     # Which colour belongs to which of two shapes comes last.
     LanguagePhase("language_two_part", 27, Pretraining(900, 40, peak_lr=1.5e-3, weight_decay=0.05), 0.8, 0.8, 0.02),
+    # Every kind again, with more of the easy ones.
+    LanguagePhase("language_all", 29, Pretraining(1500, 40, peak_lr=1.5e-3, weight_decay=0.05), 0.75, 0.25, 0.02),
+    LanguagePhase(
+        "language_noise",
+        31,
+        Pretraining(900, 40, peak_lr=1.2e-3, weight_decay=0.05),
+        0.6,
+        0.4,
+        0.02,
+        named_share=0.0,
+        max_noise=3.0,
+    ),
+    # Noisy words among clean ones, as a branch's tokens are: the frames' times no longer distract from them.
+    LanguagePhase(
+        "language_slots",
+        33,
+        Pretraining(800, 40, peak_lr=1e-3, weight_decay=0.05),
+        0.7,
+        0.4,
+        0.02,
+        named_share=0.0,
+        noise_on="slots",
+        max_noise=3.0,
+    ),
 )
 VISION = Pretraining(num_steps=2400, batch_size=48, peak_lr=1e-3)
 IMAGEBIND_VISION = Pretraining(num_steps=1500, batch_size=48, peak_lr=1e-3)

@@ -20,6 +20,7 @@ from pathlib import Path
 from video_llama.errors import CheckpointError
 from video_llama.files import replace_text
 from video_llama.log import logger
+from video_llama.miniature.recipe import LANGUAGE
 
 NUM_TRAINING_CLIPS = 6000
 TRAINING_TWO_PART_SHARE = 0.4
@@ -119,7 +120,7 @@ STAGES: dict[str, Stage] = {
 
 
 PARTS = {
-    "language": ("language_two_part", "language_hard", "language"),
+    "language": tuple(phase.name for phase in reversed(LANGUAGE)),
     "imagebind": ("imagebind", "imagebind_vision"),
 }
 """The folders of a stage that has several, the later ones first."""
