@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from tests.chat.making import NOTICE, make_folder, write_video, write_wav
+from tests.chat.making import NOTICE, make_folder, write_media, write_video, write_wav
 
 TONE = 0.5 * np.sin(np.arange(3 * 16000) * 0.05).astype(np.float32)
 QUESTION = "What do you see?"
@@ -34,6 +34,11 @@ def invoke(*arguments, stdin: str | None = None):
     from video_llama.cli import app
 
     return CliRunner().invoke(app, [str(argument) for argument in arguments], input=stdin)
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory) -> dict[str, Path]:
+    return write_media(tmp_path_factory.mktemp("media"), np.random.default_rng(1))
 
 
 @pytest.fixture
@@ -97,6 +102,26 @@ class TestAsk:
     def test_frames(self, ask, clip, options, indices):
         record = json.loads(ask(clip, QUESTION, "--json", *options).stdout)
         assert record["media"][0]["frames"]["indices"] == indices
+
+    @pytest.mark.parametrize(
+        ("media", "options", "message"),
+        [
+            ("sound", ("--frames", 4), "--frames is 4, and there is no video among the files. Leave it out"),
+            ("sound", ("--times", "0.5,2"), "--times is 0.5,2, and there is no video among the files"),
+            ("image", ("--fps", 1.5), "--fps is 1.5, and there is no video among the files"),
+            ("image", ("--end", 2), "--end is 2, and nothing that is given lasts. Leave it out, or add a video"),
+            (None, ("--start", 1), "--start is 1, and nothing that is given lasts"),
+        ],
+    )
+    def test_options_that_no_file_has_a_use_for(self, ask, clips, media, options, message):
+        files = [] if media is None else [clips[media]]
+        assert_one_line(ask(*files, QUESTION, *options), message)
+
+    def test_options_that_one_of_the_files_has_a_use_for(self, ask, clips):
+        heard = json.loads(ask(clips["sound"], QUESTION, "--json", "--start", 0.5).stdout)["media"][0]
+        assert heard["sound"]["start_seconds"][0] == 0.5
+        both = json.loads(ask(clips["image"], clips["video"], QUESTION, "--json", "--frames", 2).stdout)["media"]
+        assert [len(medium["frames"]["indices"]) for medium in both] == [1, 2]
 
     def test_several_files_and_beams(self, ask, clip, tmp_path):
         sound = write_wav(tmp_path / "tone.wav", TONE)

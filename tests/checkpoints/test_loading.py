@@ -15,6 +15,7 @@ from tests.checkpoints.making import OPTIONS, write_yaml
 from video_llama.checkpoints.convert import convert
 from video_llama.errors import CheckpointError
 from video_llama.models.modeling_llama import is_packed
+from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
 
 QUESTION = "What do you see?"
 
@@ -32,6 +33,23 @@ def test_a_yaml_answers_as_its_converted_folder(tmp_path, eval_yaml, clip):
     convert(eval_yaml, tmp_path / "model")
     texts = [answer(video_llama.load(path, device="cpu"), clip) for path in (eval_yaml, tmp_path / "model")]
     assert texts[0] == texts[1]
+
+
+def test_the_model_is_made_once(eval_yaml, monkeypatch):
+    made = []
+    original = VideoLlamaForConditionalGeneration.__init__
+    monkeypatch.setattr(
+        VideoLlamaForConditionalGeneration, "__init__", lambda self, config: (made.append(1), original(self, config))[1]
+    )
+    video_llama.load(eval_yaml, device="cpu")
+    assert len(made) == 1
+
+
+def test_options_override_the_yaml(tmp_path, eval_yaml):
+    assert is_packed(video_llama.load(eval_yaml, device="cpu", options=["model.low_resource=true"]).engine.model)
+    folder = make_folder(tmp_path / "model")
+    with pytest.raises(ValueError, match=r"options are model\.ckpt=x, and .*model is no YAML that they could override"):
+        video_llama.load(folder, options=["model.ckpt=x"])
 
 
 def test_types_and_quantization(eval_yaml):
@@ -85,6 +103,20 @@ def test_ask_with_a_yaml(eval_yaml, clip):
     result = invoke(*asked, "--quantization", "int8", "--json")
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["weights"]["name"] == "eval"
+
+
+def test_options_on_the_command_line(published, clip):
+    result = invoke("ask", clip, QUESTION, "--model", published, "--options", "model.ckpt=none.pth", "--device", "cpu")
+    assert result.exit_code == 2
+    assert "model.ckpt is none.pth, which does not exist" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["ask", "chat", "serve", "demo"])
+def test_options_with_a_model_folder(tmp_path, command):
+    folder = make_folder(tmp_path / "model")
+    result = invoke(command, *(["Why?"] if command == "ask" else []), "--model", folder, "--options", "model.ckpt=x")
+    assert result.exit_code == 2
+    assert "options are model.ckpt=x" in result.stderr
 
 
 def test_memory_of_a_yaml_is_its_folder_s(tmp_path, eval_yaml):

@@ -49,6 +49,12 @@ class TestPacking:
         halves = [packed(kind, weight[256:])(vector), packed(kind, weight[:256])(vector)]
         assert torch.allclose(whole, torch.cat(halves[::-1], dim=-1), atol=1e-4)
 
+    def test_the_weight_is_left_as_it_is(self, kind):
+        """It may be a mapped part of a file, or a model's own."""
+        weight = drawn(64, 128)
+        packed(kind, weight)
+        assert torch.equal(weight, drawn(64, 128))
+
     @pytest.mark.parametrize("value", [0.0, 0.75, -3.0])
     def test_equal_weights_are_exact(self, kind, value):
         weight = torch.full((16, 64), value)

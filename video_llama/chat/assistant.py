@@ -79,7 +79,8 @@ class Assistant:
     ) -> Chat:
         """Start a conversation about ``media``, in their order; none is a conversation in words alone.
 
-        A list is one video given as its frames. ``frames`` None takes the model's own number, uniformly;
+        A list is one video given as its frames. ``frames`` None takes the model's own number, uniformly; it is for the
+        videos among the media (an image has nothing to choose from, a sound takes ``start`` and ``end`` alone);
         ``no_audio`` leaves sound out, ``require_audio`` makes a medium without sound an error; ``system`` replaces the
         template's system text. Raises MediaError, and ValueError for arguments that cannot be.
         """

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from video_llama.chat.folder import ProcessorSettings
-from video_llama.chat.tensors import Shape, expected_shapes
+from video_llama.chat.tensors import Shape, shapes_of
 from video_llama.checkpoints.architecture import infer_config
 from video_llama.checkpoints.config import EvalConfig, ModelType
 from video_llama.checkpoints.decoder import TEMPLATES, Decoder, read_decoder
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from video_llama.models.configuration import VideoLlamaConfig
+    from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
 
 EMBEDDING = "model.language_model.embed_tokens.weight"
 POSITIONS = "model.frame_encoder.vision_model.embeddings.position_embedding"
@@ -65,6 +66,8 @@ class Assembly:
     """A whole model as a plan."""
 
     config: VideoLlamaConfig
+    model: VideoLlamaForConditionalGeneration
+    """On the meta device; ``load_assembly`` makes it whole, once."""
     settings: ProcessorSettings
     decoder: Decoder
     pieces: dict[str, Piece]
@@ -94,6 +97,8 @@ def assemble(
     CheckpointError for files that cannot be read and dimensions that cannot be told; whether the plan is whole is
     ``check_assembly``'s to say.
     """
+    from video_llama.models.placing import meta_model
+
     model_type = _agreed_model_type(config, model_type, where)
     pieces, reports = collect(list_sources(config, where), config)
     if EMBEDDING not in pieces:
@@ -115,12 +120,13 @@ def assemble(
         **_asked_counts(config, drawn),
     )
     _check_counts(config, model, where)
-    expected = expected_shapes(model)
+    empty = meta_model(model)
+    expected = shapes_of(empty)
     _leave_surplus(pieces, reports, expected)
     if POSITIONS in pieces and _is_resizable(pieces[POSITIONS].shape, expected[POSITIONS]):
         pieces[POSITIONS] = replace(pieces[POSITIONS], shape=expected[POSITIONS])
     drawn = tuple(part for part in drawn if any(name.startswith(part) for name in expected))
-    return Assembly(model, _settings(config, model, decoder), decoder, pieces, reports, expected, drawn)
+    return Assembly(model, empty, _settings(config, model, decoder), decoder, pieces, reports, expected, drawn)
 
 
 def check_assembly(assembly: Assembly, where: str) -> None:

@@ -29,6 +29,7 @@ def load(
     device_map: Mapping[str, Any] | str | None = None,
     max_memory: Mapping[Any, Any] | None = None,
     low_resource: bool = False,
+    options: Sequence[str] = (),
 ) -> Assistant:
     """Load "miniature" (the weights that come with the package), a model folder, or published files.
 
@@ -36,8 +37,9 @@ def load(
     GPU if there is one, else the CPU; ``dtype`` None is the stored one, a name is for all parts and a mapping for
     single ones; ``quantization`` "int8" or "int4" packs the decoder; ``device_map`` "auto" spreads the model over what
     there is, within ``max_memory`` (on disk from a model folder only); ``low_resource`` is int8 with the ViT on the CPU
-    (docs/memory.md). Raises CheckpointError for weights that are not there, not whole, or not trained, ConfigError for
-    a YAML that cannot be used, ValueError for a device, dtype or placing that is not to be had.
+    (docs/memory.md); ``options`` override the YAML, as "model.ckpt=VL.pth". Raises CheckpointError for weights that are
+    not there, not whole, or not trained, ConfigError for a YAML that cannot be used, ValueError for a device, dtype or
+    placing that is not to be had, and for options without a YAML.
     """
     placing: dict[str, Any] = {
         "device": usable_device(device),
@@ -48,7 +50,14 @@ def load(
         "low_resource": low_resource,
     }
     path = model_path(name_or_path)
-    return Assistant((load_yaml_model if is_published(path) else read_model_folder)(path, **placing))
+    if is_published(path):
+        return Assistant(load_yaml_model(path, options=options, **placing))
+    if options:
+        raise ValueError(
+            f"options are {', '.join(options)}, and {name_or_path} is no YAML that they could override. Leave them "
+            "out, or give an evaluation YAML or the folder of the published files."
+        )
+    return Assistant(read_model_folder(path, **placing))
 
 
 def plan(
@@ -92,8 +101,9 @@ def load_assembly(assembly: Assembly, where: str, *, seed: int = 0, **placing: A
 
     ``placing`` is that of ``placement.resolve_placing``, which raises ValueError.
     """
-    from video_llama.models.placing import build_model, meta_model
+    from video_llama.models.placing import build_model
 
+    assert assembly.model.device.type == "meta", "an assembly is loaded once"
     wanted = resolve_placing(assembly.config.dtype or "float32", **placing)
     pieces, drawn = assembly.pieces, draw(assembly.config, assembly.drawn, seed)
 
@@ -102,7 +112,7 @@ def load_assembly(assembly: Assembly, where: str, *, seed: int = 0, **placing: A
         yield from read_pieces(pieces[name] for name in names if name in pieces)
 
     dtypes = {name: piece.dtype for name, piece in pieces.items()} | {name: each.dtype for name, each in drawn.items()}
-    model = build_model(meta_model(assembly.config), dtypes, read, wanted)
+    model = build_model(assembly.model, dtypes, read, wanted)
     tokenizer = Tokenizer(assembly.decoder.tokenizer_path, pad_token=assembly.settings.pad_token)
     manifest = Manifest(Path(where).stem, {"read from": where}, assembly.drawn)
     return ModelFolder(None, model, tokenizer, assembly.settings, manifest)

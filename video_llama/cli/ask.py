@@ -24,6 +24,7 @@ def ask(
         ),
     ],
     model: options.Model = "miniature",
+    overrides: options.Overrides = None,
     device: options.Device = None,
     dtype: options.Dtype = None,
     quantization: options.Quantization = None,
@@ -52,6 +53,7 @@ def ask(
     error. With --json the whole record goes to standard output, and nothing else.
     """
     files, question = _split(inputs)
+    options.require_use(files, frames, fps, start, end, times)
     decoding = options.decoding(
         num_beams=beams,
         temperature=temperature,
@@ -62,7 +64,7 @@ def ask(
         max_new_tokens=max_new_tokens,
     )
     assistant = options.load_assistant(
-        model, device, dtype, quantization=quantization, low_resource=low_resource, device_map=device_map
+        model, overrides, device, dtype, quantization=quantization, low_resource=low_resource, device_map=device_map
     )
     sampling = options.frame_sampling(assistant, frames, fps, start, end, times)
     chat = assistant.chat(*files, frames=sampling, no_audio=no_audio, require_audio=require_audio)

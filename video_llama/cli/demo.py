@@ -22,6 +22,7 @@ MODEL_TYPES = ("vicuna", "llama_v2")
 
 def demo(
     model: options.Model = "miniature",
+    overrides: options.Overrides = None,
     device: options.Device = None,
     dtype: options.Dtype = None,
     quantization: options.Quantization = None,
@@ -40,7 +41,7 @@ def demo(
     from video_llama.chat.assistant import MINIATURE
 
     assistant = options.load_assistant(
-        model, device, dtype, quantization=quantization, low_resource=low_resource, device_map=device_map
+        model, overrides, device, dtype, quantization=quantization, low_resource=low_resource, device_map=device_map
     )
     _serve(assistant, host, port, with_sound=not only_vision, is_greedy=model == MINIATURE)
 

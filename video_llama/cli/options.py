@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -76,6 +77,29 @@ MaxNewTokens = Annotated[
 ]
 
 
+def require_use(
+    files: Sequence[str],
+    num_frames: int | None,
+    fps: float | None,
+    start: float | None,
+    end: float | None,
+    times: str | None,
+) -> None:
+    """Raise ValueError for an option that none of the files has a use for: an image has one frame, a sound none."""
+    from video_llama.chat.media import media_kind
+
+    given = {"--frames": num_frames, "--fps": fps, "--start": start, "--end": end, "--times": times}
+    given = {name: value for name, value in given.items() if value is not None}
+    kinds = {media_kind(file) for file in files} if given else set()
+    if kinds & {"video", "frames"}:
+        return
+    for name, value in given.items():
+        if name not in ("--start", "--end"):
+            raise ValueError(f"{name} is {value}, and there is no video among the files. Leave it out, or add one.")
+        if "audio" not in kinds:
+            raise ValueError(f"{name} is {value:g}, and nothing that is given lasts. Leave it out, or add a video.")
+
+
 def frame_sampling(
     assistant: Assistant,
     num_frames: int | None,
@@ -105,11 +129,13 @@ def _seconds(times: str | None) -> tuple[float, ...] | None:
         raise ValueError(f"--times is {times!r}. Give seconds with commas between: 0.5,2,3.5") from error
 
 
-def load_assistant(model: str, device: str | None, dtype: str | None, **placing: Any) -> Assistant:
+def load_assistant(
+    model: str, overrides: list[str] | None, device: str | None, dtype: str | None, **placing: Any
+) -> Assistant:
     """The model by name or path; ``placing`` is that of ``video_llama.load``."""
     from video_llama.checkpoints import load
 
-    return load(model, device=device, dtype=dtype, **placing)
+    return load(model, options=overrides or (), device=device, dtype=dtype, **placing)
 
 
 def existing(path: str) -> bool:

@@ -17,6 +17,7 @@ LIMITS = "Limits"
 
 def serve(
     model: options.Model = "miniature",
+    overrides: options.Overrides = None,
     device: options.Device = None,
     dtype: options.Dtype = None,
     quantization: options.Quantization = None,
@@ -42,7 +43,7 @@ def serve(
 
     settings = _settings(limits or [], allow_host or [], media_root)
     assistant = options.load_assistant(
-        model, device, dtype, quantization=quantization, low_resource=low_resource, device_map=device_map
+        model, overrides, device, dtype, quantization=quantization, low_resource=low_resource, device_map=device_map
     )
     server = make_server(assistant, settings, host=host, port=port)
     typer.echo(

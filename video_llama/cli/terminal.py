@@ -35,6 +35,7 @@ def chat(
         typer.Argument(metavar="FILE...", help="Videos, images, sounds or folders of frames.", show_default=False),
     ] = None,
     model: options.Model = "miniature",
+    overrides: options.Overrides = None,
     device: options.Device = None,
     dtype: options.Dtype = None,
     quantization: options.Quantization = None,
@@ -70,7 +71,7 @@ def chat(
         max_new_tokens=max_new_tokens,
     )
     assistant = options.load_assistant(
-        model, device, dtype, quantization=quantization, low_resource=low_resource, device_map=device_map
+        model, overrides, device, dtype, quantization=quantization, low_resource=low_resource, device_map=device_map
     )
     sampling = options.frame_sampling(assistant, frames, fps, start, end, times)
     session = assistant.chat(*files or [], frames=sampling, no_audio=no_audio, require_audio=require_audio)

@@ -110,10 +110,10 @@ class Int8Linear(KernelLinear):
         packed, dtype = torch.empty(weight_OI.shape, dtype=torch.int8), self.scale.dtype
         scale_O = torch.empty(len(weight_OI), dtype=dtype)
         for rows, block_OI in _row_blocks(weight_OI):
-            block_OI = block_OI.float()
+            block_OI = block_OI.to(torch.float32, copy=True)
             scale_O[rows] = block_OI.abs().amax(dim=1).div(INT8_MAX).to(dtype)
-            quotient_OI = block_OI / _without_zeros(scale_O[rows].float())[:, None]
-            packed[rows] = quotient_OI.round_().clamp_(-INT8_MAX, INT8_MAX).to(torch.int8)
+            block_OI.div_(_without_zeros(scale_O[rows].float())[:, None])
+            packed[rows] = block_OI.round_().clamp_(-INT8_MAX, INT8_MAX)
         self.weight, self.scale = packed.to(device), scale_O.to(device)
 
     @property
@@ -145,20 +145,23 @@ class Int4Linear(KernelLinear):
         packed = torch.empty(self.weight.shape, dtype=torch.uint8)
         scales_GO2 = torch.empty(self.scale_and_offset.shape, dtype=self.scale_and_offset.dtype)
         for rows, block_OI in _row_blocks(weight_OI):
-            levels_OI, scales_GO2[:, rows] = self._levels(block_OI.float())
+            levels_OI, scales_GO2[:, rows] = self._levels(block_OI.to(torch.float32, copy=True))
             packed[rows] = torch._convert_weight_to_int4pack_for_cpu(levels_OI, _INNER_TILES)
         self.weight, self.scale_and_offset = packed.to(device), scales_GO2.to(device)
 
     def _levels(self, block_OI: Tensor) -> tuple[Tensor, Tensor]:
-        """The nearest of 16 levels for each weight, int32 [O, I], and the groups' [G, O, 2] scales and offsets."""
+        """The nearest of 16 levels for each weight, int32 [O, I], and the groups' [G, O, 2] scales and offsets.
+
+        ``block_OI`` is float32, and is used up.
+        """
         dtype = self.scale_and_offset.dtype
         groups_OGg = block_OI.unflatten(1, (-1, self.group_size))
         low_OG, high_OG = groups_OGg.amin(dim=2), groups_OGg.amax(dim=2)
         scale_OG = ((high_OG - low_OG) / INT4_LEVELS).to(dtype)
         offset_OG = (low_OG + INT4_MIDDLE * scale_OG.float()).to(dtype)
-        levels = (groups_OGg - offset_OG.float()[..., None]) / _without_zeros(scale_OG.float())[..., None]
-        levels = levels.round_().add_(INT4_MIDDLE).clamp_(0, INT4_LEVELS)
-        return levels.flatten(1).to(torch.int32), torch.stack([scale_OG.T, offset_OG.T], dim=-1)
+        groups_OGg.sub_(offset_OG.float()[..., None]).div_(_without_zeros(scale_OG.float())[..., None])
+        groups_OGg.round_().add_(INT4_MIDDLE).clamp_(0, INT4_LEVELS)
+        return block_OI.to(torch.int32), torch.stack([scale_OG.T, offset_OG.T], dim=-1)
 
     @property
     def compute_dtype(self) -> torch.dtype:
