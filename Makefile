@@ -3,7 +3,7 @@
 
 PYTHON   ?= python3
 EXAMPLE  ?= examples/square_with_hum.mp4
-QUESTION ?= What do you see and hear?
+QUESTION ?= Describe what you see and hear.
 # More options for pytest: make test PYTEST_ARGS="tests/test_config.py -k override"
 PYTEST_ARGS ?=
 

@@ -15,7 +15,6 @@ from video_llama.miniature.pretrain_language import (
     add_noise,
     make_batches,
     pretrain_language,
-    slot_mask,
     weighted_loss,
 )
 from video_llama.miniature.pretrain_vision import (
@@ -69,18 +68,6 @@ def test_documents_are_labelled_on_answers_alone(tokenizer_path: Path) -> None:
     assert tokenizer.decode([label for label in example.labels if label != IGNORE_INDEX]) == caption + STOP_MARK
 
 
-def test_spans_mark_the_words_in_the_slots(tokenizer_path: Path) -> None:
-    tokenizer = Tokenizer(tokenizer_path)
-    drawn = dialogue(np.random.default_rng(0), media_shares={"audio_video": 1.0})
-    example = dialogue_example(tokenizer, drawn)
-    told = [tokenizer.decode(example.input_ids[span.start : span.start + span.length]) for span in example.spans]
-    assert told == [drawn.sound_words, drawn.video_words]  # the sound comes first
-    mask = slot_mask([example], len(example.input_ids) + 3)
-    assert mask.sum() == sum(span.length for span in example.spans)
-    assert mask[0, example.spans[1].start]
-    assert not mask[0, example.spans[1].start + example.spans[1].length]
-
-
 def test_batches_follow_from_seed_and_number(tokenizer_path: Path) -> None:
     tokenizer = Tokenizer(tokenizer_path)
     phase = LanguagePhase("few", 0, FEW, 0.5, 0.5, 0.1)
@@ -114,7 +101,7 @@ def test_noise_is_on_the_marked_tokens_alone_and_follows_from_its_seed() -> None
 
 def test_the_language_model_trains(tokenizer_path: Path, tmp_path: Path) -> None:
     first = LanguagePhase("first", 0, FEW, 0.5, 0.5, 0.1)
-    phases = [first, replace(first, name="second", named_share=0.0, noise_on="slots", max_noise=3.0)]
+    phases = [first, replace(first, name="second", named_share=0.0, max_noise=3.0)]
     model = pretrain_language(tokenizer_path, tmp_path, seed=0, phases=phases)
     assert {path.name for path in tmp_path.iterdir()} == {"first", "second"}
     assert model.config.vocab_size == NUM_PIECES

@@ -11,11 +11,12 @@ import pytest
 import torch
 import yaml
 
-from video_llama.chat.folder import Manifest, ProcessorSettings, write_model_folder
+from video_llama.chat.folder import Manifest, ProcessorSettings, read_model_folder, write_model_folder
 from video_llama.conversation import Tokenizer
 from video_llama.miniature.dataset import write_dataset
 from video_llama.models.configuration import VideoLlamaConfig
 from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
+from video_llama.training.checkpoint import read_trained
 
 UNTRAINED = ("model.video_qformer.", "model.audio_qformer.")
 FRAME_SIZE = 28
@@ -118,6 +119,12 @@ def base(tmp_path_factory: pytest.TempPathFactory, tokenizer_path: Path) -> Path
 @pytest.fixture(scope="session")
 def base_without_dropout(tmp_path_factory: pytest.TempPathFactory, tokenizer_path: Path) -> Path:
     return write_base(tmp_path_factory.mktemp("base") / "steady", tokenizer_path, dropout=0.0)
+
+
+def moved_by(run: Path, base: Path) -> set[str]:
+    """The tensors that a run trained and that are no longer what the base has."""
+    before = read_model_folder(base).model.state_dict()
+    return {name for name, tensor in read_trained(run).items() if not torch.equal(tensor, before[name])}
 
 
 def yaml_writer(tmp_path: Path, clips: Path, base: Path) -> Write:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.training.conftest import write_base
+from tests.training.conftest import moved_by, write_base
 from video_llama.chat.folder import read_model_folder
 from video_llama.errors import CheckpointError, ConfigError
 from video_llama.models.modeling_llama import Quantization, is_packed
@@ -94,12 +94,10 @@ def test_adapters_on_a_quantised_decoder(
     assert not torch.allclose(logits(exact), logits(on_packed), rtol=1e-3, atol=1e-3)  # by the quantisation
 
 
-def test_a_quantised_decoder_passes_gradients_to_what_stands_before_it(
-    write_yaml: Write, losses: Losses, packable: Path
-) -> None:
+def test_a_quantised_decoder_passes_gradients_to_what_stands_before_it(write_yaml: Write, packable: Path) -> None:
     model = {"pretrained": str(packable), "quantization": "int8"}
-    run = train_from_config(write_yaml(model=model, run={"batch_size_train": 12}))
-    assert sum(losses(run)[-3:]) < sum(losses(run)[:3])
+    moved = moved_by(train_from_config(write_yaml(model=model), max_steps=2), packable)
+    assert {"model.video_qformer.query_tokens", "model.video_qformer.language_projection.weight"} <= moved
 
 
 @pytest.mark.slow

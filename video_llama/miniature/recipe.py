@@ -6,7 +6,7 @@ The branches' own training is not here: it is in ``train_configs/miniature/*.yam
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from video_llama.miniature.language import NAMED_SHARE
 from video_llama.miniature.tokenizer import NUM_PIECES
@@ -123,11 +123,9 @@ class LanguagePhase:
     """Of the loss on the tokens that are not answers."""
     named_share: float = NAMED_SHARE
     """Of the questions about one of two colours: those that name the shape."""
-    noise_on: Literal["prompt", "slots"] = "prompt"
-    """All that is no answer, or only the words that stand for a medium."""
     max_noise: float = 0.0
-    """Gaussian noise on the embeddings of these: for each document a deviation between 0 and this, in units of the
-    words' own. A branch's tokens are never quite words; so the model learns to read what is near."""
+    """Gaussian noise on the embeddings of all that is no answer: for each document a deviation between 0 and this,
+    in units of the words' own. A branch's tokens are never quite words; so the model learns to read what is near."""
 
 
 LANGUAGE = (
@@ -146,18 +144,6 @@ LANGUAGE = (
         0.4,
         0.02,
         named_share=0.0,
-        max_noise=3.0,
-    ),
-    # Noisy words among clean ones, as a branch's tokens are: the frames' times no longer distract from them.
-    LanguagePhase(
-        "language_slots",
-        33,
-        Pretraining(800, 40, peak_lr=1e-3, weight_decay=0.05),
-        0.7,
-        0.4,
-        0.02,
-        named_share=0.0,
-        noise_on="slots",
         max_noise=3.0,
     ),
 )
