@@ -80,6 +80,7 @@ EXPLANATIONS: dict[str, str] = {
     "hear_mismatched": "The same where something else is seen (one sound)",
     "two_sounds": "Two sounds, one after the other, both right and in order",
     "match": "Does the sound match the picture? (reason and verdict)",
+    "both": "What do you see and hear? (everything right)",
     "see_matched": "Colour, shape and motion while the matching sound is heard",
     "see_mismatched": "Colour, shape and motion while another sound is heard",
     "see_silent": "Colour, shape and motion in a clip without sound",
@@ -101,12 +102,13 @@ ABLATIONS: dict[str, str] = {
 
 def plan(scenes: Sequence[Scene], seed: int) -> list[Probe]:
     """Every question that is asked about the clips, in the order of the clips."""
-    rng = np.random.default_rng([seed, 30])
+    rng, rng_of_both = np.random.default_rng([seed, 30]), np.random.default_rng([seed, 32])
     single = [index for index, scene in enumerate(scenes) if len(scene.sounds) == 1]
     probes: list[Probe] = []
     for clip, scene in enumerate(scenes):
         probes += _seeing(clip, scene, rng)
         probes += _hearing(clip, scene, rng)
+        probes.append(Probe(clip, question(scene, "both", rng_of_both), ("both",)))
         probes += _without_order(clip, scene, rng)
         if clip in single:
             probes += _with_another_sound(clip, scenes, single, rng)
