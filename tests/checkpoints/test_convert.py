@@ -16,7 +16,7 @@ from tests.checkpoints.making import (
     write_yaml,
 )
 from video_llama.chat.folder import read_model_folder
-from video_llama.chat.tensors import sha256, stored_tensors
+from video_llama.chat.tensors import stored_tensors
 from video_llama.checkpoints.convert import convert
 from video_llama.checkpoints.files import opened, scan
 from video_llama.checkpoints.keys import convert_state_dict
@@ -27,6 +27,7 @@ from video_llama.checkpoints.shards import TensorSpec, dtype_code, split_by_size
 from video_llama.checkpoints.tokenizer_files import chat_template
 from video_llama.conversation import TEMPLATES, Conversation, Slot, media_message
 from video_llama.errors import CheckpointError
+from video_llama.files import sha256
 
 SHARD = 300_000
 

@@ -7,10 +7,10 @@ import torch
 from safetensors.torch import save_file
 
 from tests.checkpoints.making import BRANCHES, OPTIONS, golden_weights, with_prefix, write_published
-from video_llama.chat.tensors import sha256
 from video_llama.checkpoints.inspection import inspect_file, inspect_names, inspect_sources
 from video_llama.checkpoints.keys import convert_state_dict
 from video_llama.errors import DataError
+from video_llama.files import sha256
 
 PARTS = {
     "ViT": (42, {"eva_vit_g.pth", "blip2_pretrained_flant5xxl.pth"}),  # its last norm comes with BLIP-2

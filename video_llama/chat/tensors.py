@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -23,8 +22,6 @@ NUM_NAMED = 5
 """How many tensors an error names before it counts the rest."""
 
 Shape = tuple[int, ...]
-
-_HASH_BYTES = 2**24
 
 
 @dataclass(frozen=True)
@@ -81,15 +78,6 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{file} is damaged or no safetensors file ({error}). Copy it again.") from error
     return tensors
-
-
-def sha256(path: Path) -> str:
-    """A file's hash in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_HASH_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def expected_shapes(config: VideoLlamaConfig) -> dict[str, Shape]:

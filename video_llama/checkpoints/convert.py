@@ -12,7 +12,6 @@ from video_llama.chat.folder import (
     new_folder,
     write_rest,
 )
-from video_llama.chat.tensors import sha256
 from video_llama.checkpoints.assemble import Assembly, read_pieces
 from video_llama.checkpoints.config import ModelType
 from video_llama.checkpoints.files import weight_files
@@ -22,6 +21,7 @@ from video_llama.checkpoints.sources import Source, read_eval_config
 from video_llama.checkpoints.tokenizer_files import write_tokenizer_files
 from video_llama.conversation import Tokenizer
 from video_llama.errors import CheckpointError
+from video_llama.files import sha256
 from video_llama.log import progress
 
 if TYPE_CHECKING:

@@ -23,14 +23,13 @@ from pathlib import Path
 
 from video_llama.datasets.sample import Fetched, MediaFile, TarMember
 from video_llama.errors import DataError, MediaError
-from video_llama.files import replace_text
+from video_llama.files import replace_text, sha256
 from video_llama.log import logger
 from video_llama.processors.images import frame_paths
 
 CONTENTS_FILE = "contents.jsonl"
 CLOCK_TICK_SECONDS = 2.0
 """FAT's tick for mtime, the coarsest in use."""
-BYTES_PER_READ = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -126,15 +125,9 @@ def _state(file: MediaFile) -> tuple[str, float]:
 
 def _sha256(file: Path | Fetched) -> str:
     """Of a file's bytes; of a folder of frames, of its frames' in their order."""
-    digest = hashlib.sha256()
     try:
         if isinstance(file, Path) and file.is_dir():
-            for path in frame_paths(file):
-                digest.update(_sha256(path).encode())
-            return digest.hexdigest()
-        with file.open("rb") if isinstance(file, Path) else file.open() as stream:
-            while part := stream.read(BYTES_PER_READ):
-                digest.update(part)
+            return hashlib.sha256("".join(map(_sha256, frame_paths(file))).encode()).hexdigest()
+        return sha256(file if isinstance(file, Path) else file.open())
     except OSError as error:
         raise MediaError(f"{file} cannot be read: {error.strerror}.") from error
-    return digest.hexdigest()
