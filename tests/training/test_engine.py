@@ -96,6 +96,35 @@ def test_validation_goes_on_after_a_resume(with_validation: Callable[..., Path])
     assert [row["step"] for row in rows(run / "valid.jsonl")] == [3, 6, 9, 12]
 
 
+def test_an_evaluation_is_the_runs_own_validation_and_trains_nothing(
+    with_validation: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    path = with_validation("run", cache_features=True)
+    run = train_from_config(path)
+    before = {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}
+    alone = ["run.evaluate=true"]
+    for resume in ("auto", run / "checkpoints" / "step_000012"):
+        train_from_config(path, alone, resume=resume)
+    train_from_config(path, [*alone, f"model.ckpt={run / 'best'}"])
+    random = train_from_config(path, alone)  # no checkpoint: the folder's own weights, which nothing has trained
+    found = rows(run / "evaluation.jsonl")
+    validated = {int(row["step"]): row for row in rows(run / "valid.jsonl")}
+    assert [row["step"] for row in found] == [12, 12, 0, 0]
+    assert [row["loss"] for row in found[:2]] == [validated[12]["loss"]] * 2
+    assert found[2]["loss"] == min(row["loss"] for row in validated.values())
+    assert found[3]["loss"] not in [row["loss"] for row in found[:3]]
+    assert all(row["num_tokens"] == validated[12]["num_tokens"] and row["left_out"] == 0 for row in found)
+    assert [Path(str(row["weights"])).name for row in found[:3]] == ["step_000012", "step_000012", "best"]
+    assert random == run
+    assert "is random and stays so, and the loss is taken through it" in caplog.text
+    assert {file: file.read_bytes() for file in before} == before
+
+
+def test_an_evaluation_needs_data(write_yaml: Write) -> None:
+    with pytest.raises(ConfigError, match=r"run.evaluate takes the loss on the data sets of the section valid"):
+        train_from_config(write_yaml(), ["run.evaluate=true"])
+
+
 def test_validation_needs_data_and_times(write_yaml: Write) -> None:
     with pytest.raises(ConfigError, match=r"valid data sets and run.valid_every_steps go together"):
         train_from_config(write_yaml(run={"valid_every_steps": 2}))

@@ -143,7 +143,8 @@ class RunConfig(Config):
     resume_ckpt_path: PathText | None = None
     """A checkpoint of this run to go on from, or "auto"."""
     evaluate: bool = False
-    """The reference's key; must be false: evaluation is a command of its own."""
+    """Take the loss on the ``valid`` data sets once, and train nothing: of the checkpoint resumed from, else of the
+    weights in ``model``."""
     train_splits: tuple[Literal["train"], ...] = ("train",)
     """The reference's key; the only split."""
     world_size: int = Field(default=1, ge=1)
@@ -152,13 +153,6 @@ class RunConfig(Config):
     """The reference's key; torchrun's environment is used."""
     distributed: bool = True
     """The reference's key; likewise."""
-
-    @field_validator("evaluate")
-    @classmethod
-    def _trains(cls, value: bool) -> bool:
-        if value:
-            raise ValueError("this is the training command; set it to false")
-        return value
 
 
 class TrainConfig(Config):
@@ -175,7 +169,9 @@ class TrainConfig(Config):
 
     @model_validator(mode="after")
     def _validation_has_data_and_times(self) -> TrainConfig:
-        if bool(self.valid) != (self.run.valid_every_steps is not None):
+        if self.run.evaluate and not self.valid:
+            raise ValueError("run.evaluate takes the loss on the data sets of the section valid; give one")
+        if bool(self.valid) != (self.run.valid_every_steps is not None or self.run.evaluate):
             raise ValueError("valid data sets and run.valid_every_steps go together; give both or neither")
         return self
 

@@ -8,6 +8,7 @@ output_dir/metrics.jsonl        a row per step
            trained_parts.json   what trains, by name and shape, and how many numbers that is
            checkpoints/step_N/  see checkpoint.py
            best/                the trained parts at the lowest validation loss
+           evaluation.jsonl     a row per evaluation without training (run.evaluate)
            left_out.jsonl       samples that were skipped since their media cannot be read
            features/            what the frozen encoders say of each medium, where the run caches it
 ```
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 Resume = Literal["auto"] | str | Path | None
 
+EVALUATION_FILE = "evaluation.jsonl"
 TRAINED_PARTS_FILE = "trained_parts.json"
 FULL_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -81,13 +83,16 @@ def _run(config: TrainConfig, source: str, stage: Stage, start_from: Path | None
         _check_ways(config, this)
         folder = load_folder(config, source, this)
         check_model(config.model, folder)
-        _start_from_trained(folder, config, stage, is_new=start_from is None)
+        _start_from_trained(folder, config, stage, is_resumed=start_from is not None)
         _freeze_and_tell(folder, stage, config, this)
-        sets = training_sets(config.datasets, config, folder, stage, this)
+        sets = [] if config.run.evaluate else training_sets(config.datasets, config, folder, stage, this)
         valid_sets = training_sets(config.valid, config, folder, stage, this)
         _change_layers(folder, config.run, this)
         trainer = _make_trainer(config, folder, stage, sets, valid_sets, this)
         first = _resume(trainer, start_from)
+        if config.run.evaluate:
+            _evaluate(trainer, config, first, start_from)
+            return
         total = len(trainer.source) // config.run.accum_grad_iters
         last = total if max_steps is None else min(total, max_steps)
         trainer.train(first, last)
@@ -117,6 +122,18 @@ def _check_ways(config: TrainConfig, this: World) -> None:
         raise ConfigError(
             "run.distributed_mode: fsdp2 cuts parameters into shards, and a quantised decoder has none. Set ddp."
         )
+
+
+def _evaluate(trainer: Trainer, config: TrainConfig, num_steps: int, checkpoint: Path | None) -> None:
+    """Take the loss on the validation data and add it, with what it is of, to evaluation.jsonl."""
+    model = config.model
+    weights = checkpoint or model.ckpt or model.pretrained or model.llama_model
+    row = {**trainer.evaluate(num_steps), "weights": str(weights)}
+    if trainer.world.is_main:
+        config.run.output_dir.mkdir(parents=True, exist_ok=True)
+        with (config.run.output_dir / EVALUATION_FILE).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        logger.info("%s: loss %.5f over %d tokens", weights, row["loss"], row["num_tokens"])
 
 
 def _change_layers(folder: ModelFolder, run: RunConfig, this: World) -> None:
@@ -150,6 +167,8 @@ def _starting_checkpoint(run: RunConfig, resume: Resume) -> Path | None:
 
     newest = newest_checkpoint(run.output_dir)
     wanted = resume or run.resume_ckpt_path or None
+    if wanted is None and run.evaluate:
+        return None
     if wanted is None and newest is not None:
         raise ConfigError(
             f"run.output_dir: {run.output_dir} holds a run ({newest.name}). Go on with it (--resume auto), delete it, "
@@ -184,7 +203,7 @@ def load_folder(config: TrainConfig, source: str, this: World) -> ModelFolder:
         raise ConfigError(f"model.quantization: {error}") from error
 
 
-def _start_from_trained(folder: ModelFolder, config: TrainConfig, stage: Stage, *, is_new: bool) -> None:
+def _start_from_trained(folder: ModelFolder, config: TrainConfig, stage: Stage, *, is_resumed: bool) -> None:
     """Put the checkpoints ``ckpt`` and ``ckpt_2`` and the adapters into the model; tell what is random in a new run.
 
     Warns where it would see through random parts. Raises ConfigError for a checkpoint's adapters without model.lora.
@@ -210,12 +229,14 @@ def _start_from_trained(folder: ModelFolder, config: TrainConfig, stage: Stage, 
     for part in folder.manifest.untrained_parts:
         if any(name.startswith(part) for name in filled):
             continue
-        if stage.trains(part) or any(name.startswith(part) for name in stage.trained):
-            if is_new:
-                logger.info("%s starts from random values", part)
-        elif stage.reads(part):
+        is_trained = stage.trains(part) or any(name.startswith(part) for name in stage.trained)
+        if is_trained and is_resumed:
+            continue
+        if is_trained and not config.run.evaluate:
+            logger.info("%s starts from random values", part)
+        elif is_trained or stage.reads(part):
             name = folder.path or folder.manifest.name
-            logger.warning("%s: %s is random and stays so, and what trains here sees through it", name, part)
+            logger.warning("%s: %s is random and stays so, and the loss is taken through it", name, part)
 
 
 def _freeze_and_tell(folder: ModelFolder, stage: Stage, config: TrainConfig, this: World) -> None:
@@ -225,7 +246,7 @@ def _freeze_and_tell(folder: ModelFolder, stage: Stage, config: TrainConfig, thi
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
     count = sum(math.prod(shape) for shape in trained.values())
-    if this.is_main:
+    if this.is_main and not config.run.evaluate:
         logger.info("training %d parameters in %d tensors: %s", count, len(trained), ", ".join(stage.parts))
         output = config.run.output_dir
         output.mkdir(parents=True, exist_ok=True)
@@ -244,7 +265,7 @@ def _make_trainer(
 ) -> Trainer:
     import numpy as np
 
-    from video_llama.datasets.loading import BatchOrder, BatchSource
+    from video_llama.datasets.loading import Batch, BatchOrder, BatchSource
     from video_llama.training.optim import make_optimizer, make_schedule
     from video_llama.training.trainer import Trainer
 
@@ -254,19 +275,22 @@ def _make_trainer(
     steps_per_epoch = run.iters_per_epoch or math.ceil(num_rows / (batch_size * run.accum_grad_iters))
     num_batches = run.max_epoch * steps_per_epoch * run.accum_grad_iters
     lengths = [np.array([sample.text_length for sample in each.samples]) for each in sets]
-    order = BatchOrder(
-        [len(each.samples) for each in sets],
-        [each.ratio for each in sets],
-        batch_size,
-        num_batches,
-        run.seed,
-        lengths if run.group_by_length else None,
-    )
+    source: BatchSource | Sequence[Batch] = []
+    if sets:
+        order = BatchOrder(
+            [len(each.samples) for each in sets],
+            [each.ratio for each in sets],
+            batch_size,
+            num_batches,
+            run.seed,
+            lengths if run.group_by_length else None,
+        )
+        source = BatchSource(sets, order, folder.tokenizer.pad_id, run.pad_to_multiple, this.rank, this.size)
     return Trainer(
         model=folder.model,
         optimizer=make_optimizer(folder.model.named_parameters(), run),
         schedule=make_schedule(run, steps_per_epoch),
-        source=BatchSource(sets, order, folder.tokenizer.pad_id, run.pad_to_multiple, this.rank, this.size),
+        source=source,
         batch_size=batch_size,
         run=run,
         clip_noise=config.model.clip_noise,
@@ -282,9 +306,9 @@ def _make_trainer(
 def _validation(sets: Sequence[TrainingSet], run: RunConfig, pad_id: int, this: World) -> Validation | None:
     from video_llama.training.valid import Validation
 
-    if run.valid_every_steps is None:
+    if not sets:
         return None
-    return Validation.of(sets, run.batch_size_eval, run.valid_every_steps, pad_id, run.pad_to_multiple, this)
+    return Validation.of(sets, run.batch_size_eval, run.valid_every_steps or 1, pad_id, run.pad_to_multiple, this)
 
 
 def _resume(trainer: Trainer, checkpoint: Path | None) -> int:

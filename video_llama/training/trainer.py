@@ -161,6 +161,12 @@ class Trainer:
             if self.world.is_main:
                 save_best(self.run.output_dir, tensors, self.config_text, row)
 
+    def evaluate(self, num_steps: int) -> dict[str, float]:
+        """The loss on the validation data of the weights as they are, after ``num_steps`` steps."""
+        assert self.validation is not None
+        self.model.train(False)
+        return self.validation.run(num_steps, lambda batch: self._loss_share(batch, 1.0), shows_progress=True)
+
     def _watching(self, first: int, last: int) -> AbstractContextManager[Watch]:
         return watching(
             self.run.output_dir,

@@ -1,15 +1,16 @@
 """The loss on data that is not trained on: every row once, without dropout, noise or gradients; and the best weights.
 
 ```
-output_dir/valid.jsonl    a row per validation: {"step", "loss", "num_tokens", "seconds"}
-           best/          the trained parts at the lowest loss so far, and valid.json with that loss
+output_dir/valid.jsonl       a row per validation: {"step", "loss", "num_tokens", "left_out" (rows), "seconds"}
+           evaluation.jsonl  the same of an evaluation alone (run.evaluate), with "weights": what was evaluated
+           best/             the trained parts at the lowest loss so far, and valid.json with that loss
 ```
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 
 from video_llama.datasets.loading import Batch, BatchSource, Place, TrainingSet
+from video_llama.log import progress
 from video_llama.training.distributed import World
 
 if TYPE_CHECKING:
@@ -61,12 +63,17 @@ class Validation:
         """Whether to validate when ``num_steps`` steps are done."""
         return num_steps % self.every_steps == 0
 
-    def run(self, num_steps: int, total_loss: Callable[[Batch], Tensor]) -> dict[str, float]:
+    def run(
+        self, num_steps: int, total_loss: Callable[[Batch], Tensor], *, shows_progress: bool = False
+    ) -> dict[str, float]:
         """The row for valid.jsonl. ``total_loss`` gives the sum of the loss over a batch's tokens."""
         start = time.perf_counter()
-        loss = num_tokens = 0.0
+        loss = num_tokens = num_left_out = 0.0
         rounds = -(-len(self.source) // self.world.size)
-        for number in range(self.world.rank, rounds * self.world.size, self.world.size):
+        numbers: Iterable[int] = range(self.world.rank, rounds * self.world.size, self.world.size)
+        if shows_progress and self.world.is_main:
+            numbers = progress(numbers, "evaluating", total=rounds)
+        for number in numbers:
             # Where the batches do not divide, some processes repeat the last: all must take part in each forward pass.
             batch = self.source[min(number, len(self.source) - 1)]
             is_counted = number < len(self.source)
@@ -74,6 +81,7 @@ class Validation:
                 total = float(total_loss(batch.to(self.world.device)))
             loss += total * is_counted
             num_tokens += batch.num_tokens * is_counted
-        loss, num_tokens = self.world.sum(loss), self.world.sum(num_tokens)
-        seconds = time.perf_counter() - start
-        return {"step": num_steps, "loss": loss / num_tokens, "num_tokens": num_tokens, "seconds": round(seconds, 3)}
+            num_left_out += len(batch.left_out) * is_counted
+        loss, num_tokens, num_left_out = (self.world.sum(number) for number in (loss, num_tokens, num_left_out))
+        row = {"step": num_steps, "loss": loss / num_tokens, "num_tokens": num_tokens, "left_out": num_left_out}
+        return {**row, "seconds": round(time.perf_counter() - start, 3)}
