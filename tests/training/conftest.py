@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from video_llama.miniature.dataset import write_dataset
 from video_llama.models.configuration import VideoLlamaConfig
 from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
 from video_llama.training.checkpoint import read_trained
+from video_llama.training.run import train_from_config
 
 UNTRAINED = ("model.video_qformer.", "model.audio_qformer.")
 FRAME_SIZE = 28
@@ -190,6 +191,23 @@ def yaml_writer(tmp_path: Path, clips: Path, base: Path) -> Write:
 def write_yaml(tmp_path: Path, clips: Path, base: Path) -> Write:
     """See :func:`yaml_writer`; everything goes into the test's own folder."""
     return yaml_writer(tmp_path, clips, base)
+
+
+@pytest.fixture
+def gain() -> Callable[..., float]:
+    def of(path: Path, overrides: Sequence[str] = ()) -> float:
+        """How much a finished run took off the loss on all rows that it was trained on, without dropout or noise."""
+        content = yaml.safe_load(path.read_text())
+        evaluation = path.with_name(f"{path.stem}_evaluation.yaml")
+        evaluation.write_text(yaml.safe_dump({**content, "valid": content["datasets"]}))
+        valid = [override.replace("datasets.", "valid.", 1) for override in overrides]
+        for resume in (None, "auto"):
+            train_from_config(evaluation, [*overrides, *valid, "run.evaluate=true"], resume=resume)
+        lines = (Path(content["run"]["output_dir"]) / "evaluation.jsonl").read_text().splitlines()
+        before, after = (float(json.loads(line)["loss"]) for line in lines)
+        return before - after
+
+    return of
 
 
 @pytest.fixture

@@ -130,6 +130,11 @@ def test_validation_needs_data_and_times(write_yaml: Write) -> None:
         train_from_config(write_yaml(run={"valid_every_steps": 2}))
 
 
+def test_a_fault_in_the_valid_section_is_named_there(with_validation: Callable[..., Path]) -> None:
+    with pytest.raises(ConfigError, match=r"valid.held_out.branch: "):
+        train_from_config(with_validation("run"), ["valid.held_out.branch=audio"])
+
+
 def test_tensorboard_and_curves_are_written_on_request(write_yaml: Write) -> None:
     pytest.importorskip("tensorboard")
     run = train_from_config(write_yaml(run={"tensorboard": True}), max_steps=2)

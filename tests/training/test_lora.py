@@ -20,6 +20,7 @@ from video_llama.training.lora import add_lora, lora_of_checkpoint, split_lora
 from video_llama.training.run import train_from_config
 
 Losses = Callable[[Path], list[float]]
+Gain = Callable[..., float]
 Write = Callable[..., Path]
 QLORA = {"r": 4, "alpha": 8, "targets": ["q_proj", "v_proj", "down_proj"]}
 LORA = {"r": 4, "alpha": 8, "dropout": 0.1, "targets": ["q_proj", "v_proj", "down_proj"]}
@@ -64,12 +65,13 @@ def packable(tmp_path_factory: pytest.TempPathFactory, tokenizer_path: Path) -> 
 @pytest.mark.slow
 @pytest.mark.parametrize("quantization", ["int8", "int4"])
 def test_adapters_on_a_quantised_decoder(
-    write_yaml: Write, losses: Losses, packable: Path, tmp_path: Path, quantization: Quantization
+    write_yaml: Write, losses: Losses, gain: Gain, packable: Path, tmp_path: Path, quantization: Quantization
 ) -> None:
     model = {**NO_QFORMER, "pretrained": str(packable), "lora": QLORA, "quantization": quantization}
     branch = ["datasets.webvid_instruct.branch=vision"]
-    whole = train_from_config(write_yaml(name="whole", model=model, run={"batch_size_train": 12}), branch)
-    assert sum(losses(whole)[-3:]) < sum(losses(whole)[:3])
+    path = write_yaml(name="whole", model=model, run={"batch_size_train": 12})
+    whole = train_from_config(path, branch)
+    assert gain(path, branch) > 0
     cut = write_yaml(name="cut", model=model, run={"batch_size_train": 12})
     train_from_config(cut, branch, max_steps=5)
     assert losses(train_from_config(cut, branch, resume="auto")) == losses(whole)
@@ -126,11 +128,12 @@ def test_adapters_go_on_from_another_runs(write_yaml: Write, losses: Losses) -> 
         train_from_config(write_yaml(name="third", model={"ckpt": str(first)}))
 
 
-def test_adapters_alone_and_the_whole_decoder_can_train(write_yaml: Write, losses: Losses) -> None:
+def test_adapters_alone_and_the_whole_decoder_can_train(write_yaml: Write, gain: Gain) -> None:
     for name, model in (("adapters", {"lora": LORA}), ("decoder", {"freeze_llama": False})):
         datasets_branch = ["datasets.webvid_instruct.branch=vision"]
-        run = train_from_config(write_yaml(name=name, model={**NO_QFORMER, **model}), datasets_branch)
-        assert sum(losses(run)[-3:]) < sum(losses(run)[:3])
+        path = write_yaml(name=name, model={**NO_QFORMER, **model})
+        run = train_from_config(path, datasets_branch)
+        assert gain(path, datasets_branch) > 0
         trained = json.loads((run / "trained_parts.json").read_text())["parameters"]
         assert all(each.startswith(("model.language_model.", "lm_head.")) for each in trained)
         assert ("lm_head.weight" in trained) == (name == "decoder")

@@ -6,9 +6,15 @@ where a medium's tokens will, as a segment of their own, so the language model l
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
 from video_llama.conversation import (
     Conversation,
     Media,
+    Prompt,
+    Slot,
+    Span,
     Tokenizer,
     TrainingExample,
     Turn,
@@ -58,14 +64,17 @@ def dialogue_conversation(dialogue: Dialogue) -> Conversation:
 
 
 def dialogue_example(tokenizer: Tokenizer, dialogue: Dialogue) -> TrainingExample:
-    """Ids and labels of a dialogue, exactly as serving renders it."""
+    """Ids and labels of a dialogue, exactly as serving renders it; the spans are the media's words."""
     turns = dialogue_turns(dialogue)
-    return training_example(tokenizer, turns, num_video_tokens=0, num_audio_tokens=0, template=TEMPLATE, system="")
+    example = training_example(tokenizer, turns, num_video_tokens=0, num_audio_tokens=0, template=TEMPLATE, system="")
+    prompt = dialogue_conversation(dialogue).prompt()
+    words = (dialogue.sound_words, dialogue.video_words or dialogue.image_words)
+    return replace(example, spans=list(_spans_of_words(tokenizer, prompt, words)))
 
 
 def caption_document(tokenizer: Tokenizer, words: str, caption: str) -> TrainingExample:
-    """Ids and labels of a stage 1 row: BOS, the medium in words, the caption and its end."""
-    return caption_example(
+    """Ids and labels of a stage 1 row: BOS, the medium in words (the span), the caption and its end."""
+    example = caption_example(
         tokenizer,
         caption,
         prompt=[words],
@@ -74,3 +83,17 @@ def caption_document(tokenizer: Tokenizer, words: str, caption: str) -> Training
         num_video_tokens=0,
         num_audio_tokens=0,
     )
+    return replace(example, spans=list(_spans_of_words(tokenizer, [words], (words,))))
+
+
+def _spans_of_words(tokenizer: Tokenizer, prompt: Prompt, words: Sequence[str | None]) -> Iterator[Span]:
+    """Where the segments that are a medium's words stand among the prompt's ids."""
+    start = 0
+    for index, segment in enumerate(prompt):
+        if isinstance(segment, Slot):
+            raise TypeError("a document's media are told in words")
+        has_bos = index == 0
+        length = len(tokenizer.encode(segment, add_bos=has_bos))
+        if segment in words:
+            yield Span("video", start + has_bos, length - has_bos)
+        start += length

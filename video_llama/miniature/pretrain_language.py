@@ -73,6 +73,23 @@ def add_noise(embeddings: Tensor, is_noisy: Tensor, max_noise: float, seed: int)
     return embeddings + noise * is_noisy[:, :, None]
 
 
+def noisy_positions(examples: Sequence[TrainingExample], labels: Tensor, media_share: float, seed: int) -> Tensor:
+    """Which tokens have noise: all that are no answer, or, in ``media_share`` of the rows, the media's words alone.
+
+    labels [B, L] -> bool [B, L]. A document without a medium always has it everywhere.
+    """
+    import torch
+
+    is_noisy = labels == IGNORE_INDEX
+    draws = torch.rand(len(examples), generator=torch.Generator().manual_seed(seed))
+    for row, (example, draw) in enumerate(zip(examples, draws, strict=True)):
+        if example.spans and draw < media_share:
+            is_noisy[row] = False
+            for span in example.spans:
+                is_noisy[row, span.start : span.start + span.length] = True
+    return is_noisy
+
+
 def pretrain_language(
     tokenizer_path: Path, root: Path, seed: int, phases: Sequence[LanguagePhase] = LANGUAGE
 ) -> LlamaForCausalLM:
@@ -96,13 +113,16 @@ def _step_loss(model: LlamaForCausalLM, tokenizer: Tokenizer, phase: LanguagePha
         return make_batches(tokenizer, phase, seed, pool)
 
     def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
-        rows = pad_batch(batches(step // POOL_BATCHES)[step % POOL_BATCHES], 0, multiple_of=PAD_MULTIPLE)
+        examples = batches(step // POOL_BATCHES)[step % POOL_BATCHES]
+        rows = pad_batch(examples, 0, multiple_of=PAD_MULTIPLE)
         ids, labels, mask = map(torch.tensor, (rows.input_ids, rows.labels, rows.attention_mask))
         words = model.model.embed_tokens
         embeddings = words(ids)
         if phase.max_noise:
             max_noise = phase.max_noise * words.weight.detach().std().item()
-            embeddings = add_noise(embeddings, labels == IGNORE_INDEX, max_noise, NOISE_SEED * (seed + 1) + step)
+            noise_seed = NOISE_SEED * (seed + 1) + step
+            is_noisy = noisy_positions(examples, labels, phase.media_noise_share, noise_seed)
+            embeddings = add_noise(embeddings, is_noisy, max_noise, noise_seed)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             logits = model(inputs_embeds=embeddings, use_cache=False).logits
         answers, text = weighted_loss(logits, ids, labels, mask)

@@ -126,6 +126,9 @@ class LanguagePhase:
     max_noise: float = 0.0
     """Gaussian noise on the embeddings of all that is no answer: for each document a deviation between 0 and this,
     in units of the words' own. A branch's tokens are never quite words; so the model learns to read what is near."""
+    media_noise_share: float = 0.0
+    """Of the documents with noise: those with noise on the media's words alone, as only the branches' tokens are
+    inexact when the model is served."""
 
 
 LANGUAGE = (

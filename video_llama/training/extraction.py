@@ -40,7 +40,7 @@ def extract_features(path: str | Path, overrides: Sequence[str] = ()) -> Extract
         folder = load_folder(config, str(path), this)
         check_model(config.model, folder)
         stage = stage_of(config.model)
-        sets = [*training_sets(config.datasets, config, folder, stage, this)]
-        sets += training_sets(config.valid, config, folder, stage, this)
+        sets = [*training_sets("datasets", config, folder, stage, this)]
+        sets += training_sets("valid", config, folder, stage, this)
     features_dir = config.run.features_dir or config.run.output_dir / "features"
     return Extracted(features_dir, {each.name: len(each.samples) for each in sets}, time.perf_counter() - start)

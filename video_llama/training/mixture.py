@@ -1,9 +1,9 @@
-"""The ``datasets`` section and a model folder become training sets: samples, texts and where their media come from."""
+"""``datasets`` or ``valid`` and a model folder become training sets: samples, texts and where their media come from."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 from video_llama.chat.folder import ModelFolder
 from video_llama.conversation import TEMPLATES, Style
@@ -19,6 +19,8 @@ from video_llama.training.distributed import World
 from video_llama.training.encoding import FeatureCache, cached_sources, file_readers, readable
 from video_llama.training.stages import Stage
 
+Section = Literal["datasets", "valid"]
+
 _STYLES = {
     "vicuna": Style.SINGLE,
     "pretrain_vicuna": Style.SINGLE,
@@ -28,18 +30,22 @@ _STYLES = {
 
 
 def training_sets(
-    datasets: Mapping[str, DatasetConfig], config: TrainConfig, folder: ModelFolder, stage: Stage, world: World
+    section: Section, config: TrainConfig, folder: ModelFolder, stage: Stage, world: World
 ) -> list[TrainingSet]:
-    """The sets of ``config.datasets`` or ``config.valid``.
+    """The sets of a section of ``config``.
 
     Features are computed where the run caches them (by the main process; the others wait).
     Raises ConfigError where a setting does not fit the model or the stage, DataError for annotations.
     """
     rules = text_rules(config.model, folder)
-    return [_training_set(name, dataset, config, folder, stage, rules, world) for name, dataset in datasets.items()]
+    datasets = config.valid if section == "valid" else config.datasets
+    return [
+        _training_set(section, name, dataset, config, folder, stage, rules, world) for name, dataset in datasets.items()
+    ]
 
 
 def _training_set(
+    section: Section,
     name: str,
     dataset: DatasetConfig,
     config: TrainConfig,
@@ -48,7 +54,7 @@ def _training_set(
     rules: TextRules,
     world: World,
 ) -> TrainingSet:
-    where = f"datasets.{name}"
+    where = f"{section}.{name}"
     check_fit(dataset, folder, where)
     branch = stage.branch_of(dataset, where)
     excluded = excluded_ids(dataset.exclude)
