@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from video_llama.conversation import IGNORE_INDEX, Tokenizer
+from video_llama.conversation import IGNORE_INDEX, Tokenizer, pad_batch
 from video_llama.miniature.documents import caption_document, dialogue_example, frames_sentence
 from video_llama.miniature.language import caption_pair, dialogue
 from video_llama.miniature.pretrain_imagebind import BindingLearner, binding_loss, sample_sounds
 from video_llama.miniature.pretrain_language import (
     add_noise,
     make_batches,
+    noisy_positions,
     pretrain_language,
     weighted_loss,
 )
@@ -99,9 +100,47 @@ def test_noise_is_on_the_marked_tokens_alone_and_follows_from_its_seed() -> None
     assert 1.7 < deviations.max() < 2.3
 
 
+def test_spans_are_the_words_of_the_media(tokenizer_path: Path) -> None:
+    tokenizer = Tokenizer(tokenizer_path)
+    rng = np.random.default_rng(0)
+    documents = [(drawn := dialogue(rng), dialogue_example(tokenizer, drawn)) for _ in range(40)]
+    assert {drawn.medium for drawn, _ in documents} == {"audio_video", "video", "image", "audio", "text"}
+    for drawn, example in documents:
+        told = [words for words in (drawn.sound_words, drawn.video_words, drawn.image_words) if words]
+        marked = [tokenizer.decode(example.input_ids[span.start : span.start + span.length]) for span in example.spans]
+        assert [words.strip() for words in marked] == told
+    words, caption = caption_pair(rng)
+    example = caption_document(tokenizer, words, caption)
+    [span] = example.spans
+    assert (span.start, tokenizer.decode(example.input_ids[1 : 1 + span.length]).strip()) == (1, words)
+    assert example.labels[1 + span.length] != IGNORE_INDEX  # the caption comes at once
+
+
+def test_noise_is_on_all_that_is_no_answer_or_on_the_medias_words_alone(tokenizer_path: Path) -> None:
+    tokenizer = Tokenizer(tokenizer_path)
+    rng = np.random.default_rng(1)
+    examples = [dialogue_example(tokenizer, dialogue(rng)) for _ in range(60)]
+    rows = pad_batch(examples, 0)
+    labels = torch.tensor(rows.labels)
+    spans = torch.zeros_like(labels, dtype=torch.bool)
+    for row, example in enumerate(examples):
+        for span in example.spans:
+            spans[row, span.start : span.start + span.length] = True
+    questions = labels == IGNORE_INDEX
+    has_medium = torch.tensor([bool(example.spans) for example in examples])
+    assert torch.equal(noisy_positions(examples, labels, 0.0, 3), questions)
+    alone = noisy_positions(examples, labels, 1.0, 3)
+    assert torch.equal(alone[has_medium], spans[has_medium])
+    assert torch.equal(alone[~has_medium], questions[~has_medium])
+    half = noisy_positions(examples, labels, 0.5, 3)
+    is_alone = (half == spans).all(dim=1)[has_medium]
+    assert 15 < is_alone.sum() < len(is_alone) - 15
+    assert torch.equal((half == questions).all(dim=1)[has_medium], ~is_alone)
+
+
 def test_the_language_model_trains(tokenizer_path: Path, tmp_path: Path) -> None:
     first = LanguagePhase("first", 0, FEW, 0.5, 0.5, 0.1)
-    phases = [first, replace(first, name="second", named_share=0.0, max_noise=3.0)]
+    phases = [first, replace(first, name="second", named_share=0.0, max_noise=3.0, media_noise_share=0.5)]
     model = pretrain_language(tokenizer_path, tmp_path, seed=0, phases=phases)
     assert {path.name for path in tmp_path.iterdir()} == {"first", "second"}
     assert model.config.vocab_size == NUM_PIECES

@@ -52,9 +52,9 @@ def dialogue_turns(dialogue: Dialogue) -> list[Turn]:
     return [Turn(qa.question, qa.answer, () if index else media) for index, qa in enumerate(dialogue.turns)]
 
 
-def dialogue_conversation(dialogue: Dialogue) -> Conversation:
+def dialogue_conversation(dialogue: Dialogue, system: str | None = None) -> Conversation:
     """The finished conversation."""
-    conversation = Conversation()
+    conversation = Conversation(system=system)
     for turn in dialogue_turns(dialogue):
         for media in turn.media:
             conversation.add_media(media)
@@ -64,10 +64,10 @@ def dialogue_conversation(dialogue: Dialogue) -> Conversation:
 
 
 def dialogue_example(tokenizer: Tokenizer, dialogue: Dialogue) -> TrainingExample:
-    """Ids and labels of a dialogue, exactly as serving renders it; the spans are the media's words."""
+    """Ids and labels of a dialogue as serving renders it, without a system text; the spans are the media's words."""
     turns = dialogue_turns(dialogue)
     example = training_example(tokenizer, turns, num_video_tokens=0, num_audio_tokens=0, template=TEMPLATE, system="")
-    prompt = dialogue_conversation(dialogue).prompt()
+    prompt = dialogue_conversation(dialogue, system="").prompt()
     words = (dialogue.sound_words, dialogue.video_words or dialogue.image_words)
     return replace(example, spans=list(_spans_of_words(tokenizer, prompt, words)))
 
