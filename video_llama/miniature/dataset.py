@@ -59,10 +59,11 @@ LATEST_STILL = 0.45  # of a clip: before the second of two shapes
 OTHER_WORDS_SHARE = 0.5  # of the dialogues: the other medium stands beside, told in words
 KindShares = Sequence[tuple[Sequence[str], float]]
 SEEING_ALONE: KindShares = ((SEEING_KINDS, 0.9), (HEARING_KINDS, 0.1))
-SEEING_WITH_SOUND: KindShares = ((SEEING_KINDS, 0.75), (JOINT_KINDS, 0.25))
+# Beside the other medium some questions are about it: a branch's tokens must not be taken for what they are not.
+SEEING_WITH_SOUND: KindShares = ((SEEING_KINDS, 0.65), (HEARING_KINDS, 0.15), (JOINT_KINDS, 0.2))
 PICTURE_ALONE: KindShares = ((SEEING_KINDS, 0.95), (HEARING_KINDS, 0.05))
 HEARING_ALONE: KindShares = ((HEARING_KINDS, 0.9), (SEEING_KINDS, 0.1))
-HEARING_WITH_SIGHT: KindShares = ((HEARING_KINDS, 0.65), (JOINT_KINDS, 0.35))
+HEARING_WITH_SIGHT: KindShares = ((HEARING_KINDS, 0.5), (SEEING_KINDS, 0.25), (JOINT_KINDS, 0.25))
 SEEDS_OF_SPLITS: dict[Split, int] = {"train": 0, "test": 1, "any": 2}
 SETTINGS_FILE = "settings.json"
 WORLD_VERSION = 1  # raise it when the same scene looks or sounds otherwise, so that old clips are not mixed in

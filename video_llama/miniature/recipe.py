@@ -142,12 +142,13 @@ LANGUAGE = (
     LanguagePhase(
         "language_noise",
         31,
-        Pretraining(900, 40, peak_lr=1.2e-3, weight_decay=0.05),
+        Pretraining(1300, 40, peak_lr=1.2e-3, weight_decay=0.05),
         0.6,
         0.4,
         0.02,
         named_share=0.0,
         max_noise=3.0,
+        media_noise_share=0.5,
     ),
 )
 VISION = Pretraining(num_steps=2400, batch_size=48, peak_lr=1e-3)
