@@ -142,7 +142,7 @@ LANGUAGE = (
     LanguagePhase(
         "language_noise",
         31,
-        Pretraining(1300, 40, peak_lr=1.2e-3, weight_decay=0.05),
+        Pretraining(1200, 40, peak_lr=1.2e-3, weight_decay=0.05),
         0.6,
         0.4,
         0.02,
