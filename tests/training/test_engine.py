@@ -11,10 +11,14 @@ import pytest
 import torch
 
 from video_llama.chat.folder import read_model_folder
-from video_llama.errors import ConfigError
+from video_llama.conversation import IGNORE_INDEX
+from video_llama.datasets.loading import Batch
+from video_llama.errors import CheckpointError, ConfigError, DataError
 from video_llama.training.checkpoint import checkpoints, read_trained
+from video_llama.training.distributed import World
 from video_llama.training.memory import compile_decoder
 from video_llama.training.run import train_from_config
+from video_llama.training.valid import Validation
 
 Losses = Callable[[Path], list[float]]
 Write = Callable[..., Path]
@@ -103,26 +107,42 @@ def test_an_evaluation_is_the_runs_own_validation_and_trains_nothing(
     run = train_from_config(path)
     before = {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}
     alone = ["run.evaluate=true"]
-    for resume in ("auto", run / "checkpoints" / "step_000012"):
+    for resume in ("auto", run / "checkpoints" / "step_000012", run / "best"):
         train_from_config(path, alone, resume=resume)
     train_from_config(path, [*alone, f"model.ckpt={run / 'best'}"])
-    random = train_from_config(path, alone)  # no checkpoint: the folder's own weights, which nothing has trained
+    assert "random" not in caplog.text
+    train_from_config(path, alone)  # no checkpoint: the folder's own weights, which nothing has trained
     found = rows(run / "evaluation.jsonl")
     validated = {int(row["step"]): row for row in rows(run / "valid.jsonl")}
-    assert [row["step"] for row in found] == [12, 12, 0, 0]
-    assert [row["loss"] for row in found[:2]] == [validated[12]["loss"]] * 2
-    assert found[2]["loss"] == min(row["loss"] for row in validated.values())
-    assert found[3]["loss"] not in [row["loss"] for row in found[:3]]
-    assert all(row["num_tokens"] == validated[12]["num_tokens"] and row["left_out"] == 0 for row in found)
-    assert [Path(str(row["weights"])).name for row in found[:3]] == ["step_000012", "step_000012", "best"]
-    assert random == run
+    best = min(validated.values(), key=lambda row: float(row["loss"]))
+    assert [row["step"] for row in found] == [12, 12, best["step"], 0, 0]
+    assert [row["loss"] for row in found[:4]] == [validated[12]["loss"]] * 2 + [best["loss"]] * 2
+    assert found[4]["loss"] not in [row["loss"] for row in found[:4]]
+    assert all(row["num_tokens"] == validated[12]["num_tokens"] for row in found)
+    used = [[str(run / "checkpoints" / "step_000012")]] * 2 + [[str(run / "best")]] * 2
+    assert [row["weights"] for row in found[:4]] == used
     assert "is random and stays so, and the loss is taken through it" in caplog.text
-    assert {file: file.read_bytes() for file in before} == before
+    after = {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}
+    assert after == before | {run / "evaluation.jsonl": after[run / "evaluation.jsonl"]}
 
 
 def test_an_evaluation_needs_data(write_yaml: Write) -> None:
     with pytest.raises(ConfigError, match=r"run.evaluate takes the loss on the data sets of the section valid"):
         train_from_config(write_yaml(), ["run.evaluate=true"])
+
+
+def test_an_evaluation_needs_the_checkpoint_it_is_told_of(with_validation: Callable[..., Path]) -> None:
+    with pytest.raises(CheckpointError, match=r"run has no checkpoint to evaluate. Name one"):
+        train_from_config(with_validation("run"), ["run.evaluate=true"], resume="auto")
+
+
+@pytest.mark.parametrize(("loss", "label"), [(float("nan"), 7), (0.0, IGNORE_INDEX)])
+def test_a_validation_loss_that_says_nothing_is_an_error(loss: float, label: int) -> None:
+    ids = torch.tensor([[1, 7]])
+    batch = Batch("held_out", ("a",), ids, torch.tensor([[IGNORE_INDEX, label]]), {})
+    validation = Validation([batch], None, World(0, 1, torch.device("cpu")))  # type: ignore[arg-type]
+    with pytest.raises(DataError, match=r"The validation loss is .* Look at the valid data sets"):
+        validation.run(0, lambda _: torch.tensor(loss))
 
 
 def test_validation_needs_data_and_times(write_yaml: Write) -> None:
@@ -131,8 +151,9 @@ def test_validation_needs_data_and_times(write_yaml: Write) -> None:
 
 
 def test_a_fault_in_the_valid_section_is_named_there(with_validation: Callable[..., Path]) -> None:
-    with pytest.raises(ConfigError, match=r"valid.held_out.branch: "):
-        train_from_config(with_validation("run"), ["valid.held_out.branch=audio"])
+    for fault in ("branch=audio", "vis_processor.train.n_frms=900"):
+        with pytest.raises(ConfigError, match=rf"valid.held_out.{fault.partition('=')[0]}"):
+            train_from_config(with_validation("run"), [f"valid.held_out.{fault}"])
 
 
 def test_tensorboard_and_curves_are_written_on_request(write_yaml: Write) -> None:
@@ -147,6 +168,7 @@ FULL_DISK = """
 import resource, sys
 from video_llama.errors import CheckpointError
 from video_llama.training.run import train_from_config
+from video_llama.training.valid import Validation
 for largest_file in (0, 4096):  # nothing can be written; metrics and settings can, weights not
     resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, resource.RLIM_INFINITY))
     try:

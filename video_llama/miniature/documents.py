@@ -6,8 +6,9 @@ where a medium's tokens will, as a segment of their own, so the language model l
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Literal
 
 from video_llama.conversation import (
     Conversation,
@@ -23,6 +24,8 @@ from video_llama.conversation import (
     training_example,
 )
 from video_llama.miniature.language import Dialogue
+
+MediumKind = Literal["video", "audio"]
 
 TEMPLATE = "default"
 END_OF_ANSWER = "###"
@@ -68,8 +71,9 @@ def dialogue_example(tokenizer: Tokenizer, dialogue: Dialogue) -> TrainingExampl
     turns = dialogue_turns(dialogue)
     example = training_example(tokenizer, turns, num_video_tokens=0, num_audio_tokens=0, template=TEMPLATE, system="")
     prompt = dialogue_conversation(dialogue, system="").prompt()
-    words = (dialogue.sound_words, dialogue.video_words or dialogue.image_words)
-    return replace(example, spans=list(_spans_of_words(tokenizer, prompt, words)))
+    kinds: dict[str | None, MediumKind] = {dialogue.sound_words: "audio"}
+    kinds |= {dialogue.video_words or dialogue.image_words: "video"}
+    return replace(example, spans=list(_spans_of_words(tokenizer, prompt, kinds)))
 
 
 def caption_document(tokenizer: Tokenizer, words: str, caption: str) -> TrainingExample:
@@ -83,17 +87,17 @@ def caption_document(tokenizer: Tokenizer, words: str, caption: str) -> Training
         num_video_tokens=0,
         num_audio_tokens=0,
     )
-    return replace(example, spans=list(_spans_of_words(tokenizer, [words], (words,))))
+    return replace(example, spans=list(_spans_of_words(tokenizer, [words], {words: "video"})))
 
 
-def _spans_of_words(tokenizer: Tokenizer, prompt: Prompt, words: Sequence[str | None]) -> Iterator[Span]:
-    """Where the segments that are a medium's words stand among the prompt's ids."""
+def _spans_of_words(tokenizer: Tokenizer, prompt: Prompt, kinds: Mapping[str | None, MediumKind]) -> Iterator[Span]:
+    """Where the segments that are a medium's words (``kinds`` has them) stand among the prompt's ids."""
     start = 0
     for index, segment in enumerate(prompt):
         if isinstance(segment, Slot):
             raise TypeError("a document's media are told in words")
         has_bos = index == 0
         length = len(tokenizer.encode(segment, add_bos=has_bos))
-        if segment in words:
-            yield Span("video", start + has_bos, length - has_bos)
+        if segment in kinds:
+            yield Span(kinds[segment], start + has_bos, length - has_bos)
         start += length

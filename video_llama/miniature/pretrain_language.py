@@ -20,7 +20,7 @@ from video_llama.miniature.pretraining import StepLoss, fit
 from video_llama.miniature.recipe import LANGUAGE, LanguagePhase, miniature_config
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Generator, Tensor
     from transformers import LlamaForCausalLM
 
 CAPTION_SHARE = 0.1  # of the documents: bare captions, as stage 1 of both branches has them
@@ -60,34 +60,26 @@ def weighted_loss(logits: Tensor, input_ids: Tensor, labels: Tensor, attention_m
     return losses[is_answer].mean(), losses[is_text].mean()
 
 
-def add_noise(embeddings: Tensor, is_noisy: Tensor, max_noise: float, seed: int) -> Tensor:
-    """Gaussian noise on the marked tokens; each row's deviation is drawn evenly between 0 and ``max_noise``.
+def noisy_positions(examples: Sequence[TrainingExample], labels: Tensor, is_media_alone: Tensor) -> Tensor:
+    """Which tokens have noise: all that are no answer, or, in the rows ``is_media_alone`` [B], the media's words alone.
 
-    embeddings [B, L, D], is_noisy [B, L] -> [B, L, D].
+    labels [B, L] -> bool [B, L]. A document without a medium has it everywhere.
     """
-    import torch
-
-    generator = torch.Generator().manual_seed(seed)
-    deviations = torch.rand(len(embeddings), 1, 1, generator=generator) * max_noise
-    noise = torch.randn(embeddings.shape, generator=generator) * deviations
-    return embeddings + noise * is_noisy[:, :, None]
-
-
-def noisy_positions(examples: Sequence[TrainingExample], labels: Tensor, media_share: float, seed: int) -> Tensor:
-    """Which tokens have noise: all that are no answer, or, in ``media_share`` of the rows, the media's words alone.
-
-    labels [B, L] -> bool [B, L]. A document without a medium always has it everywhere.
-    """
-    import torch
-
     is_noisy = labels == IGNORE_INDEX
-    draws = torch.rand(len(examples), generator=torch.Generator().manual_seed(seed))
-    for row, (example, draw) in enumerate(zip(examples, draws, strict=True)):
-        if example.spans and draw < media_share:
+    for row, example in enumerate(examples):
+        if example.spans and is_media_alone[row]:
             is_noisy[row] = False
             for span in example.spans:
                 is_noisy[row, span.start : span.start + span.length] = True
     return is_noisy
+
+
+def add_noise(embeddings: Tensor, is_noisy: Tensor, deviations: Tensor, generator: Generator) -> Tensor:
+    """Gaussian noise on the marked tokens: embeddings [B, L, D], is_noisy [B, L], deviations [B] -> [B, L, D]."""
+    import torch
+
+    noise = torch.randn(embeddings.shape, generator=generator) * deviations[:, None, None]
+    return embeddings + noise * is_noisy[:, :, None]
 
 
 def pretrain_language(
@@ -120,9 +112,10 @@ def _step_loss(model: LlamaForCausalLM, tokenizer: Tokenizer, phase: LanguagePha
         embeddings = words(ids)
         if phase.max_noise:
             max_noise = phase.max_noise * words.weight.detach().std().item()
-            noise_seed = NOISE_SEED * (seed + 1) + step
-            is_noisy = noisy_positions(examples, labels, phase.media_noise_share, noise_seed)
-            embeddings = add_noise(embeddings, is_noisy, max_noise, noise_seed)
+            generator = torch.Generator().manual_seed(NOISE_SEED * (seed + 1) + step)
+            strengths = torch.rand(len(examples), generator=generator)
+            is_noisy = noisy_positions(examples, labels, strengths < phase.media_noise_share)
+            embeddings = add_noise(embeddings, is_noisy, strengths * max_noise, generator)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             logits = model(inputs_embeds=embeddings, use_cache=False).logits
         answers, text = weighted_loss(logits, ids, labels, mask)

@@ -127,8 +127,8 @@ class LanguagePhase:
     """Gaussian noise on the embeddings of all that is no answer: for each document a deviation between 0 and this,
     in units of the words' own. A branch's tokens are never quite words; so the model learns to read what is near."""
     media_noise_share: float = 0.0
-    """Of the documents with noise: those with noise on the media's words alone, as only the branches' tokens are
-    inexact when the model is served."""
+    """Of the documents with a medium: those with the weakest noise, which have it on the media's words alone. When the
+    model is served, only the branches' tokens are inexact."""
 
 
 LANGUAGE = (

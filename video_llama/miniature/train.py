@@ -196,7 +196,8 @@ def make_missing_clips(config: str | Path, overrides: Sequence[str] = ()) -> Non
     from video_llama.training.config import TrainConfig
 
     settings = load_config(TrainConfig, config, overrides)
-    made = [section.build_info for section in settings.datasets.values() if section.build_info.made_by == "miniature"]
+    used = [*settings.valid.values(), *([] if settings.run.evaluate else settings.datasets.values())]
+    made = [dataset.build_info for dataset in used if dataset.build_info.made_by == "miniature"]
     missing = [info.anno_dir for info in made if info.anno_dir is not None and not info.anno_dir.exists()]
     if missing and settings.model.pretrained is not None and not settings.model.pretrained.exists():
         raise CheckpointError(

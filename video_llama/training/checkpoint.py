@@ -215,6 +215,26 @@ def load_trained(model: nn.Module, tensors: Mapping[str, Tensor], *, source: str
             own[name].copy_(like(tensor.to(own[name].dtype), own[name]))
 
 
+def restore_weights(folder: Path, model: nn.Module) -> int:
+    """Put the trained parts of a checkpoint or of ``best/`` back; return the number of steps that were done.
+
+    Raises CheckpointError where it trains other parts than this run, or is not whole.
+    """
+    tensors = read_trained(folder)
+    own = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    if set(tensors) != own:
+        differing = sorted(set(tensors) ^ own)
+        raise CheckpointError(f"{folder}: other parts train here, such as {differing[0]}. Resume with its own config.")
+    load_trained(model, tensors, source=str(folder))
+    state = next((folder / name for name in (STATE_FILE, VALID_STATE_FILE) if (folder / name).is_file()), None)
+    try:
+        if state is None:
+            raise FileNotFoundError(f"no {STATE_FILE}")
+        return int(json.loads(state.read_text(encoding="utf-8"))["step"])
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{folder} is not a whole checkpoint ({error}). Resume from an earlier one.") from error
+
+
 def restore_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> State:
     """Put a checkpoint of this run back: weights, AdamW's state; return where the run stands.
 
@@ -222,12 +242,7 @@ def restore_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Op
     """
     import torch
 
-    tensors = read_trained(folder)
-    own = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    if set(tensors) != own:
-        differing = sorted(set(tensors) ^ own)
-        raise CheckpointError(f"{folder}: other parts train here, such as {differing[0]}. Resume with its own config.")
-    load_trained(model, tensors, source=str(folder))
+    restore_weights(folder, model)
     try:
         state: dict[str, Any] = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
         load_optimizer_state(optimizer, torch.load(folder / OPTIMIZER_FILE, weights_only=True))

@@ -143,8 +143,8 @@ class RunConfig(Config):
     resume_ckpt_path: PathText | None = None
     """A checkpoint of this run to go on from, or "auto"."""
     evaluate: bool = False
-    """Take the loss on the ``valid`` data sets once, and train nothing: of the checkpoint resumed from, else of the
-    weights in ``model``."""
+    """Take the loss on the ``valid`` data sets once, and train nothing: of the checkpoint that is resumed from, else of
+    the weights in ``model``. (The reference has the key, and no evaluation.)"""
     train_splits: tuple[Literal["train"], ...] = ("train",)
     """The reference's key; the only split."""
     world_size: int = Field(default=1, ge=1)
@@ -163,7 +163,7 @@ class TrainConfig(Config):
     datasets: dict[str, DatasetConfig] = Field(min_length=1)
     """The mixture; a key is a format's name, or any name where ``format`` is given."""
     valid: dict[str, DatasetConfig] = {}
-    """Ours: data sets that are not trained on; see run.valid_every_steps."""
+    """Ours: data sets that are not trained on; see run.valid_every_steps and run.evaluate."""
     run: RunConfig
     """How it is trained."""
 
@@ -172,7 +172,9 @@ class TrainConfig(Config):
         if self.run.evaluate and not self.valid:
             raise ValueError("run.evaluate takes the loss on the data sets of the section valid; give one")
         if bool(self.valid) != (self.run.valid_every_steps is not None or self.run.evaluate):
-            raise ValueError("valid data sets and run.valid_every_steps go together; give both or neither")
+            raise ValueError(
+                "valid data sets and run.valid_every_steps go together; give both or neither, or set run.evaluate"
+            )
         return self
 
     @model_validator(mode="after")

@@ -33,28 +33,24 @@ class Readers:
 
 
 def file_readers(
-    name: str, dataset: DatasetConfig, folder: ModelFolder, branch: Branch, samples: Sequence[Sample]
+    where: str, name: str, dataset: DatasetConfig, folder: ModelFolder, branch: Branch, samples: Sequence[Sample]
 ) -> Readers:
     """Raises ConfigError for more frames than positions, and for media that the branch or the model cannot take."""
     own = folder.model.config
     limit = own.max_frame_pos if branch == "vision" else own.max_audio_pos
     num_frames = dataset.vis_processor.train.n_frms
     if num_frames > limit:
-        raise ConfigError(
-            f"datasets.{name}.vis_processor.train.n_frms is {num_frames}, the model has {limit} positions."
-        )
+        raise ConfigError(f"{where}.vis_processor.train.n_frms is {num_frames}, the model has {limit} positions.")
     processor = folder.settings.video_processor()
     frames = frame_reader(dataset, dataset.format or name, processor, limit, _PIXEL_FORMS[branch])
     kinds = {medium.kind for sample in samples for medium in sample.media}
     if "audio" not in kinds:
         return Readers(frames, None)
     if not own.with_audio_branch:
-        raise ConfigError(
-            f"datasets.{name} has sound, and the model folder no audio branch. Use a folder that has one."
-        )
+        raise ConfigError(f"{where} has sound, and the model folder no audio branch. Use a folder that has one.")
     if branch == "audio" and len(kinds) > 1:
         raise ConfigError(
-            f"datasets.{name} shows the audio branch both sound and {', '.join(sorted(kinds - {'audio'}))}. Make two "
+            f"{where} shows the audio branch both sound and {', '.join(sorted(kinds - {'audio'}))}. Make two "
             "data sets of it: one of sound, one of frames in the place of sound."
         )
     return Readers(frames, SoundReader(folder.settings.audio_processor()))
@@ -121,18 +117,18 @@ def cached_sources(
     return frames or readers.frames, sounds, bad
 
 
-def readable(name: str, dataset: DatasetConfig, samples: Sequence[Sample], bad: Mapping[Medium, str]) -> list[Sample]:
+def readable(where: str, dataset: DatasetConfig, samples: Sequence[Sample], bad: Mapping[Medium, str]) -> list[Sample]:
     """The samples without a bad medium. Raises DataError where these leave out more than ``max_bad_share``."""
     left_out = [(sample, bad[medium]) for sample in samples for medium in sample.media if medium in bad]
     if not left_out:
         return list(samples)
     ids = {sample.id for sample, _ in left_out}
     for reason in dict.fromkeys(reason for _, reason in left_out):
-        logger.warning("datasets.%s: left out: %s", name, reason)
-    logger.warning("datasets.%s: %d of %d samples are left out", name, len(ids), len(samples))
+        logger.warning("%s: left out: %s", where, reason)
+    logger.warning("%s: %d of %d samples are left out", where, len(ids), len(samples))
     if len(ids) > dataset.max_bad_share * len(samples):
         raise DataError(
-            f"datasets.{name}: {len(ids)} of {len(samples)} samples cannot be read, more than max_bad_share "
+            f"{where}: {len(ids)} of {len(samples)} samples cannot be read, more than max_bad_share "
             f"{dataset.max_bad_share}. Look at the files, or raise it."
         )
     return [sample for sample in samples if sample.id not in ids]

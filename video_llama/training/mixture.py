@@ -59,14 +59,14 @@ def _training_set(
     branch = stage.branch_of(dataset, where)
     excluded = excluded_ids(dataset.exclude)
     samples = read_samples(dataset.format or name, dataset.build_info, where=where, excluded=excluded)
-    readers = file_readers(name, dataset, folder, branch, samples)
+    readers = file_readers(where, name, dataset, folder, branch, samples)
     frames: MediaSource = readers.frames
     sounds: MediaSource | None = readers.sounds
     if config.run.cache_features:
         _check_cacheable(dataset, stage, where)
         cache = FeatureCache(config.run, folder, world, keeps_going=dataset.on_bad_media == "skip")
         frames, sounds, bad = cached_sources(readers, cache, branch, samples)
-        samples = readable(name, dataset, samples, bad)
+        samples = readable(where, dataset, samples, bad)
     logger.info("%s: %d rows for the %s branch", where, len(samples), branch)
     return TrainingSet(
         name,

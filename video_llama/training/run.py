@@ -89,10 +89,10 @@ def _run(config: TrainConfig, source: str, stage: Stage, start_from: Path | None
         valid_sets = training_sets("valid", config, folder, stage, this)
         _change_layers(folder, config.run, this)
         trainer = _make_trainer(config, folder, stage, sets, valid_sets, this)
-        first = _resume(trainer, start_from)
         if config.run.evaluate:
-            _evaluate(trainer, config, first, start_from)
+            _evaluate(trainer, config, start_from)
             return
+        first = _resume(trainer, start_from)
         total = len(trainer.source) // config.run.accum_grad_iters
         last = total if max_steps is None else min(total, max_steps)
         trainer.train(first, last)
@@ -124,16 +124,21 @@ def _check_ways(config: TrainConfig, this: World) -> None:
         )
 
 
-def _evaluate(trainer: Trainer, config: TrainConfig, num_steps: int, checkpoint: Path | None) -> None:
+def _evaluate(trainer: Trainer, config: TrainConfig, checkpoint: Path | None) -> None:
     """Take the loss on the validation data and add it, with what it is of, to evaluation.jsonl."""
+    from video_llama.training.checkpoint import restore_weights
+    from video_llama.training.pieces import trained_checkpoints
+
     model = config.model
-    weights = checkpoint or model.ckpt or model.pretrained or model.llama_model
-    row = {**trainer.evaluate(num_steps), "weights": str(weights)}
+    num_steps = 0 if checkpoint is None else restore_weights(checkpoint, trainer.model)
+    weights = [str(checkpoint)] if checkpoint else trained_checkpoints(model)
+    weights = weights or [str(model.pretrained or model.llama_model)]
+    row = trainer.evaluate(num_steps)
     if trainer.world.is_main:
         config.run.output_dir.mkdir(parents=True, exist_ok=True)
         with (config.run.output_dir / EVALUATION_FILE).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-        logger.info("%s: loss %.5f over %d tokens", weights, row["loss"], row["num_tokens"])
+            file.write(json.dumps({**row, "weights": weights}) + "\n")
+        logger.info("%s: loss %.5f over %d tokens", ", ".join(weights), row["loss"], row["num_tokens"])
 
 
 def _change_layers(folder: ModelFolder, run: RunConfig, this: World) -> None:
@@ -167,8 +172,12 @@ def _starting_checkpoint(run: RunConfig, resume: Resume) -> Path | None:
 
     newest = newest_checkpoint(run.output_dir)
     wanted = resume or run.resume_ckpt_path or None
-    if wanted is None and run.evaluate:
+    if run.evaluate and wanted is None:
         return None
+    if run.evaluate and wanted == "auto" and newest is None:
+        raise CheckpointError(
+            f"{run.output_dir} has no checkpoint to evaluate. Name one, or leave --resume out to evaluate model.ckpt."
+        )
     if wanted is None and newest is not None:
         raise ConfigError(
             f"run.output_dir: {run.output_dir} holds a run ({newest.name}). Go on with it (--resume auto), delete it, "
@@ -308,7 +317,7 @@ def _validation(sets: Sequence[TrainingSet], run: RunConfig, pad_id: int, this: 
 
     if not sets:
         return None
-    return Validation.of(sets, run.batch_size_eval, run.valid_every_steps or 1, pad_id, run.pad_to_multiple, this)
+    return Validation.of(sets, run.batch_size_eval, run.valid_every_steps, pad_id, run.pad_to_multiple, this)
 
 
 def _resume(trainer: Trainer, checkpoint: Path | None) -> int:

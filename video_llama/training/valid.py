@@ -1,7 +1,7 @@
 """The loss on data that is not trained on: every row once, without dropout, noise or gradients; and the best weights.
 
 ```
-output_dir/valid.jsonl       a row per validation: {"step", "loss", "num_tokens", "left_out" (rows), "seconds"}
+output_dir/valid.jsonl       a row per validation: {"step", "loss", "num_tokens", "left_out", "seconds"}
            evaluation.jsonl  the same of an evaluation alone (run.evaluate), with "weights": what was evaluated
            best/             the trained parts at the lowest loss so far, and valid.json with that loss
 ```
@@ -9,6 +9,7 @@ output_dir/valid.jsonl       a row per validation: {"step", "loss", "num_tokens"
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 
 from video_llama.datasets.loading import Batch, BatchSource, Place, TrainingSet
+from video_llama.errors import DataError
 from video_llama.log import progress
 from video_llama.training.distributed import World
 
@@ -48,12 +50,18 @@ class Validation:
     """``source`` has whole batches; the processes take turns at them."""
 
     source: BatchSource
-    every_steps: int
+    every_steps: int | None
     world: World
 
     @classmethod
     def of(
-        cls, sets: Sequence[TrainingSet], batch_size: int, every_steps: int, pad_id: int, multiple_of: int, world: World
+        cls,
+        sets: Sequence[TrainingSet],
+        batch_size: int,
+        every_steps: int | None,
+        pad_id: int,
+        multiple_of: int,
+        world: World,
     ) -> Validation:
         """A validation on all rows of ``sets``."""
         order = RowOrder([len(each.samples) for each in sets], batch_size)
@@ -61,12 +69,16 @@ class Validation:
 
     def is_due(self, num_steps: int) -> bool:
         """Whether to validate when ``num_steps`` steps are done."""
-        return num_steps % self.every_steps == 0
+        return self.every_steps is not None and num_steps % self.every_steps == 0
 
     def run(
         self, num_steps: int, total_loss: Callable[[Batch], Tensor], *, shows_progress: bool = False
     ) -> dict[str, float]:
-        """The row for valid.jsonl. ``total_loss`` gives the sum of the loss over a batch's tokens."""
+        """The row for valid.jsonl. ``total_loss`` gives the sum of the loss over a batch's tokens.
+
+        "left_out" counts rows whose media could not be read just now; what a run with cached features leaves out, it
+        leaves out before. Raises DataError for a loss that is not finite, or over no token.
+        """
         start = time.perf_counter()
         loss = num_tokens = num_left_out = 0.0
         rounds = -(-len(self.source) // self.world.size)
@@ -82,6 +94,8 @@ class Validation:
             loss += total * is_counted
             num_tokens += batch.num_tokens * is_counted
             num_left_out += len(batch.left_out) * is_counted
-        loss, num_tokens, num_left_out = (self.world.sum(number) for number in (loss, num_tokens, num_left_out))
-        row = {"step": num_steps, "loss": loss / num_tokens, "num_tokens": num_tokens, "left_out": num_left_out}
+        loss, num_tokens, num_left_out = (self.world.sum(part) for part in (loss, num_tokens, num_left_out))
+        if num_tokens == 0 or not math.isfinite(loss):
+            raise DataError(f"The validation loss is {loss} over {num_tokens:.0f} tokens. Look at the valid data sets.")
+        row = {"step": num_steps, "loss": loss / num_tokens, "num_tokens": num_tokens, "left_out": int(num_left_out)}
         return {**row, "seconds": round(time.perf_counter() - start, 3)}

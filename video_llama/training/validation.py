@@ -108,7 +108,7 @@ def _check_dataset(
     checker = Checker(
         name,
         RowBuilder(text_rules(config.model, folder), dataset, branch),
-        file_readers(name, dataset, folder, branch, samples),
+        file_readers(where, name, dataset, folder, branch, samples),
         folder.model.config.text_config.max_position_embeddings,
     )
     rounds = [samples[start : start + ROWS_PER_ROUND] for start in range(0, len(samples), ROWS_PER_ROUND)]
