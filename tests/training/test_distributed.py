@@ -82,7 +82,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory, clips: Path, base: Path, base
     for mode in MODES:
         jobs += [(write(f"adapted_{mode}", mode=mode, **adapted), [], None, None)]
         jobs += [(write(f"uncached_{mode}", "audio", mode=mode, run=dict(uncached)), [], None, None)]
-        jobs += [(write(f"valid_{mode}", mode=mode, **validated | {"run": dict(validated["run"])}), [], None, None)]
+        validating = write(f"valid_{mode}", mode=mode, **validated | {"run": dict(validated["run"])})
+        jobs += [(validating, [], None, None), (validating, ["run.evaluate=true"], "auto", None)]
     jobs += [(write("moved", mode="fsdp2"), [], None, 5)]
     for name in ("unbroken", "killed"):  # with dropout, which each process draws for itself
         drops_out = write(name, model={"pretrained": str(base)}, run={"iters_per_epoch": NUM_STEPS_KILLED})
@@ -113,6 +114,8 @@ def test_two_processes_validate_as_one(runs: Runs, mode: str) -> None:
     )
     assert its_row["loss"] == pytest.approx(row["loss"], rel=1e-5)
     assert its_row["num_tokens"] == row["num_tokens"]
+    [evaluation] = [json.loads(line) for line in (runs[f"valid_{mode}"] / "evaluation.jsonl").read_text().splitlines()]
+    assert (evaluation["step"], evaluation["loss"]) == (3, its_row["loss"])
 
 
 def test_a_run_in_shards_goes_on_in_one_process_and_says_what_is_lost(
