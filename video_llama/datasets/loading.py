@@ -226,7 +226,7 @@ class BatchSource(torch.utils.data.Dataset[Batch]):
         if not rows:
             raise DataError(
                 f"No sample of a process's {len(left_out)} in batch {batch} can be read ({left_out[0]}). Find the bad "
-                f"ones with validate-data and set the data set {training_set.name}'s exclude to its report."
+                f"ones with validate-data and set datasets.{training_set.name}.exclude to its report."
             )
         return replace(collate(rows, training_set.name, self.pad_id, self.multiple_of), left_out=tuple(left_out))
 
