@@ -16,10 +16,10 @@ from video_llama.miniature.examination import TARGETS
 NUM_CLIPS = 24
 SEED = 77  # no other evaluation's
 MEASURED = {  # docs/miniature.md, rounded down
-    "colour": 0.97,
+    "colour": 0.99,
     "shape": 0.99,
-    "motion": 0.97,
-    "order": 0.95,
+    "motion": 0.98,
+    "order": 0.92,
     "hear_matched": 0.99,
     "hear_mismatched": 0.99,
     "silence": 0.99,
