@@ -1,6 +1,6 @@
 """Loading a model folder: its peak memory against the model's size, its time against reading the files, and an answer.
 
-    python benchmarks/bench_load.py SCRATCH [--size 1gb|7b] [--forms stored int8 int4] [--ask]
+    python benchmarks/bench_load.py SCRATCH [--size 1gb|7b] [--forms stored int8 int4] [--ask] [--cold]
 
 Makes a folder of drawn numbers in SCRATCH (1 or 16.4 GB; one row of normal numbers is repeated through each tensor),
 loads it once for each form in a process of its own, and deletes it. "load" ends when every page of every weight has
@@ -10,6 +10,7 @@ Reading is timed twice: "read" is into one buffer of 16 MB that is used again an
 in (one shard at a time: beside a second copy of 16 GB the files would leave the page cache).
 "stored" is what the folder's config.json says, bfloat16: the ViT and the audio trunk, which have other types as in the
 published files, are converted; everything else stays a mapped part of its file.
+With --cold the files are put out of the page cache before each timing, as after a start of the machine.
 With --ask each form also answers a question about the example clip with its sound; the answer is noise, its memory and
 its time are not. The tokenizer is LLaMA's, named by VIDEO_LLAMA_TOKENIZER.
 """
@@ -77,6 +78,7 @@ def main() -> None:
     parser.add_argument("--size", choices=["1gb", "7b"], default="1gb")
     parser.add_argument("--forms", nargs="+", choices=list(FORMS), default=list(FORMS))
     parser.add_argument("--ask", action="store_true", help="answer a question, too")
+    parser.add_argument("--cold", action="store_true", help="read and load from the disk, not from the page cache")
     arguments = parser.parse_args()
     folder = arguments.scratch / f"bench_load_{arguments.size}"
     try:
@@ -84,7 +86,9 @@ def main() -> None:
         write_folder(folder, config)
         print(f"{arguments.size}: {sum(file.stat().st_size for file in weights(folder)) / GB:.2f} GB in the files")
         for form in arguments.forms:
-            show(form, read_seconds(folder), fill_seconds(folder), measure(folder, form, arguments.ask))
+            reading = read_seconds(folder, arguments.cold)
+            filling = fill_seconds(folder, arguments.cold)
+            show(form, reading, filling, measure(folder, form, arguments.ask, arguments.cold))
             if arguments.ask:
                 placing = resolve_placing("bfloat16", **FORMS[form])
                 predicted = predict_memory(config, placing, num_frames=8, num_clips=8, num_tokens=200)
@@ -131,8 +135,18 @@ def weights(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.safetensors"))
 
 
-def read_seconds(folder: Path) -> float:
+def evict(folder: Path) -> None:
+    """Put the weights out of the page cache."""
+    for path in weights(folder):
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def read_seconds(folder: Path, is_cold: bool) -> float:
     """How long it takes to read the files from begin to end, once, into one buffer."""
+    if is_cold:
+        evict(folder)
     buffer = memoryview(bytearray(BLOCK_BYTES))
     start = time.perf_counter()
     for path in weights(folder):
@@ -142,8 +156,10 @@ def read_seconds(folder: Path) -> float:
     return time.perf_counter() - start
 
 
-def fill_seconds(folder: Path) -> float:
+def fill_seconds(folder: Path, is_cold: bool) -> float:
     """How long it takes to read the files from begin to end, once, each into fresh memory of its size."""
+    if is_cold:
+        evict(folder)
     start = time.perf_counter()
     for path in weights(folder):
         with path.open("rb", buffering=0) as file:
@@ -153,7 +169,9 @@ def fill_seconds(folder: Path) -> float:
     return time.perf_counter() - start
 
 
-def measure(folder: Path, form: str, is_asked: bool) -> dict[str, float]:
+def measure(folder: Path, form: str, is_asked: bool, is_cold: bool) -> dict[str, float]:
+    if is_cold:
+        evict(folder)
     clip = str(EXAMPLE) if is_asked else ""
     command = [sys.executable, "-c", MEASURED, str(folder), clip, json.dumps(FORMS[form])]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
