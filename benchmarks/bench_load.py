@@ -26,7 +26,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -86,9 +88,12 @@ def main() -> None:
         write_folder(folder, config)
         print(f"{arguments.size}: {sum(file.stat().st_size for file in weights(folder)) / GB:.2f} GB in the files")
         for form in arguments.forms:
-            reading = read_seconds(folder, arguments.cold)
-            filling = fill_seconds(folder, arguments.cold)
-            show(form, reading, filling, measure(folder, form, arguments.ask, arguments.cold))
+            timings: list[Any] = []
+            for timing in (read_seconds, fill_seconds, partial(measure, form=form, is_asked=arguments.ask)):
+                if arguments.cold:
+                    evict(folder)
+                timings.append(timing(folder))
+            show(form, *timings)
             if arguments.ask:
                 placing = resolve_placing("bfloat16", **FORMS[form])
                 predicted = predict_memory(config, placing, num_frames=8, num_clips=8, num_tokens=200)
@@ -143,10 +148,8 @@ def evict(folder: Path) -> None:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def read_seconds(folder: Path, is_cold: bool) -> float:
+def read_seconds(folder: Path) -> float:
     """How long it takes to read the files from begin to end, once, into one buffer."""
-    if is_cold:
-        evict(folder)
     buffer = memoryview(bytearray(BLOCK_BYTES))
     start = time.perf_counter()
     for path in weights(folder):
@@ -156,10 +159,8 @@ def read_seconds(folder: Path, is_cold: bool) -> float:
     return time.perf_counter() - start
 
 
-def fill_seconds(folder: Path, is_cold: bool) -> float:
+def fill_seconds(folder: Path) -> float:
     """How long it takes to read the files from begin to end, once, each into fresh memory of its size."""
-    if is_cold:
-        evict(folder)
     start = time.perf_counter()
     for path in weights(folder):
         with path.open("rb", buffering=0) as file:
@@ -169,9 +170,7 @@ def fill_seconds(folder: Path, is_cold: bool) -> float:
     return time.perf_counter() - start
 
 
-def measure(folder: Path, form: str, is_asked: bool, is_cold: bool) -> dict[str, float]:
-    if is_cold:
-        evict(folder)
+def measure(folder: Path, form: str, is_asked: bool) -> dict[str, float]:
     clip = str(EXAMPLE) if is_asked else ""
     command = [sys.executable, "-c", MEASURED, str(folder), clip, json.dumps(FORMS[form])]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)

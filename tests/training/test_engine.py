@@ -168,7 +168,6 @@ FULL_DISK = """
 import resource, sys
 from video_llama.errors import CheckpointError
 from video_llama.training.run import train_from_config
-from video_llama.training.valid import Validation
 for largest_file in (0, 4096):  # nothing can be written; metrics and settings can, weights not
     resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, resource.RLIM_INFINITY))
     try:
