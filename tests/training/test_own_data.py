@@ -110,6 +110,12 @@ def test_bad_media_stop_or_are_left_out_and_counted(
         assert all(row["dataset"] == "own" and "lost.mp4" in row["reason"] for row in reported)
 
 
+def test_an_evaluation_counts_what_it_cannot_read(write_yaml: Write, own: Callable[..., dict[str, Any]]) -> None:
+    skipping = own("video", bad=2, on_bad_media="skip")
+    run = train_from_config(write_yaml(valid={"held_out": skipping}, run={"cache_features": False, "evaluate": True}))
+    assert json.loads((run / "evaluation.jsonl").read_text())["left_out"] == 2
+
+
 @pytest.mark.parametrize("cached", [True, False])
 def test_too_many_bad_media_stop_the_run(write_yaml: Write, own: Callable[..., dict[str, Any]], cached: bool) -> None:
     skipping = own("video", bad=12, on_bad_media="skip", max_bad_share=0.01)
