@@ -84,6 +84,16 @@ def test_a_clip_shorter_than_asked_for_is_a_warning(write_yaml: Write, clips: Pa
     assert (done.exit_code, "own: 1 rows, 1 short" in done.stdout) == (0, True)
 
 
+def test_the_valid_section_is_checked_too(write_yaml: Write, clips: Path) -> None:
+    info = {"anno_dir": str(clips / "captions"), "videos_dir": str(clips / "captions")}
+    path = write_yaml(valid={"held_out": {"format": "webvid", "build_info": info}}, run={"valid_every_steps": 1})
+    done = run_command("validate-data", str(path))
+    assert (done.exit_code, "held_out: 12 rows, 12 missing" in done.stdout) == (1, True), done.output
+    done = run_command("validate-data", str(path), "--set", "valid.held_out.branch=audio")
+    assert done.exit_code == 2
+    assert "valid.held_out.branch" in done.output
+
+
 def test_features_are_there_before_the_run(write_yaml: Write, clips: Path, tmp_path: Path) -> None:
     info = {"anno_dir": str(clips / "captions"), "videos_dir": str(clips / "videos")}
     held_out = {"format": "webvid", "build_info": info, "vis_processor": {"train": {"n_frms": 3}}}

@@ -78,8 +78,10 @@ def validate_data(config: TrainConfig, source: str, report: Path, *, workers: in
     report.parent.mkdir(parents=True, exist_ok=True)
     counts = []
     with report.open("w", encoding="utf-8") as file, ThreadPoolExecutor(workers) as pool:
-        for name, dataset in (*config.datasets.items(), *config.valid.items()):
-            findings, num_rows = _check_dataset(name, dataset, config, folder, pool)
+        named = [("datasets", *item) for item in config.datasets.items()]
+        named += [("valid", *item) for item in config.valid.items()]
+        for section, name, dataset in named:
+            findings, num_rows = _check_dataset(f"{section}.{name}", name, dataset, config, folder, pool)
             file.writelines(json.dumps(asdict(finding), ensure_ascii=False) + "\n" for finding in findings)
             problems = Counter(str(finding.problem) for finding in findings)
             num_errors = sum(finding.level == "error" for finding in findings)
@@ -98,9 +100,8 @@ def read_folder_without_weights(path: Path) -> ModelFolder:
 
 
 def _check_dataset(
-    name: str, dataset: DatasetConfig, config: TrainConfig, folder: ModelFolder, pool: ThreadPoolExecutor
+    where: str, name: str, dataset: DatasetConfig, config: TrainConfig, folder: ModelFolder, pool: ThreadPoolExecutor
 ) -> tuple[list[Finding], int]:
-    where = f"datasets.{name}"
     check_fit(dataset, folder, where)
     branch = stage_of(config.model).branch_of(dataset, where)
     samples, findings = _read_rows(name, dataset, where)
