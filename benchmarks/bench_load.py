@@ -33,8 +33,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from video_llama.chat.folder import Manifest, ProcessorSettings, write_rest
-from video_llama.chat.placement import resolve_placing
+from video_llama.checkpoints.folder import Manifest, ProcessorSettings, write_rest
+from video_llama.checkpoints.placement import resolve_placing
 from video_llama.checkpoints.shards import MAX_SHARD_BYTES, TensorSpec, write_shards
 from video_llama.models.configuration import VideoLlamaConfig
 from video_llama.models.memory import predict_memory, published_config

@@ -18,7 +18,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from benchmarks.conformance_row import Row, guarded
-from video_llama.processors.crop import crop_and_resize, random_crop, to_uint8
+from video_llama.processors.augmentation import crop_and_resize, random_crop, to_uint8
 from video_llama.processors.sampling import FrameSampling, frame_indices
 from video_llama.processors.video_processor import (
     SampledVideo,

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import torch
 
-from video_llama.chat.folder import Manifest, ProcessorSettings, write_model_folder
+from video_llama.checkpoints.folder import Manifest, ProcessorSettings, write_model_folder
 from video_llama.conversation import Tokenizer
 from video_llama.log import logger
 from video_llama.miniature.assemble import settings

@@ -18,7 +18,7 @@ from tests.checkpoints.making import (
 from video_llama.checkpoints.assemble import Assembly, read_pieces, resize_positions
 from video_llama.checkpoints.keys import convert_state_dict
 from video_llama.checkpoints.loading import load_yaml_model, plan
-from video_llama.checkpoints.sources import VIT_FILE, list_sources, read_eval_config
+from video_llama.checkpoints.published_files import VIT_FILE, list_sources, read_eval_config
 from video_llama.errors import CheckpointError, ConfigError
 from video_llama.models.modeling_llama import is_packed
 

@@ -15,15 +15,15 @@ from tests.checkpoints.making import (
     write_published,
     write_yaml,
 )
-from video_llama.chat.folder import read_model_folder
-from video_llama.chat.tensors import stored_tensors
 from video_llama.checkpoints.convert import convert
 from video_llama.checkpoints.files import opened, scan
+from video_llama.checkpoints.folder import read_model_folder
 from video_llama.checkpoints.keys import convert_state_dict
 from video_llama.checkpoints.keys import to_reference as reference_name
 from video_llama.checkpoints.loading import load_yaml_model
 from video_llama.checkpoints.reference import to_reference
 from video_llama.checkpoints.shards import TensorSpec, dtype_code, split_by_size, write_shards
+from video_llama.checkpoints.tensors import stored_tensors
 from video_llama.checkpoints.tokenizer_files import chat_template
 from video_llama.conversation import TEMPLATES, Conversation, Slot, media_message
 from video_llama.errors import CheckpointError

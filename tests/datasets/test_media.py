@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from video_llama.datasets.config import DatasetConfig, FrameSection, FrameSettings
-from video_llama.datasets.contents import Contents
+from video_llama.datasets.content_hash import Contents
 from video_llama.datasets.features import CachedMedia, FeatureStore, cache_media
 from video_llama.datasets.media import FrameReader, Readable, frame_reader
 from video_llama.datasets.sample import Sample

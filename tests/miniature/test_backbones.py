@@ -9,7 +9,6 @@ import torch
 
 from video_llama.conversation import IGNORE_INDEX, Tokenizer, pad_batch
 from video_llama.miniature.documents import caption_document, dialogue_example, frames_sentence
-from video_llama.miniature.language import caption_pair, dialogue
 from video_llama.miniature.pretrain_imagebind import BindingLearner, binding_loss, sample_sounds
 from video_llama.miniature.pretrain_language import (
     add_noise,
@@ -25,6 +24,7 @@ from video_llama.miniature.pretrain_vision import (
     sample_pictures,
     sin_cos_positions,
 )
+from video_llama.miniature.questions import caption_pair, dialogue
 from video_llama.miniature.recipe import EMBEDDING_SIZE, LanguagePhase, Pretraining, miniature_config
 from video_llama.miniature.tokenizer import NUM_PIECES, STOP_MARK, train_tokenizer
 from video_llama.processors.video_processor import frames_message

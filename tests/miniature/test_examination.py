@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from video_llama.miniature.examination import ABLATIONS, EXPLANATIONS, TARGETS, Count, plan, sort_of, tally
-from video_llama.miniature.language import grade
+from video_llama.miniature.questions import grade
 from video_llama.miniature.world import Scene, sample_scene
 
 

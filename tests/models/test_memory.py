@@ -11,7 +11,7 @@ import pytest
 
 from tests.chat.conftest import model_path  # noqa: F401  (a fixture)
 from tests.chat.making import make_folder, tiny_config
-from video_llama.chat.placement import resolve_placing
+from video_llama.checkpoints.placement import resolve_placing
 from video_llama.models.configuration import VideoLlamaConfig
 from video_llama.models.memory import predict_memory, published_config
 

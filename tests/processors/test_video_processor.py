@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from video_llama.processors import VideoProcessor
-from video_llama.processors.crop import crop_and_resize, random_crop, to_uint8
+from video_llama.processors.augmentation import crop_and_resize, random_crop, to_uint8
 from video_llama.processors.video_processor import IMAGE_MEAN, IMAGE_STD, frames_message
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 
-from video_llama.chat.folder import Manifest, ProcessorSettings, read_model_folder, write_model_folder
+from video_llama.checkpoints.folder import Manifest, ProcessorSettings, read_model_folder, write_model_folder
 from video_llama.conversation import Tokenizer
 from video_llama.miniature.dataset import write_dataset
 from video_llama.models.configuration import VideoLlamaConfig

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from video_llama.chat.folder import read_model_folder
+from video_llama.checkpoints.folder import read_model_folder
 from video_llama.conversation import IGNORE_INDEX
 from video_llama.datasets.loading import Batch
 from video_llama.errors import CheckpointError, ConfigError, DataError
@@ -18,7 +18,7 @@ from video_llama.training.checkpoint import checkpoints, read_trained
 from video_llama.training.distributed import World
 from video_llama.training.memory import compile_decoder
 from video_llama.training.run import train_from_config
-from video_llama.training.valid import Validation
+from video_llama.training.validation import Validation
 
 Losses = Callable[[Path], list[float]]
 Write = Callable[..., Path]

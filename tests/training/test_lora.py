@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from tests.training.conftest import moved_by, write_base
-from video_llama.chat.folder import read_model_folder
+from video_llama.checkpoints.folder import read_model_folder
 from video_llama.errors import CheckpointError, ConfigError
 from video_llama.models.modeling_llama import Quantization, is_packed
 from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
 from video_llama.training.checkpoint import load_trained, newest_checkpoint, read_trained
-from video_llama.training.export import merge_into_folder
 from video_llama.training.lora import add_lora, lora_of_checkpoint, split_lora
+from video_llama.training.merge import merge_into_folder
 from video_llama.training.run import train_from_config
 
 Losses = Callable[[Path], list[float]]

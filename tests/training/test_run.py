@@ -14,12 +14,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from video_llama.chat.folder import ModelFolder, read_model_folder
+from video_llama.checkpoints.folder import ModelFolder, read_model_folder
 from video_llama.config import load_yaml
 from video_llama.errors import CheckpointError, ConfigError, DataError
 from video_llama.training.checkpoint import checkpoints, newest_checkpoint
 from video_llama.training.config import TrainConfig
-from video_llama.training.export import merge_into_folder
+from video_llama.training.merge import merge_into_folder
 from video_llama.training.run import load_folder, train_from_config
 
 Losses = Callable[[Path], list[float]]

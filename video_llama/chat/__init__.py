@@ -11,16 +11,16 @@ from video_llama.chat.assistant import Assistant, model_path
 from video_llama.chat.asynchronous import AsyncChat
 from video_llama.chat.attention import QueryAttention
 from video_llama.chat.decoding import Decoding
-from video_llama.chat.folder import (
+from video_llama.chat.media import MediaOptions, ReadMedium
+from video_llama.chat.record import Answer, Record
+from video_llama.chat.session import AnswerStream, Chat
+from video_llama.checkpoints.folder import (
     Manifest,
     ModelFolder,
     ProcessorSettings,
     read_model_folder,
     write_model_folder,
 )
-from video_llama.chat.media import MediaOptions, ReadMedium
-from video_llama.chat.record import Answer, Record
-from video_llama.chat.session import AnswerStream, Chat
 
 __all__ = [
     "Answer",

@@ -12,10 +12,10 @@ from video_llama.chat.asynchronous import AsyncChat
 from video_llama.chat.attention import QueryAttention
 from video_llama.chat.decoding import Decoding, TokenChooser, token_steps
 from video_llama.chat.engine import Effort, Engine, GivenMedium, Medium, Turn
-from video_llama.chat.folder import ModelFolder
 from video_llama.chat.media import MediaOptions, MediaSource, ReadMedium
 from video_llama.chat.record import Answer
 from video_llama.chat.session import Chat, search_beams
+from video_llama.checkpoints.folder import ModelFolder
 from video_llama.conversation import Conversation
 from video_llama.errors import CheckpointError
 from video_llama.processors import FrameSampling

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from video_llama.chat.attention import QueryAttention, query_attention
 from video_llama.chat.decoding import Decoding
-from video_llama.chat.folder import ModelFolder
 from video_llama.chat.media import MediaKind, MediaOptions, MediaSource, ReadMedium, read_medium
 from video_llama.chat.record import Record, describe_medium, describe_modalities, describe_weights
+from video_llama.checkpoints.folder import ModelFolder
 from video_llama.conversation import TEMPLATES, Conversation, EncodedPrompt, StreamDecoder, Tokenizer, fit_history
 from video_llama.errors import CheckpointError, PromptError
 

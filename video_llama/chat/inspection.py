@@ -10,10 +10,10 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from video_llama.chat.folder import ProcessorSettings, read_config, read_manifest, read_settings
 from video_llama.chat.media import MediaOptions, media_kind, read_medium
 from video_llama.chat.record import describe_medium
-from video_llama.chat.tensors import Shape, StoredTensor, check_tensors, expected_shapes, stored_tensors
+from video_llama.checkpoints.folder import ProcessorSettings, read_config, read_manifest, read_settings
+from video_llama.checkpoints.tensors import Shape, StoredTensor, check_tensors, expected_shapes, stored_tensors
 from video_llama.errors import CheckpointError, MediaError
 from video_llama.files import sha256
 from video_llama.processors.sources import as_media

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from video_llama.chat.folder import ProcessorSettings
+from video_llama.checkpoints.folder import ProcessorSettings
 from video_llama.conversation import Media, Slot, media_message
 from video_llama.errors import MediaError, NoAudioTrackError
 from video_llama.processors import AudioClips, FrameSampling, SampledVideo, open_track, read_image, read_video

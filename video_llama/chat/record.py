@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from video_llama.chat.folder import ModelFolder
 from video_llama.chat.media import ReadMedium
+from video_llama.checkpoints.folder import ModelFolder
 from video_llama.processors import AudioClips, SampledVideo
 
 HASHED_BYTES = 64 * 2**20

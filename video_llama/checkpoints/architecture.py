@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from video_llama.checkpoints.keys import reference_names
-from video_llama.checkpoints.sources import remedy_for
+from video_llama.checkpoints.published_files import remedy_for
 from video_llama.errors import CheckpointError
 
 if TYPE_CHECKING:

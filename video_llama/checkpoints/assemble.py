@@ -13,14 +13,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from video_llama.chat.folder import ProcessorSettings
-from video_llama.chat.tensors import Shape, shapes_of
 from video_llama.checkpoints.architecture import infer_config
 from video_llama.checkpoints.config import EvalConfig, ModelType
 from video_llama.checkpoints.decoder import TEMPLATES, Decoder, read_decoder
 from video_llama.checkpoints.files import StoredTensor, opened, scan
+from video_llama.checkpoints.folder import ProcessorSettings
 from video_llama.checkpoints.keys import convert_state_dict, reference_names
-from video_llama.checkpoints.sources import ROLES, Source, list_sources, remedy_for
+from video_llama.checkpoints.published_files import ROLES, Source, list_sources, remedy_for
+from video_llama.checkpoints.tensors import Shape, shapes_of
 from video_llama.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:

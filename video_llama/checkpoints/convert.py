@@ -7,17 +7,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from video_llama.chat.folder import (
+from video_llama.checkpoints.assemble import Assembly, read_pieces
+from video_llama.checkpoints.config import ModelType
+from video_llama.checkpoints.files import weight_files
+from video_llama.checkpoints.folder import (
     Manifest,
     new_folder,
     write_rest,
 )
-from video_llama.checkpoints.assemble import Assembly, read_pieces
-from video_llama.checkpoints.config import ModelType
-from video_llama.checkpoints.files import weight_files
 from video_llama.checkpoints.loading import plan
+from video_llama.checkpoints.published_files import Source, read_eval_config
 from video_llama.checkpoints.shards import MAX_SHARD_BYTES, TensorSpec, write_shards
-from video_llama.checkpoints.sources import Source, read_eval_config
 from video_llama.checkpoints.tokenizer_files import write_tokenizer_files
 from video_llama.conversation import Tokenizer
 from video_llama.errors import CheckpointError

@@ -12,8 +12,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from video_llama.chat.folder import new_folder
 from video_llama.checkpoints.files import StoredTensor, opened, scan
+from video_llama.checkpoints.folder import new_folder
 from video_llama.checkpoints.keys import IGNORED
 from video_llama.checkpoints.shards import MAX_SHARD_BYTES, TensorSpec, write_shards
 from video_llama.errors import CheckpointError

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from video_llama.chat.inspection import PARTS, ModelReport, PartReport, part_reports, unreadable_values
-from video_llama.chat.tensors import StoredTensor, expected_shapes
 from video_llama.checkpoints.architecture import infer_config
 from video_llama.checkpoints.assemble import (
     Assembly,
@@ -27,8 +26,9 @@ from video_llama.checkpoints.assemble import (
 from video_llama.checkpoints.config import EvalConfig, ModelType
 from video_llama.checkpoints.files import opened, scan
 from video_llama.checkpoints.keys import IGNORED, convert_state_dict, revert_state_dict, to_ours, to_reference
+from video_llama.checkpoints.published_files import ROLES, Role, absent_paths, find_sources, read_eval_config
 from video_llama.checkpoints.shards import dtype_code
-from video_llama.checkpoints.sources import ROLES, Role, absent_paths, find_sources, read_eval_config
+from video_llama.checkpoints.tensors import StoredTensor, expected_shapes
 from video_llama.errors import CheckpointError, DataError
 
 if TYPE_CHECKING:

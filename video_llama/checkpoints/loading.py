@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from video_llama.chat.assistant import MINIATURE, Assistant, model_path, usable_device
-from video_llama.chat.folder import Manifest, ModelFolder, check_fit, read_model_folder
-from video_llama.chat.placement import Dtypes, resolve_placing
 from video_llama.checkpoints.assemble import Assembly, assemble, check_assembly, read_pieces
 from video_llama.checkpoints.config import EvalConfig, ModelType
+from video_llama.checkpoints.folder import Manifest, ModelFolder, check_fit, read_model_folder
 from video_llama.checkpoints.initial import draw
-from video_llama.checkpoints.sources import is_published, read_eval_config
+from video_llama.checkpoints.placement import Dtypes, resolve_placing
+from video_llama.checkpoints.published_files import is_published, read_eval_config
 from video_llama.conversation import Tokenizer
 
 if TYPE_CHECKING:

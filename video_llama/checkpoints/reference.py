@@ -14,7 +14,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from video_llama.chat.folder import (
+from video_llama.checkpoints.files import SAFETENSORS, StoredTensor, opened, scan
+from video_llama.checkpoints.folder import (
     CONFIG_FILE,
     MANIFEST_FILE,
     TOKENIZER_FILE,
@@ -24,11 +25,10 @@ from video_llama.chat.folder import (
     read_manifest,
     read_settings,
 )
-from video_llama.chat.tensors import check_tensors, expected_shapes, stored_tensors
-from video_llama.checkpoints.files import SAFETENSORS, StoredTensor, opened, scan
 from video_llama.checkpoints.keys import ADAPTER, reference_names, revert_state_dict
+from video_llama.checkpoints.published_files import BLIP2_FILE, IMAGEBIND_FILE, PUBLISHED, ROLES, VIT_FILE
 from video_llama.checkpoints.shards import TensorSpec, write_shards
-from video_llama.checkpoints.sources import BLIP2_FILE, IMAGEBIND_FILE, PUBLISHED, ROLES, VIT_FILE
+from video_llama.checkpoints.tensors import check_tensors, expected_shapes, stored_tensors
 from video_llama.checkpoints.tokenizer_files import write_tokenizer_files
 from video_llama.conversation import Tokenizer
 from video_llama.errors import CheckpointError

@@ -14,7 +14,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
-from video_llama.chat.tensors import INDEX_FILE, WEIGHTS_FILE, Shape
+from video_llama.checkpoints.tensors import INDEX_FILE, WEIGHTS_FILE, Shape
 
 if TYPE_CHECKING:
     import torch

@@ -86,11 +86,11 @@ def inspect(
 def _model_report(path: str, overrides: list[str], model_type: Any) -> ModelReport | None:
     """What is in a model, in whichever form it is given; None for what can only be a media file."""
     from video_llama.chat import model_path
-    from video_llama.chat.folder import CONFIG_FILE
     from video_llama.chat.inspection import inspect_model
     from video_llama.checkpoints.files import PICKLES, SAFETENSORS
+    from video_llama.checkpoints.folder import CONFIG_FILE
     from video_llama.checkpoints.inspection import inspect_file, inspect_sources
-    from video_llama.checkpoints.sources import is_published
+    from video_llama.checkpoints.published_files import is_published
     from video_llama.processors.images import has_pictures
     from video_llama.processors.sources import is_folder
 

@@ -23,10 +23,10 @@ def predicted(
 ) -> MemoryPrediction:
     """The prediction for a model, or for a published size; ValueError unless exactly one is given."""
     from video_llama.chat import model_path
-    from video_llama.chat.folder import read_config
-    from video_llama.chat.placement import resolve_placing
+    from video_llama.checkpoints.folder import read_config
     from video_llama.checkpoints.loading import plan
-    from video_llama.checkpoints.sources import is_published, read_eval_config
+    from video_llama.checkpoints.placement import resolve_placing
+    from video_llama.checkpoints.published_files import is_published, read_eval_config
     from video_llama.models.memory import predict_memory, published_config
 
     if path is not None and size is None and is_published(model_path(path)):

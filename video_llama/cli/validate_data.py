@@ -26,8 +26,8 @@ def validate_data(
 ) -> None:
     """Check that every row can be trained on. Exit code 1 if one cannot; the report can be a data set's ``exclude``."""
     from video_llama.config import load_config, require_filled
+    from video_llama.training.check_data import validate_data
     from video_llama.training.config import TrainConfig
-    from video_llama.training.validation import validate_data
 
     settings = load_config(TrainConfig, config, options or [])
     require_filled(settings, source=str(config))

@@ -18,8 +18,8 @@ from video_llama.conversation import Turn, image_turns, video_turns
 from video_llama.datasets.config import BuildInfo
 from video_llama.datasets.own_rows import own_sample
 from video_llama.datasets.sample import SHOWN, Sample
-from video_llama.datasets.shards import shard_rows, shard_sample
 from video_llama.datasets.tables import Named, given, json_rows, read_json, value
+from video_llama.datasets.webdataset import shard_rows, shard_sample
 from video_llama.errors import DataError
 
 COCO_PREFIX = "COCO_train2014_"

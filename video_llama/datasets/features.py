@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from video_llama.datasets.contents import Contents
+from video_llama.datasets.content_hash import Contents
 from video_llama.datasets.media import FileReader, MediaForm, Readable
 from video_llama.datasets.sample import Kind, MediaFile
 from video_llama.errors import DataError, MediaError

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from video_llama.chat.folder import Manifest, ProcessorSettings, write_model_folder
+from video_llama.checkpoints.folder import Manifest, ProcessorSettings, write_model_folder
 from video_llama.miniature.recipe import (
     IMAGE_MEAN,
     IMAGE_STD,
@@ -103,8 +103,8 @@ def _initialise_branch(branch: SequenceQFormer, word_scale: Tensor) -> None:
 
 def write_weights(target: Path, base: Path, runs: list[Path], seed: int) -> None:
     """Put both trained branches into the base and write the weights that answer, as float16 (half the size)."""
-    from video_llama.chat.folder import read_model_folder
-    from video_llama.training.export import merge_into_folder
+    from video_llama.checkpoints.folder import read_model_folder
+    from video_llama.training.merge import merge_into_folder
 
     merged = target.with_name(f"{target.name}.fp32")
     merge_into_folder(base, runs, merged, name="miniature")

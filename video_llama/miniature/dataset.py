@@ -33,7 +33,7 @@ import numpy as np
 from video_llama.errors import DataError
 from video_llama.files import replace_text
 from video_llama.log import progress
-from video_llama.miniature.language import HARD_KINDS, HEARING_KINDS, JOINT_KINDS, SEEING_KINDS, Sees, question
+from video_llama.miniature.questions import HARD_KINDS, HEARING_KINDS, JOINT_KINDS, SEEING_KINDS, Sees, question
 from video_llama.miniature.wording import caption, choose, plain_caption, sound_caption
 from video_llama.miniature.world import (
     TWO_PART_SHARE,

@@ -23,7 +23,7 @@ from video_llama.conversation import (
     media_message,
     training_example,
 )
-from video_llama.miniature.language import Dialogue
+from video_llama.miniature.questions import Dialogue
 
 MediumKind = Literal["video", "audio"]
 

@@ -19,7 +19,7 @@ from video_llama.errors import MissingExtraError
 from video_llama.log import progress
 from video_llama.miniature.dataset import read_scenes, write_dataset
 from video_llama.miniature.examination import ABLATIONS, EXPLANATIONS, TARGETS, Ablation, Count, Probe, plan, tally
-from video_llama.miniature.language import grade
+from video_llama.miniature.questions import grade
 from video_llama.miniature.world import Scene, SoundSort
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from video_llama.miniature.language import QA, question
+from video_llama.miniature.questions import QA, question
 from video_llama.miniature.world import Scene
 
 Ablation = Literal["", "frames_shuffled", "frames_reversed", "audio_replaced", "audio_left_out"]

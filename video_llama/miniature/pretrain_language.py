@@ -15,8 +15,8 @@ import numpy as np
 
 from video_llama.conversation import IGNORE_INDEX, Tokenizer, TrainingExample, pad_batch
 from video_llama.miniature.documents import caption_document, dialogue_example
-from video_llama.miniature.language import caption_pair, dialogue
 from video_llama.miniature.pretraining import StepLoss, fit
+from video_llama.miniature.questions import caption_pair, dialogue
 from video_llama.miniature.recipe import LANGUAGE, LanguagePhase, miniature_config
 
 if TYPE_CHECKING:

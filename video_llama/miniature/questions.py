@@ -1,145 +1,395 @@
-"""The wordings of every kind of question about the miniature's world; pure data, read by ``language``.
+"""Questions and answers about the miniature's scenes, dialogues made of them, and the marking of answers.
 
-``{}`` stands for colour/color, first/second or both, as ``language`` fills them in.
+In: a scene and what of it is given (a video, one picture, nothing; with or without sound). Out: a question in one of
+many wordings with the one canonical answer that follows from the scene. The same generator serves the language
+model's pre-training (``dialogue``), the training annotations of both branches, and evaluation (``grade``).
+Comparisons give the reason first ("It is blue, so no."): an answer whose first word already is the comparison was
+not learnt by a model of this size.
 """
 
 from __future__ import annotations
 
-DESCRIBE = (
-    "What do you see?",
-    "What can you see?",
-    "What happens?",
-    "What happens in the video?",
-    "What is happening?",
-    "Describe the video.",
-    "Describe what you see.",
-    "What is in the video?",
-    "What does the video show?",
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from video_llama.miniature.question_wordings import (
+    ANY_SOUND,
+    BOTH,
+    CHAT,
+    COLOUR_OF_ONE,
+    COLOUR_OF_ORDINAL,
+    COUNT,
+    DESCRIBE,
+    DESCRIBE_IMAGE,
+    HEAR,
+    MATCH,
+    MOTION,
+    MOTION_OF_TWO,
+    ORDER,
+    SHAPE_OF_ONE,
+    SHAPE_OF_ORDINAL,
+    SOURCE,
 )
-DESCRIBE_IMAGE = (
-    "What do you see?",
-    "What can you see?",
-    "Describe the picture.",
-    "Describe this image.",
-    "What is in the picture?",
-    "What does the image show?",
-    "Describe what you see.",
+from video_llama.miniature.wording import (
+    CANONICAL_MOTIONS,
+    SOUND_NAMES,
+    canonical_caption,
+    caption,
+    choose,
+    image_caption,
+    noun,
+    plain_caption,
+    sentence,
+    sound_caption,
 )
-COLOUR_OF_ONE = (
-    "What {} is it?",
-    "What {} is the shape?",
-    "What {} is the object?",
-    "Which {} is the shape?",
-    "What is the {} of the shape?",
-    "What is the {} of the object?",
-    "Which {} does it have?",
-)
-COLOUR_OF_ORDINAL = (
-    "What {} is the {} shape?",
-    "What is the {} of the {} shape?",
-    "What {} is the {} one?",
-    "Which {} has the {} shape?",
-)
-SHAPE_OF_ONE = (
-    "What shape is it?",
-    "Which shape is it?",
-    "What shape do you see?",
-    "Which shape do you see?",
-    "What is the shape of the object?",
-    "What shape is in the video?",
-    "What is it?",
-)
-SHAPE_OF_ORDINAL = (
-    "What is the {} shape?",
-    "Which shape is the {} one?",
-    "What shape is the {} one?",
-    "What shape is the {} object?",
-)
-MOTION = (
-    "How does it move?",
-    "How does the shape move?",
-    "Which way does it move?",
-    "Where does it go?",
-    "Which way does the object go?",
-    "In which direction does it move?",
-    "What does the shape do?",
-    "What is the motion?",
-)
-MOTION_OF_TWO = ("How do they move?", "How do the shapes move?", "Which way do they move?", "Where do they go?")
-ORDER = {
-    "first": (
-        "What comes first?",
-        "Which shape comes first?",
-        "What appears first?",
-        "Which shape appears first?",
-        "What do you see first?",
-        "What is at the beginning?",
-    ),
-    "second": (
-        "What comes second?",
-        "Which shape comes second?",
-        "What appears second?",
-        "Which shape appears second?",
-        "What comes next?",
-        "What comes after it?",
-        "What comes last?",
-        "What appears last?",
-        "What do you see at the end?",
-    ),
+from video_llama.miniature.world import COLOURS, MOTIONS, SHAPES, Scene, sample_scene
+
+Sees = Literal["video", "image", "nothing"]
+Medium = Literal["audio_video", "video", "image", "audio", "text"]
+Field = Literal["all", "colour", "shape", "motion", "sound", "verdict"]
+
+NO_PICTURE = "I see no picture."
+NO_SOUND = "I hear no sound."
+STILL_PICTURE = "I see one still picture."
+ONE_SHAPE = "There is only one shape."
+ORDINALS = ("first", "second")
+NAMED_SHARE = 0.25  # of the questions about one of two colours: "What colour is the circle?", not "the first shape"
+
+
+@dataclass(frozen=True)
+class QA:
+    """One question, the canonical answer, and the kind of the question."""
+
+    kind: str
+    question: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class View:
+    """A question's ground: the scene and what of it is given. Sound needs both ``hears`` and a sounding scene."""
+
+    scene: Scene
+    sees: Sees
+    hears: bool
+    named_share: float = NAMED_SHARE
+
+    @property
+    def is_sounding(self) -> bool:
+        return self.hears and bool(self.scene.sounds)
+
+    @property
+    def shows_two(self) -> bool:
+        """Whether two shapes are seen; of a two-part scene a picture shows the first."""
+        return self.scene.is_two_part and self.sees == "video"
+
+
+Asker = Callable[[View, np.random.Generator], tuple[str, str]]
+
+
+def _ask_desc(view: View, rng: np.random.Generator) -> tuple[str, str]:
+    question = choose(rng, DESCRIBE_IMAGE if view.sees == "image" else DESCRIBE)
+    return question, _seen(view)
+
+
+def _seen(view: View) -> str:
+    if view.sees == "nothing":
+        return NO_PICTURE
+    return sentence(noun(view.scene.parts[0])) if view.sees == "image" else canonical_caption(view.scene)
+
+
+def _ask_colour(view: View, rng: np.random.Generator) -> tuple[str, str]:
+    word = "colour" if rng.random() < 0.5 else "color"
+    if not view.shows_two:
+        return choose(rng, COLOUR_OF_ONE).format(word), f"It is {view.scene.parts[0].colour}."
+    index = int(rng.integers(2))
+    part = view.scene.parts[index]
+    if rng.random() < view.named_share:
+        return f"What {word} is the {part.shape}?", f"It is {part.colour}."
+    return choose(rng, COLOUR_OF_ORDINAL).format(word, ORDINALS[index]), f"It is {part.colour}."
+
+
+def _ask_shape(view: View, rng: np.random.Generator) -> tuple[str, str]:
+    if not view.shows_two:
+        return choose(rng, SHAPE_OF_ONE), f"It is a {view.scene.parts[0].shape}."
+    index = int(rng.integers(2))
+    question = choose(rng, SHAPE_OF_ORDINAL).format(ORDINALS[index])
+    return question, f"It is a {view.scene.parts[index].shape}."
+
+
+def _ask_motion(view: View, rng: np.random.Generator) -> tuple[str, str]:
+    if view.sees == "image":
+        return choose(rng, MOTION), STILL_PICTURE
+    if view.shows_two:
+        return choose(rng, MOTION_OF_TWO), "They stay still."
+    return choose(rng, MOTION), f"It {CANONICAL_MOTIONS[view.scene.parts[0].motion]}."
+
+
+def _ask_order(view: View, rng: np.random.Generator) -> tuple[str, str]:
+    index = int(rng.integers(2))
+    question = choose(rng, ORDER[ORDINALS[index]])
+    if not view.shows_two:
+        return question, ONE_SHAPE
+    return question, f"The {ORDINALS[index]} shape is {noun(view.scene.parts[index])}."
+
+
+def _ask_count(view: View, rng: np.random.Generator) -> tuple[str, str]:
+    return choose(rng, COUNT), "There are two shapes." if view.shows_two else "There is one shape."
+
+
+def _other(rng: np.random.Generator, options: tuple[str, ...], truth: str) -> str:
+    """The truth, or with even chance another option."""
+    return truth if rng.random() < 0.5 else choose(rng, [option for option in options if option != truth])
+
+
+def _verdict(is_so: bool) -> str:
+    return "so yes." if is_so else "so no."
+
+
+def _ask_yes_no(view: View, rng: np.random.Generator) -> tuple[str, str]:
+    index = int(rng.integers(2)) if view.shows_two else 0
+    part = view.scene.parts[index]
+    subject = f"the {ORDINALS[index]} shape" if view.shows_two else choose(rng, ("it", "it", "the shape"))
+    aspect = int(rng.integers(3 if view.sees == "video" and not view.shows_two else 2))
+    if aspect == 0:
+        asked = _other(rng, COLOURS, part.colour)
+        return f"Is {subject} {asked}?", f"It is {part.colour}, {_verdict(asked == part.colour)}"
+    if aspect == 1:
+        asked = _other(rng, SHAPES, part.shape)
+        return f"Is {subject} a {asked}?", f"It is a {part.shape}, {_verdict(asked == part.shape)}"
+    reason = f"It {CANONICAL_MOTIONS[part.motion]}"
+    if rng.random() < 0.3:
+        question = choose(rng, ("Does it move?", "Is it moving?", "Does the shape move?"))
+        return question, f"{reason}, {_verdict(part.motion != 'still')}"
+    asked = _other(rng, MOTIONS, part.motion)
+    question = f"Does {subject} stay still?" if asked == "still" else f"Does {subject} move {asked}?"
+    return question, f"{reason}, {_verdict(asked == part.motion)}"
+
+
+def _heard(view: View) -> str:
+    if not view.is_sounding:
+        return NO_SOUND
+    return f"I hear {', and then '.join(f'{SOUND_NAMES[s]}, the sound of a {s}' for s in view.scene.sounds)}."
+
+
+def _ask_hear(view: View, rng: np.random.Generator) -> tuple[str, str]:
+    return choose(rng, HEAR), _heard(view)
+
+
+def _ask_any_sound(view: View, rng: np.random.Generator) -> tuple[str, str]:
+    return choose(rng, ANY_SOUND), "Yes, I hear a sound." if view.is_sounding else NO_SOUND
+
+
+def _ask_source(view: View, rng: np.random.Generator) -> tuple[str, str]:
+    makers = " and then ".join(f"a {shape}" for shape in view.scene.sounds)
+    answer = (
+        sentence(f"{makers} {'makes' if len(view.scene.sounds) == 1 else 'make'} the sound") if makers else NO_SOUND
+    )
+    return choose(rng, SOURCE), answer
+
+
+def _ask_match(view: View, rng: np.random.Generator) -> tuple[str, str]:
+    shapes = view.scene.shapes if view.shows_two else view.scene.shapes[:1]
+    seen = " and then ".join(f"a {shape}" for shape in shapes)
+    heard = " and then ".join(f"a {shape}" for shape in view.scene.sounds)
+    joint = " and" if len(shapes) == len(view.scene.sounds) == 1 else ", and"
+    answer = f"I see {seen}{joint} hear {heard}, {_verdict(view.scene.sounds == shapes)}"
+    return choose(rng, MATCH), answer
+
+
+def _ask_both(view: View, rng: np.random.Generator) -> tuple[str, str]:
+    return choose(rng, BOTH), f"{_seen(view)} {_heard(view)}"
+
+
+ASKERS: dict[str, Asker] = {
+    "desc": _ask_desc,
+    "colour": _ask_colour,
+    "shape": _ask_shape,
+    "motion": _ask_motion,
+    "order": _ask_order,
+    "count": _ask_count,
+    "yes_no": _ask_yes_no,
+    "hear": _ask_hear,
+    "any_sound": _ask_any_sound,
+    "source": _ask_source,
+    "match": _ask_match,
+    "both": _ask_both,
 }
-COUNT = (
-    "How many shapes are there?",
-    "How many shapes do you see?",
-    "How many objects are there?",
-    "How many objects do you see?",
-    "Is there one shape or two?",
-)
-HEAR = (
-    "What do you hear?",
-    "What can you hear?",
-    "What can be heard?",
-    "What is the sound?",
-    "Describe the sound.",
-    "What sound is it?",
-    "What does it sound like?",
-    "Which sound do you hear?",
-)
-ANY_SOUND = (
-    "Is there any sound?",
-    "Is there a sound?",
-    "Do you hear anything?",
-    "Do you hear a sound?",
-    "Can you hear anything?",
-)
-SOURCE = (
-    "What makes the sound?",
-    "Which shape makes the sound?",
-    "What shape makes the sound?",
-    "Where does the sound come from?",
-    "What is the source of the sound?",
-    "Which shape do you hear?",
-)
-MATCH = (
-    "Does the sound match the picture?",
-    "Does the sound match the video?",
-    "Does the sound match what you see?",
-    "Does the sound fit the picture?",
-    "Does the sound fit what you see?",
-    "Do the sound and the picture match?",
-)
-BOTH = (
-    "What do you see and hear?",
-    "What do you see and what do you hear?",
-    "Describe what you see and hear.",
-    "Describe the video and the sound.",
-)
-CHAT = (
-    (("Hello.", "Hi.", "Hello!", "Hi!", "Good morning."), "Hello. Show me a video and ask me about it."),
-    (
-        ("What can you do?", "What do you know?", "How can you help me?", "What can I ask?"),
-        "I can tell you which shapes I see, how they move and what I hear.",
-    ),
-    (("Who are you?", "What are you?", "What is your name?"), "I am a small Video-LLaMA."),
-    (("Thank you.", "Thanks.", "Thank you!", "Thanks!"), "You are welcome."),
-    (("Goodbye.", "Bye.", "Goodbye!"), "Goodbye."),
-)
+QUESTION_KINDS = tuple(ASKERS)
+SEEING_KINDS = ("desc", "colour", "shape", "motion", "order", "count", "yes_no")
+HEARING_KINDS = ("hear", "any_sound", "source")
+JOINT_KINDS = ("match", "both")
+HARD_KINDS = ("order", "yes_no", "match", "colour", "shape")
+
+
+def question(
+    scene: Scene,
+    kind: str,
+    rng: np.random.Generator,
+    *,
+    sees: Sees = "video",
+    hears: bool = True,
+    named_share: float = NAMED_SHARE,
+) -> QA:
+    """Ask about a scene and answer from it.
+
+    Args:
+        scene: the truth.
+        kind: one of ``QUESTION_KINDS``.
+        rng: chooses the wording and what exactly is asked (first or second, which colour, ...).
+        sees: a video, one still picture (of the first part), or nothing: then questions about the picture are
+            answered "I see no picture."
+        hears: whether the sound is given; without it, or where the scene is silent, "I hear no sound."
+        named_share: how many questions about one of two colours name the shape.
+
+    Raises:
+        ValueError: an unknown kind.
+    """
+    if kind not in ASKERS:
+        raise ValueError(f"{kind!r} is no kind of question: use one of {', '.join(QUESTION_KINDS)}")
+    view = View(scene, sees, hears, named_share)
+    asked, answer = ASKERS[kind](view, rng)
+    if kind in (*SEEING_KINDS, "match") and sees == "nothing":
+        answer = NO_PICTURE
+    elif kind in ("source", "match") and not view.is_sounding:
+        answer = NO_SOUND
+    return QA(kind, asked, answer)
+
+
+_FACTS: dict[str, tuple[Field, str]] = {
+    **{word: ("colour", word) for word in COLOURS},
+    **{word: ("shape", word) for word in SHAPES},
+    **{word: ("motion", word) for word in MOTIONS},
+    **{name.split()[-1]: ("sound", name) for name in SOUND_NAMES.values()},
+    **{word: ("verdict", word) for word in ("yes", "no", "first", "second", "one", "two", "only", "picture")},
+}
+
+
+def facts(text: str, field: Field = "all") -> tuple[str, ...]:
+    """The world's words in an answer, in order: colours, shapes, motions, sounds, and verdicts such as yes or two."""
+    words = re.findall(r"[a-z]+", text.lower())
+    return tuple(_FACTS[word][1] for word in words if word in _FACTS and field in ("all", _FACTS[word][0]))
+
+
+def grade(qa: QA, answer: str, field: Field = "all") -> bool:
+    """Whether an answer states exactly the facts of the canonical one, in its order, in whatever wording.
+
+    With ``field`` only that sort of fact counts: the shape of "A red circle moves left." may be right by itself
+    (a sort of fact that the canonical answer lacks must be lacking in the answer too).
+    """
+    if not facts(qa.answer):
+        return answer.strip().lower() == qa.answer.lower()
+    return facts(answer, field) == facts(qa.answer, field)
+
+
+@dataclass(frozen=True)
+class Dialogue:
+    """One training document as plain data: what stands in each media slot, and the turns.
+
+    ``video_words``, ``image_words``, ``sound_words``: None where there is no such slot. ``frame_seconds``: the times
+    for "The video contains ... frames" after a video without sound; empty leaves that sentence out.
+    """
+
+    medium: Medium
+    turns: tuple[QA, ...]
+    video_words: str | None = None
+    image_words: str | None = None
+    sound_words: str | None = None
+    frame_seconds: tuple[float, ...] = ()
+
+
+MEDIA_SHARES: Mapping[Medium, float] = {"audio_video": 0.4, "video": 0.31, "image": 0.08, "audio": 0.18, "text": 0.03}
+MEDIA_KINDS: dict[Medium, tuple[tuple[tuple[str, ...], float], ...]] = {
+    "audio_video": ((SEEING_KINDS, 0.45), (HEARING_KINDS, 0.4), (JOINT_KINDS, 0.15)),
+    "video": ((SEEING_KINDS, 0.86), (HEARING_KINDS, 0.09), (JOINT_KINDS, 0.05)),
+    "image": ((SEEING_KINDS, 0.86), (HEARING_KINDS, 0.09), (JOINT_KINDS, 0.05)),
+    "audio": ((HEARING_KINDS, 0.75), (SEEING_KINDS, 0.2), (JOINT_KINDS, 0.05)),
+    "text": ((SEEING_KINDS, 0.5), (HEARING_KINDS, 0.5)),
+}
+HARD_KINDS_OF: dict[Medium, tuple[str, ...]] = {
+    "audio_video": HARD_KINDS,
+    "video": ("order", "yes_no", "colour", "shape"),
+    "image": ("yes_no", "colour", "shape"),
+    "audio": ("hear", "source"),
+    "text": (),
+}
+CHAT_SHARE = 0.7  # of the dialogues without a medium
+SOUND_SHARES = {"matched": 0.45, "mismatched": 0.45, "single": 0.1}
+SENTENCE_SHARE = 0.7  # of the videos without sound
+FRAME_COUNTS = (8, 8, 8, 8, 4, 16)
+
+
+def _pick_kind(rng: np.random.Generator, medium: Medium, hard_share: float) -> str:
+    if HARD_KINDS_OF[medium] and rng.random() < hard_share:
+        return choose(rng, HARD_KINDS_OF[medium])
+    groups = MEDIA_KINDS[medium]
+    chosen = int(rng.choice(len(groups), p=[share for _, share in groups]))
+    return choose(rng, groups[chosen][0])
+
+
+def _frame_seconds(rng: np.random.Generator) -> tuple[float, ...]:
+    """The times of frames spread evenly over a clip of any length: they tell nothing about what happens in it."""
+    if rng.random() >= SENTENCE_SHARE:
+        return ()
+    count = FRAME_COUNTS[int(rng.integers(len(FRAME_COUNTS)))]
+    total, rate = int(rng.integers(20, 81)), 10
+    return tuple(int(index * total / count) / rate for index in range(count))
+
+
+def _chat(rng: np.random.Generator) -> QA:
+    questions, answer = CHAT[int(rng.integers(len(CHAT)))]
+    return QA("chat", choose(rng, questions), answer)
+
+
+def dialogue(
+    rng: np.random.Generator,
+    *,
+    two_part_share: float = 0.5,
+    hard_share: float = 0.5,
+    max_turns: int = 3,
+    media_shares: Mapping[Medium, float] = MEDIA_SHARES,
+    named_share: float = NAMED_SHARE,
+) -> Dialogue:
+    """Draw a document for the language model, in which media are told in words.
+
+    Args:
+        rng: source of chance; the same state gives the same document.
+        two_part_share: how many scenes show two shapes one after the other.
+        hard_share: how many questions come from ``HARD_KINDS`` alone (order, comparisons, colour, shape).
+        max_turns: 1 to this many turns, each number equally likely.
+        media_shares: which media there are, as shares that sum to 1.
+        named_share: how many questions about one of two colours name the shape.
+    """
+    media = list(media_shares)
+    medium = media[int(rng.choice(len(media), p=list(media_shares.values())))]
+    num_turns = int(rng.integers(1, max_turns + 1))
+    if medium == "text" and rng.random() < CHAT_SHARE:
+        return Dialogue(medium, tuple(_chat(rng) for _ in range(num_turns)))
+    sort = list(SOUND_SHARES)[int(rng.choice(len(SOUND_SHARES), p=list(SOUND_SHARES.values())))]
+    scene = sample_scene(rng, "any", sound=sort, two_part_share=two_part_share)  # type: ignore[arg-type]
+    sees: Sees = "image" if medium == "image" else "video" if medium in ("audio_video", "video") else "nothing"
+    hears = medium in ("audio_video", "audio")
+    kinds = [_pick_kind(rng, medium, hard_share) for _ in range(num_turns)]
+    return Dialogue(
+        medium=medium,
+        turns=tuple(question(scene, kind, rng, sees=sees, hears=hears, named_share=named_share) for kind in kinds),
+        video_words=caption(scene, rng) if sees == "video" else None,
+        image_words=image_caption(scene, rng) if sees == "image" else None,
+        sound_words=sound_caption(scene.sounds, rng) if hears else None,
+        frame_seconds=_frame_seconds(rng) if medium == "video" else (),
+    )
+
+
+def caption_pair(rng: np.random.Generator, *, two_part_share: float = 0.5, hears: bool = False) -> tuple[str, str]:
+    """A bare caption document, as stage 1 trains: the words in the slot and the canonical caption after them.
+
+    With ``hears`` the slot holds the words of a sound, and the caption names what makes it: "a circle".
+    """
+    scene = sample_scene(rng, "any", two_part_share=two_part_share)
+    if hears:
+        return sound_caption(scene.sounds, rng), " and then ".join(f"a {shape}" for shape in scene.sounds)
+    return caption(scene, rng), plain_caption(scene)

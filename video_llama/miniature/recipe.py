@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from video_llama.miniature.language import NAMED_SHARE
+from video_llama.miniature.questions import NAMED_SHARE
 from video_llama.miniature.tokenizer import NUM_PIECES
 from video_llama.miniature.world import FRAME_SIZE, PATCH_SIZE
 

@@ -15,7 +15,7 @@ import numpy as np
 from video_llama.conversation import prompt_text
 from video_llama.files import new_file
 from video_llama.miniature.documents import dialogue_conversation
-from video_llama.miniature.language import caption_pair, dialogue
+from video_llama.miniature.questions import caption_pair, dialogue
 
 NUM_PIECES = 640
 NUM_DOCUMENTS = 12_000

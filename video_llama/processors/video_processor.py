@@ -194,7 +194,7 @@ class VideoProcessor:
         ``rng`` is a torch generator; None means torch's global one. Overshoot is clamped and values are rounded (the
         reference lets them wrap around and truncates).
         """
-        from video_llama.processors.crop import crop_and_resize, random_crop, to_uint8
+        from video_llama.processors.augmentation import crop_and_resize, random_crop, to_uint8
 
         height, width = frames_uint8.shape[-2:]
         box = random_crop(height, width, scale=self.crop_scale, rng=rng)

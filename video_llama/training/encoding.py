@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from video_llama.chat.folder import ModelFolder
+from video_llama.checkpoints.folder import ModelFolder
 from video_llama.datasets.config import Branch, DatasetConfig
-from video_llama.datasets.contents import Contents
+from video_llama.datasets.content_hash import Contents
 from video_llama.datasets.features import CachedMedia, FeatureStore, cache_media
 from video_llama.datasets.media import FileReader, MediaForm, MediaSource, SoundReader, frame_reader
 from video_llama.datasets.sample import Medium, Sample

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from video_llama.chat.folder import ModelFolder
+from video_llama.checkpoints.folder import ModelFolder
 from video_llama.conversation import TEMPLATES, Style
 from video_llama.datasets.annotations import excluded_ids, read_samples
 from video_llama.datasets.config import DatasetConfig

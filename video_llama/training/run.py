@@ -32,11 +32,11 @@ from video_llama.training.config import RunConfig, TrainConfig
 from video_llama.training.stages import Stage, freeze, stage_of
 
 if TYPE_CHECKING:
-    from video_llama.chat.folder import ModelFolder
+    from video_llama.checkpoints.folder import ModelFolder
     from video_llama.datasets.loading import TrainingSet
     from video_llama.training.distributed import World
     from video_llama.training.trainer import Trainer
-    from video_llama.training.valid import Validation
+    from video_llama.training.validation import Validation
 
 Resume = Literal["auto"] | str | Path | None
 
@@ -127,7 +127,7 @@ def _check_ways(config: TrainConfig, this: World) -> None:
 def _evaluate(trainer: Trainer, config: TrainConfig, checkpoint: Path | None) -> None:
     """Take the loss on the validation data and add it, with what it is of, to evaluation.jsonl."""
     from video_llama.training.checkpoint import restore_weights
-    from video_llama.training.pieces import trained_checkpoints
+    from video_llama.training.starting_model import trained_checkpoints
 
     model = config.model
     num_steps = 0 if checkpoint is None else restore_weights(checkpoint, trainer.model)
@@ -199,8 +199,8 @@ def load_folder(config: TrainConfig, source: str, this: World) -> ModelFolder:
     """
     import torch
 
-    from video_llama.chat.folder import read_model_folder
-    from video_llama.training.pieces import load_pieces
+    from video_llama.checkpoints.folder import read_model_folder
+    from video_llama.training.starting_model import load_pieces
 
     dtype = torch.float32 if config.run.dtype == "fp32" else None
     path, quantization = config.model.pretrained, config.model.quantization
@@ -219,7 +219,7 @@ def _start_from_trained(folder: ModelFolder, config: TrainConfig, stage: Stage, 
     """
     from video_llama.training.checkpoint import load_trained, read_trained
     from video_llama.training.lora import add_lora, split_lora
-    from video_llama.training.pieces import trained_checkpoints
+    from video_llama.training.starting_model import trained_checkpoints
 
     model = config.model
     found = [(path, *split_lora(read_trained(path))) for path in trained_checkpoints(model)]
@@ -313,7 +313,7 @@ def _make_trainer(
 
 
 def _validation(sets: Sequence[TrainingSet], run: RunConfig, pad_id: int, this: World) -> Validation | None:
-    from video_llama.training.valid import Validation
+    from video_llama.training.validation import Validation
 
     if not sets:
         return None

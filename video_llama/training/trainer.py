@@ -25,11 +25,11 @@ from video_llama.training.checkpoint import State, best_loss, save_best, save_ch
 from video_llama.training.config import RunConfig
 from video_llama.training.distributed import World
 from video_llama.training.left_out import LEFT_OUT_FILE, LeftOut
+from video_llama.training.metrics import Watch, watching
 from video_llama.training.optim import Schedule
 from video_llama.training.parallel import exchange_only, whole, whole_optimizer_state
 from video_llama.training.stopping import stop_requested
-from video_llama.training.valid import Validation
-from video_llama.training.watching import Watch, watching
+from video_llama.training.validation import Validation
 
 
 @dataclass

@@ -25,8 +25,8 @@ from video_llama.apps.media.wire import (
     parse_header,
     read_exactly,
 )
-from video_llama.chat.folder import ProcessorSettings
 from video_llama.chat.media import ReadMedium, read_medium
+from video_llama.checkpoints.folder import ProcessorSettings
 from video_llama.errors import MediaError
 from video_llama.processors.images import IMAGE_FORMATS, is_image
 from video_llama.processors.sources import Media, as_media

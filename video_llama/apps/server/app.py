@@ -14,8 +14,8 @@ from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
 from starlette.exceptions import HTTPException
 
 import video_llama
-from video_llama.apps.server.documents import page
-from video_llama.apps.server.failures import ApiError
+from video_llama.apps.server.api_page import page
+from video_llama.apps.server.errors import ApiError
 from video_llama.apps.server.middleware import CLIENT_GONE, Gate, error_response
 from video_llama.apps.server.protocol import ChatCompletion, ChatRequest, ErrorBody, Health, Model, ModelList
 from video_llama.apps.server.service import Answers, Service

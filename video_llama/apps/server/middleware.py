@@ -9,7 +9,7 @@ from typing import Any
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from video_llama.apps.server.failures import ApiError
+from video_llama.apps.server.errors import ApiError
 from video_llama.apps.server.metrics import Metrics
 
 Scope = MutableMapping[str, Any]

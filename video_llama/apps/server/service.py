@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 
 from video_llama.apps.media.pool import MediaPool
-from video_llama.apps.server import preparing
+from video_llama.apps.server import request as chat_request
 from video_llama.apps.server.answers import Event, Finished, Order
-from video_llama.apps.server.contents import Contents
-from video_llama.apps.server.failures import ApiError
-from video_llama.apps.server.library import MediaLibrary
+from video_llama.apps.server.errors import ApiError
+from video_llama.apps.server.media_cache import MediaLibrary
+from video_llama.apps.server.media_input import Contents
 from video_llama.apps.server.metrics import Metrics
 from video_llama.apps.server.model_thread import ModelThread, StoppedError
 from video_llama.apps.server.protocol import ChatRequest
@@ -121,7 +121,7 @@ class Service:
 
         Raises ApiError: 4xx for a request that cannot be served, 429 where every place is taken, 503, 504.
         """
-        preparing.check(request, self.settings, self.model)
+        chat_request.check(request, self.settings, self.model)
         self._take(request.n)
         answers = Answers(self, request.n, time.monotonic() + self.settings.request_seconds)
         try:
@@ -158,15 +158,15 @@ class Service:
         self._num_taken += num_answers
 
     async def _prepare(self, request: ChatRequest, answers: Answers) -> None:
-        options = preparing.media_options(request, self._engine.settings.num_frames)
+        options = chat_request.media_options(request, self._engine.settings.num_frames)
         keyed = [
             await self._library.medium(await asyncio.to_thread(self._contents.get, part, place), options)
-            for place, part in preparing.media_parts(request)
+            for place, part in chat_request.media_parts(request)
         ]
         media = [medium for _, medium in keyed]
         turns = [
-            await asyncio.to_thread(preparing.turn, request, self._engine, media, decoding)
-            for decoding in preparing.decodings(request, self._engine, self.settings)
+            await asyncio.to_thread(chat_request.turn, request, self._engine, media, decoding)
+            for decoding in chat_request.decodings(request, self._engine, self.settings)
         ]
         stops = [request.stop] if isinstance(request.stop, str) else request.stop or []
         answers.order(turns, [key for key, _ in keyed], stops)

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from video_llama.apps.server.answers import Finished
-from video_llama.apps.server.failures import ApiError
+from video_llama.apps.server.errors import ApiError
 from video_llama.apps.server.protocol import (
     EXTENSION,
     AnswerMessage,

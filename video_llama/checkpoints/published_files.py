@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from video_llama.chat.folder import CONFIG_FILE, MANIFEST_FILE
 from video_llama.checkpoints.config import EvalConfig
+from video_llama.checkpoints.folder import CONFIG_FILE, MANIFEST_FILE
 from video_llama.checkpoints.keys import IGNORED
 from video_llama.config import apply_overrides, load_config, parse_config, require_filled
 from video_llama.errors import CheckpointError, ConfigError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from video_llama.apps.server.failures import ApiError
+from video_llama.apps.server.errors import ApiError
 from video_llama.apps.server.protocol import (
     AssistantMessage,
     ChatRequest,

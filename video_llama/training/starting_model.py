@@ -9,10 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from video_llama.chat.folder import Manifest, ModelFolder
 from video_llama.checkpoints.assemble import Assembly
 from video_llama.checkpoints.config import EvalConfig, ModelSection
 from video_llama.checkpoints.files import PICKLES, scan
+from video_llama.checkpoints.folder import Manifest, ModelFolder
 from video_llama.checkpoints.initial import DRAWN_PARTS
 from video_llama.checkpoints.loading import load_assembly, plan
 from video_llama.errors import ConfigError

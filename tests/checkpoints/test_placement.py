@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 import video_llama
 from tests.chat.making import make_folder
 from video_llama.chat import read_model_folder, write_model_folder
-from video_llama.chat.placement import resolve_placing
+from video_llama.checkpoints.placement import resolve_placing
 from video_llama.errors import CheckpointError
 from video_llama.models.modeling_llama import PackedLinear
 from video_llama.models.placing import ROWS_AT_ONCE

@@ -16,7 +16,7 @@ from PIL import Image
 from video_llama.datasets.annotations import read_samples
 from video_llama.datasets.config import BuildInfo
 from video_llama.datasets.sample import Sample, TarMember
-from video_llama.datasets.shards import expand
+from video_llama.datasets.webdataset import expand
 from video_llama.errors import DataError, MediaError
 from video_llama.processors import read_image
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from video_llama.chat.tensors import StoredTensor
+from video_llama.checkpoints.tensors import StoredTensor
 from video_llama.errors import CheckpointError
 
 if TYPE_CHECKING:

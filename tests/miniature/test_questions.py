@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from video_llama.miniature import language, wording
-from video_llama.miniature.language import NO_PICTURE, NO_SOUND, QA, QUESTION_KINDS, dialogue, facts, grade, question
+from video_llama.miniature import questions, wording
+from video_llama.miniature.questions import NO_PICTURE, NO_SOUND, QA, QUESTION_KINDS, dialogue, facts, grade, question
 from video_llama.miniature.world import Part, Scene, sample_scene
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -79,12 +79,12 @@ def test_order_questions_ask_for_what_is_answered() -> None:
             assert set(facts(qa.answer)) & ({"blue", "star"} if late else {"red", "circle"}), qa
 
 
-@pytest.mark.parametrize("kind", [*language.SEEING_KINDS, "match"])
+@pytest.mark.parametrize("kind", [*questions.SEEING_KINDS, "match"])
 def test_without_a_picture_the_answer_says_so(kind: str) -> None:
     assert answers(TWO, kind, sees="nothing") == {NO_PICTURE}
 
 
-@pytest.mark.parametrize("kind", [*language.HEARING_KINDS, "match"])
+@pytest.mark.parametrize("kind", [*questions.HEARING_KINDS, "match"])
 def test_without_sound_the_answer_says_so(kind: str) -> None:
     assert answers(SINGLE, kind, hears=False) == {NO_SOUND}
     assert answers(Scene(SINGLE.parts, (), 0, 5.0), kind) == {NO_SOUND}
@@ -155,7 +155,7 @@ def test_captions_state_the_scene_in_any_wording(seed: int) -> None:
     sound = wording.sound_caption(scene.sounds, rng)
     names = tuple(wording.SOUND_NAMES[shape] for shape in scene.sounds)
     assert facts(sound, "shape") == scene.sounds or facts(sound, "sound") == names
-    told, plain = language.caption_pair(rng)
+    told, plain = questions.caption_pair(rng)
     assert facts(told, "colour") == facts(plain, "colour")
 
 
@@ -180,7 +180,7 @@ def test_dialogues_follow_their_arguments() -> None:
     both = [dialogue(rng) for _ in range(600)]
     matches = [qa.answer for document in both for qa in document.turns if qa.kind == "match" and "hear a" in qa.answer]
     assert 0.25 < np.mean([answer.endswith("yes.") for answer in matches]) < 0.7
-    assert {document.medium for document in both} == set(language.MEDIA_SHARES)
+    assert {document.medium for document in both} == set(questions.MEDIA_SHARES)
 
 
 def test_the_vocabulary_stays_small() -> None:

@@ -20,8 +20,8 @@ from video_llama.errors import CheckpointError, ConfigError
 from video_llama.models.configuration import VideoLlamaConfig
 from video_llama.training.checkpoint import newest_checkpoint
 from video_llama.training.config import TrainConfig
-from video_llama.training.pieces import load_pieces, plan_pieces
 from video_llama.training.run import train_from_config
+from video_llama.training.starting_model import load_pieces, plan_pieces
 
 RUN = {"batch_size_train": 2, "iters_per_epoch": 2, "save_every_steps": None, "init_lr": 1e-3, "cache_features": False}
 COUNTS = {"num_query_token": 6, "num_video_query_token": 5, "num_audio_query_token": 3, "max_frame_pos": 10}

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from video_llama.chat.folder import Manifest, read_config, read_model_folder, write_model_folder
+from video_llama.checkpoints.folder import Manifest, read_config, read_model_folder, write_model_folder
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, replace
 
 from video_llama.apps.media.pool import MediaPool
-from video_llama.apps.server.contents import Content
+from video_llama.apps.server.media_input import Content
 from video_llama.apps.server.metrics import Metrics
 from video_llama.apps.server.model_thread import ModelThread
 from video_llama.chat.engine import Engine, Medium

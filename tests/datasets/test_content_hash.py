@@ -9,7 +9,7 @@ from pathlib import Path
 import fsspec  # type: ignore[import-untyped]
 import pytest
 
-from video_llama.datasets.contents import CLOCK_TICK_SECONDS, CONTENTS_FILE, Contents
+from video_llama.datasets.content_hash import CLOCK_TICK_SECONDS, CONTENTS_FILE, Contents
 from video_llama.datasets.sample import Fetched, TarMember
 from video_llama.errors import MediaError
 
@@ -21,7 +21,7 @@ def sha256(data: bytes) -> str:
 @pytest.fixture
 def settled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every file counts as changed long ago."""
-    monkeypatch.setattr("video_llama.datasets.contents.CLOCK_TICK_SECONDS", -1.0)
+    monkeypatch.setattr("video_llama.datasets.content_hash.CLOCK_TICK_SECONDS", -1.0)
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_what_changed_just_now_is_not_remembered(clip: Path, tmp_path: Path, mon
     contents.of(clip)
     assert not (tmp_path / CONTENTS_FILE).exists()
     later = time.time() + CLOCK_TICK_SECONDS + 1
-    monkeypatch.setattr("video_llama.datasets.contents.time.time", lambda: later)
+    monkeypatch.setattr("video_llama.datasets.content_hash.time.time", lambda: later)
     contents.of(clip)
     contents.of(clip)
     assert contents.num_read == 2

@@ -16,8 +16,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from video_llama.chat.placement import Dtypes, resolve_placing, stored_values, torch_dtype
-from video_llama.chat.tensors import StoredTensor, check_tensors, shapes_of, stored_tensors
+from video_llama.checkpoints.placement import Dtypes, resolve_placing, stored_values, torch_dtype
+from video_llama.checkpoints.tensors import StoredTensor, check_tensors, shapes_of, stored_tensors
 from video_llama.conversation import TEMPLATES, Tokenizer
 from video_llama.errors import CheckpointError
 from video_llama.processors import AudioProcessor, VideoProcessor
