@@ -33,12 +33,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from video_llama.checkpoints.folder import Manifest, ProcessorSettings, write_rest
+from video_llama.checkpoints.folder import Manifest, write_rest
 from video_llama.checkpoints.placement import resolve_placing
 from video_llama.checkpoints.shards import MAX_SHARD_BYTES, TensorSpec, write_shards
 from video_llama.models.configuration import VideoLlamaConfig
 from video_llama.models.memory import predict_memory, published_config
 from video_llama.models.placing import Placing, empty_model
+from video_llama.processors.settings import ProcessorSettings
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "two_shapes.mp4"
 GB = 1e9

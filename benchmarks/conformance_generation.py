@@ -23,7 +23,7 @@ from benchmarks.conformance_row import Row, guarded
 from video_llama.conversation import (
     TEMPLATES,
     Conversation,
-    Media,
+    MediaMessage,
     Slot,
     Template,
     Tokenizer,
@@ -160,7 +160,7 @@ def _template(case: Case) -> Template:
     return known or next(TEMPLATES[name] for name in ("default", "llama2") if TEMPLATES[name].roles[0] == user)
 
 
-def _chat_media(case: Case) -> Media:
+def _chat_media(case: Case) -> MediaMessage:
     if case["media"] == "image":
         return media_message(image=Slot("video"))
     if case["media"] == "audiovideo":

@@ -16,7 +16,7 @@ from video_llama.conversation import (
     REFERENCE_DECODING,
     TEMPLATES,
     Conversation,
-    Media,
+    MediaMessage,
     Slot,
     Style,
     Template,
@@ -193,7 +193,7 @@ def _serving_template(name: str, user: str) -> Template:
     return TEMPLATES.get(name) or next(t for t in (TEMPLATES["default"], TEMPLATES["llama2"]) if t.roles[0] == user)
 
 
-def _chat_media(item: Item) -> Media:
+def _chat_media(item: Item) -> MediaMessage:
     """The medium of a chat. Its frame sentence stands nowhere but in the first message: it is cut out from there."""
     encoders = [name for name, _ in item["encoder_calls"]]
     if item["media"] == "upload_img":

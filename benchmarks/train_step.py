@@ -23,7 +23,7 @@ from pathlib import Path
 
 import torch
 
-from video_llama.checkpoints.folder import Manifest, ProcessorSettings, write_model_folder
+from video_llama.checkpoints.folder import Manifest, write_model_folder
 from video_llama.conversation import Tokenizer
 from video_llama.log import logger
 from video_llama.miniature.assemble import settings
@@ -33,6 +33,7 @@ from video_llama.miniature.tokenizer import train_tokenizer
 from video_llama.miniature.train import config_path, moved_paths
 from video_llama.models.configuration import VideoLlamaConfig
 from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
+from video_llama.processors.settings import ProcessorSettings
 from video_llama.training.run import train_from_config
 
 STAGES = (

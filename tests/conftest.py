@@ -49,3 +49,39 @@ def _named_by(variable: str) -> Path:
     if not path.exists():
         pytest.fail(f"{variable} names {value}, which does not exist")
     return path
+
+
+# With these the tiny model's greedy answers are some words long and differ from question to question.
+SEED = 3
+
+
+@pytest.fixture(scope="session")
+def model_path(tmp_path_factory) -> Path:
+    """A folder of a tiny random model. Its manifest calls it trained, so that it answers: the tests are about how."""
+    from tests.factories.models import make_folder
+
+    return make_folder(tmp_path_factory.mktemp("models") / "tiny", seed=SEED)
+
+
+@pytest.fixture(scope="session")
+def assistant(model_path):
+    import video_llama
+
+    return video_llama.load(model_path, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory) -> dict[str, Path]:
+    """One file of each kind: video with and without sound, sound alone, an image, a folder of frames."""
+    import numpy as np
+    from PIL import Image
+
+    from tests.factories.models import write_media
+
+    folder, rng = tmp_path_factory.mktemp("clips"), np.random.default_rng(0)
+    paths = write_media(folder, rng) | {"frames": folder / "frames"}
+    paths["frames"].mkdir()
+    for index in range(5):
+        picture = rng.integers(0, 256, (40, 60, 3), dtype=np.uint8)
+        Image.fromarray(picture).save(paths["frames"] / f"{index}.png")
+    return paths

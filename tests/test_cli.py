@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from tests.chat.making import NOTICE, make_folder, write_media, write_video, write_wav
+from tests.factories.models import NOTICE, make_folder, write_media, write_video, write_wav
 
 TONE = 0.5 * np.sin(np.arange(3 * 16000) * 0.05).astype(np.float32)
 QUESTION = "What do you see?"

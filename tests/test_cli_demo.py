@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chat.making import make_folder
+from tests.factories.models import make_folder
 from video_llama.errors import MissingExtraError
 
 

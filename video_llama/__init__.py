@@ -13,8 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from video_llama.chat import Answer, Assistant, Chat
-    from video_llama.checkpoints import load
+    from video_llama.chat import Answer, Assistant, Chat, load
     from video_llama.errors import VideoLlamaError
     from video_llama.models.configuration import VideoLlamaConfig
     from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
@@ -43,7 +42,7 @@ _HOME = {
     "VideoLlamaConfig": "video_llama.models.configuration",
     "VideoLlamaError": "video_llama.errors",
     "VideoLlamaForConditionalGeneration": "video_llama.models.video_llama",
-    "load": "video_llama.checkpoints",
+    "load": "video_llama.chat",
     "read_video": "video_llama.processors.video_processor",
 }
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 import video_llama
-from tests.chat.making import make_folder
+from tests.factories.models import make_folder
 from video_llama.errors import CheckpointError
 
 MIXED = (

@@ -6,7 +6,7 @@ import pytest
 import torch
 import yaml
 
-from tests.checkpoints.making import (
+from tests.factories.published import (
     OPTIONS,
     golden_weights,
     trainer_checkpoint,
@@ -335,7 +335,7 @@ class TestLoad:
         assert load_yaml_model(published_yaml).model.dtype == torch.bfloat16
 
     def test_an_assembled_folder_may_stand_in_the_yaml(self, tmp_path):
-        from tests.chat.making import make_folder
+        from tests.factories.models import make_folder
 
         path = tmp_path / "eval.yaml"
         path.write_text(yaml.safe_dump({"model": {"pretrained": str(make_folder(tmp_path / "tiny"))}}))

@@ -4,7 +4,7 @@ import json
 
 from typer.testing import CliRunner
 
-from tests.checkpoints.making import OPTIONS, golden_weights, write_decoder
+from tests.factories.published import OPTIONS, golden_weights, write_decoder
 
 
 def invoke(*arguments):

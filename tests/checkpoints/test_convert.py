@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.checkpoints.making import (
+from tests.factories.published import (
     BRANCHES,
     OPTIONS,
     golden_weights,
@@ -196,7 +196,7 @@ class TestBack:
     def test_adapters_are_refused(self, tmp_path):
         """Those that PEFT puts into a decoder, saved as a training run saves them."""
         pytest.importorskip("peft")
-        from tests.chat.making import tiny_config
+        from tests.factories.models import tiny_config
         from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
         from video_llama.training.config import LoraConfig
         from video_llama.training.lora import add_lora

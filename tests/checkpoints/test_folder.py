@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.chat.making import SETTINGS, make_folder, tiny_config
+from tests.factories.models import SETTINGS, make_folder, tiny_config
 from video_llama.chat import Manifest, ProcessorSettings, read_model_folder, write_model_folder
 from video_llama.errors import CheckpointError
 

@@ -10,8 +10,8 @@ import yaml
 from typer.testing import CliRunner
 
 import video_llama
-from tests.chat.making import make_folder, write_video
-from tests.checkpoints.making import OPTIONS, write_yaml
+from tests.factories.models import make_folder, write_video
+from tests.factories.published import OPTIONS, write_yaml
 from video_llama.checkpoints.convert import convert
 from video_llama.errors import CheckpointError
 from video_llama.models.modeling_llama import is_packed

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 import video_llama
-from tests.chat.making import make_folder
+from tests.factories.models import make_folder
 from video_llama.chat import read_model_folder, write_model_folder
 from video_llama.checkpoints.placement import resolve_placing
 from video_llama.errors import CheckpointError
@@ -21,7 +21,7 @@ WIDE = {"text_config": dict(hidden_size=64, intermediate_size=128, num_attention
 @pytest.fixture(scope="module")
 def wide_path(tmp_path_factory):
     """A folder whose decoder is wide enough for 4 bits."""
-    from tests.chat.making import tiny_config
+    from tests.factories.models import tiny_config
 
     vocab_size = 380
     config = tiny_config(vocab_size)

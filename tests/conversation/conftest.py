@@ -38,13 +38,13 @@ def train_model(folder: Path, symbols: list[str]) -> Path:
 
 
 @pytest.fixture(scope="session")
-def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tokenizer_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train_model(tmp_path_factory.mktemp("tokenizer"), [])
 
 
 @pytest.fixture(scope="session")
-def tokenizer(model_path: Path) -> Tokenizer:
-    return Tokenizer(model_path)
+def tokenizer(tokenizer_path: Path) -> Tokenizer:
+    return Tokenizer(tokenizer_path)
 
 
 @pytest.fixture(scope="session")

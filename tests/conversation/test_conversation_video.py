@@ -9,7 +9,7 @@ import pytest
 from video_llama.conversation import (
     TEMPLATES,
     Conversation,
-    Media,
+    MediaMessage,
     Slot,
     Style,
     Template,
@@ -28,7 +28,7 @@ IMAGE = media_message(image=Slot("video"))
 MEDIA = {"video": VIDEO, "sound": SOUND, "film": FILM, "image": IMAGE}
 
 
-def two_turns(template: Template, media: Media | None = None, system: str | None = None) -> Conversation:
+def two_turns(template: Template, media: MediaMessage | None = None, system: str | None = None) -> Conversation:
     conversation = Conversation(template, system)
     if media is not None:
         conversation.add_media(media)

@@ -16,9 +16,9 @@ PARTS = st.lists(st.one_of(PLAIN, st.sampled_from([Slot("video"), Slot("audio")]
 
 
 @pytest.fixture(scope="module", params=[None, "[PAD]"])
-def either(request: pytest.FixtureRequest, model_path: Path) -> Tokenizer:
+def either(request: pytest.FixtureRequest, tokenizer_path: Path) -> Tokenizer:
     """As in a LLaMA-2 folder, and as in a Vicuna-v0 one."""
-    return Tokenizer(model_path, pad_token=request.param)
+    return Tokenizer(tokenizer_path, pad_token=request.param)
 
 
 @given(text=PLAIN)
@@ -27,8 +27,8 @@ def test_any_text_comes_back(tokenizer: Tokenizer, text: str) -> None:
     assert tokenizer.encode(text, add_bos=True) == [tokenizer.bos_id, *tokenizer.encode(text)]
 
 
-def test_where_the_added_ids_lie(model_path: Path) -> None:
-    plain, padded = Tokenizer(model_path), Tokenizer(model_path, pad_token="[PAD]")
+def test_where_the_added_ids_lie(tokenizer_path: Path) -> None:
+    plain, padded = Tokenizer(tokenizer_path), Tokenizer(tokenizer_path, pad_token="[PAD]")
     assert (plain.unk_id, plain.bos_id, plain.eos_id, plain.pad_id) == (0, 1, 2, 0)
     assert (plain.vocab_size, plain.video_token_id, plain.audio_token_id) == (480, 480, 481)
     assert (padded.pad_id, padded.vocab_size, padded.video_token_id, padded.audio_token_id) == (480, 481, 481, 482)

@@ -13,13 +13,13 @@ from video_llama.conversation import (
     IGNORE_INDEX,
     TEMPLATES,
     Conversation,
-    Media,
+    MediaMessage,
     Slot,
     Style,
     Template,
     Tokenizer,
     TrainingExample,
-    Turn,
+    TrainingTurn,
     encode_prompt,
     image_turns,
     media_message,
@@ -41,7 +41,7 @@ STYLES: dict[str, Template] = {
 }
 TEXT = st.text("abcdefgh ,.?!ABé音1", min_size=1).map(str.strip).filter(bool)
 TURNS = st.lists(
-    st.builds(Turn, TEXT, TEXT, st.lists(st.sampled_from(MEDIA), max_size=2).map(tuple)), min_size=1, max_size=4
+    st.builds(TrainingTurn, TEXT, TEXT, st.lists(st.sampled_from(MEDIA), max_size=2).map(tuple)), min_size=1, max_size=4
 )
 
 
@@ -52,7 +52,9 @@ def either(request: pytest.FixtureRequest) -> Tokenizer:
     return Tokenizer(request.getfixturevalue("llama_tokenizer"))
 
 
-def served(template: Template, turns: list[Turn], system: str) -> tuple[list[list[int | str | Slot]], Conversation]:
+def served(
+    template: Template, turns: list[TrainingTurn], system: str
+) -> tuple[list[list[int | str | Slot]], Conversation]:
     """Play the turns as a chat does; return the prompt before each answer, and the finished conversation."""
     conversation, prompts = Conversation(template, system), []
     for turn in turns:
@@ -70,7 +72,7 @@ def labelled(example: TrainingExample) -> list[list[int]]:
 
 
 @given(turns=TURNS, style=st.sampled_from(sorted(STYLES)))
-def test_training_is_what_serving_renders(either: Tokenizer, turns: list[Turn], style: str) -> None:
+def test_training_is_what_serving_renders(either: Tokenizer, turns: list[TrainingTurn], style: str) -> None:
     template = STYLES[style]
     example = training_example(either, turns, template=template, system="Look.", **COUNTS)
     prompts, finished = served(template, turns, "Look.")
@@ -82,7 +84,7 @@ def test_training_is_what_serving_renders(either: Tokenizer, turns: list[Turn], 
 
 
 @given(turns=TURNS, style=st.sampled_from(sorted(STYLES)))
-def test_labels_are_the_answers_and_their_ends(either: Tokenizer, turns: list[Turn], style: str) -> None:
+def test_labels_are_the_answers_and_their_ends(either: Tokenizer, turns: list[TrainingTurn], style: str) -> None:
     template = STYLES[style]
     example = training_example(either, turns, template=template, **COUNTS)
     assert all(label in (IGNORE_INDEX, token) for label, token in zip(example.labels, example.input_ids, strict=True))
@@ -98,7 +100,9 @@ def test_labels_are_the_answers_and_their_ends(either: Tokenizer, turns: list[Tu
 
 
 def test_exact_text_and_labels(either: Tokenizer) -> None:
-    example = training_example(either, [Turn("Who?", "A dog.", (VIDEO,)), Turn("Where?", "Here.")], **COUNTS)
+    example = training_example(
+        either, [TrainingTurn("Who?", "A dog.", (VIDEO,)), TrainingTurn("Where?", "Here.")], **COUNTS
+    )
     assert example.text == (
         "###Human: <Video><ImageHere></Video> The video contains 1 frames sampled at 0.0 seconds.  Who?###Assistant: "
         "A dog.###Human: Where?###Assistant: Here.###"
@@ -110,20 +114,22 @@ def test_exact_text_and_labels(either: Tokenizer) -> None:
 
 
 def test_the_end_symbol_is_learnt_where_a_token_spans_it(greedy_tokenizer: Tokenizer) -> None:
-    example = training_example(greedy_tokenizer, [Turn("Who?", "A dog."), Turn("Where?", "Here.")], **COUNTS)
+    example = training_example(
+        greedy_tokenizer, [TrainingTurn("Who?", "A dog."), TrainingTurn("Where?", "Here.")], **COUNTS
+    )
     first, second = (greedy_tokenizer.decode(run) for run in labelled(example))
     assert (first, second) == ("A dog.###H", "Here.###")
 
 
 def test_the_first_medium_decides_the_system_of_the_whole_text(tokenizer: Tokenizer) -> None:
-    turns = [Turn("Hello?", "Hello."), Turn("Who?", "A dog.", (media_message(image=Slot("video")),))]
+    turns = [TrainingTurn("Hello?", "Hello."), TrainingTurn("Who?", "A dog.", (media_message(image=Slot("video")),))]
     text = training_example(tokenizer, turns, **COUNTS).text
     assert text.startswith("You are able to understand the visual content")
     assert training_example(tokenizer, turns, system="", **COUNTS).text.startswith("###Human: Hello?")
 
 
 def test_a_cut_never_goes_through_a_medium_or_leaves_no_answer(tokenizer: Tokenizer) -> None:
-    turns = [Turn("Who?", "A dog.", (VIDEO,)), Turn("Where?", "Here.", (VIDEO,))]
+    turns = [TrainingTurn("Who?", "A dog.", (VIDEO,)), TrainingTurn("Where?", "Here.", (VIDEO,))]
     whole = training_example(tokenizer, turns, **COUNTS)
     second = whole.spans[1]
     least = second.start + second.length
@@ -139,7 +145,7 @@ def test_a_cut_never_goes_through_a_medium_or_leaves_no_answer(tokenizer: Tokeni
 def test_the_reference_dialect_differs_where_it_should(llama_tokenizer: Path) -> None:
     """The human turn's ``##``, ``#`` stay supervised there, and never in ours (golden NOTES.md 7)."""
     llama = Tokenizer(llama_tokenizer)
-    turns = [Turn("Who?", "A dog.", (VIDEO,))]
+    turns = [TrainingTurn("Who?", "A dog.", (VIDEO,))]
     reference = training_example(llama, turns, dialect="reference", **COUNTS)
     assert reference.text.startswith("\n\n###Human: ")
     assert labelled(reference)[0] == [2277, 29937]
@@ -148,7 +154,7 @@ def test_the_reference_dialect_differs_where_it_should(llama_tokenizer: Path) ->
 
 def test_rows_become_turns() -> None:
     rows = [{"i": "", "q": "Who?", "a": "A dog."}, {"i": "", "q": "Where?", "a": "Here."}]
-    assert video_turns(rows, VIDEO) == [Turn("Who?", "A dog.", (VIDEO,)), Turn("Where?", "Here.")]
+    assert video_turns(rows, VIDEO) == [TrainingTurn("Who?", "A dog.", (VIDEO,)), TrainingTurn("Where?", "Here.")]
     with pytest.raises(DataError, match=r"lacks 'a'\. Each needs 'q' and 'a'"):
         video_turns([{"q": "Who?"}], VIDEO)
     talk = [("human", "Hello?"), ("gpt", "Hello."), ("human", "<image>\nWho?"), ("gpt", "A dog.")]
@@ -172,6 +178,6 @@ def test_padding_is_on_the_right_and_without_loss(lengths: list[int], multiple: 
 
 
 def test_media_are_part_of_the_question(tokenizer: Tokenizer) -> None:
-    media: tuple[Media, ...] = (VIDEO, media_message(audio=Slot("audio")))
-    example = training_example(tokenizer, [Turn("Who?", "A dog.", media)], **COUNTS)
+    media: tuple[MediaMessage, ...] = (VIDEO, media_message(audio=Slot("audio")))
+    example = training_example(tokenizer, [TrainingTurn("Who?", "A dog.", media)], **COUNTS)
     assert [(span.kind, span.length) for span in example.spans] == [("video", 32), ("audio", 8)]

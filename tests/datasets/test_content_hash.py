@@ -9,7 +9,7 @@ from pathlib import Path
 import fsspec  # type: ignore[import-untyped]
 import pytest
 
-from video_llama.datasets.content_hash import CLOCK_TICK_SECONDS, CONTENTS_FILE, Contents
+from video_llama.datasets.content_hash import CLOCK_TICK_SECONDS, CONTENTS_FILE, ContentHashes
 from video_llama.datasets.sample import Fetched, TarMember
 from video_llama.errors import MediaError
 
@@ -34,33 +34,33 @@ def clip(tmp_path: Path) -> Path:
 @pytest.mark.usefixtures("settled")
 def test_an_unchanged_file_is_read_once(clip: Path, tmp_path: Path) -> None:
     for num_read in (1, 0):
-        contents = Contents(tmp_path)
+        contents = ContentHashes(tmp_path)
         assert {contents.of(clip).sha256 for _ in range(2)} == {sha256(b"frames")}
         assert contents.num_read == num_read
 
 
 @pytest.mark.usefixtures("settled")
 def test_a_touched_or_moved_file_has_the_same_content(clip: Path, tmp_path: Path) -> None:
-    first = Contents(tmp_path).of(clip).sha256
+    first = ContentHashes(tmp_path).of(clip).sha256
     os.utime(clip, (1, 1))
-    assert Contents(tmp_path).of(clip).sha256 == first
-    assert Contents(tmp_path).of(clip.rename(tmp_path / "moved.mp4")).sha256 == first
+    assert ContentHashes(tmp_path).of(clip).sha256 == first
+    assert ContentHashes(tmp_path).of(clip.rename(tmp_path / "moved.mp4")).sha256 == first
 
 
 @pytest.mark.usefixtures("settled")
 def test_new_bytes_of_the_same_size_and_time_are_seen(clip: Path, tmp_path: Path) -> None:
     before = clip.stat()
-    Contents(tmp_path).of(clip)
+    ContentHashes(tmp_path).of(clip)
     time.sleep(0.02)  # longer than the tick of the clock
     clip.write_bytes(b"FRAMES")
     os.utime(clip, ns=(before.st_atime_ns, before.st_mtime_ns))
     after = clip.stat()
     assert (after.st_size, after.st_mtime_ns, after.st_ino) == (before.st_size, before.st_mtime_ns, before.st_ino)
-    assert Contents(tmp_path).of(clip).sha256 == sha256(b"FRAMES")
+    assert ContentHashes(tmp_path).of(clip).sha256 == sha256(b"FRAMES")
 
 
 def test_what_changed_just_now_is_not_remembered(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    contents = Contents(tmp_path)
+    contents = ContentHashes(tmp_path)
     contents.of(clip)
     assert not (tmp_path / CONTENTS_FILE).exists()
     later = time.time() + CLOCK_TICK_SECONDS + 1
@@ -75,10 +75,10 @@ def test_what_changed_just_now_is_not_remembered(clip: Path, tmp_path: Path, mon
 def test_rows_that_were_cut_off_are_named_and_read_again(
     clip: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    Contents(tmp_path).of(clip)
+    ContentHashes(tmp_path).of(clip)
     with (tmp_path / CONTENTS_FILE).open("a") as file:
         file.write('{"file": "/x.mp4", "sta')
-    contents = Contents(tmp_path)
+    contents = ContentHashes(tmp_path)
     assert "1 rows were cut off" in caplog.text
     contents.of(clip)
     assert contents.num_read == 0
@@ -87,7 +87,7 @@ def test_rows_that_were_cut_off_are_named_and_read_again(
 
 @pytest.mark.usefixtures("settled")
 def test_a_process_that_does_not_write_remembers_for_itself(clip: Path, tmp_path: Path) -> None:
-    contents = Contents(tmp_path, writes=False)
+    contents = ContentHashes(tmp_path, writes=False)
     contents.of(clip)
     contents.of(clip)
     assert contents.num_read == 1
@@ -99,9 +99,9 @@ def test_a_folder_of_frames_is_what_its_frames_are(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "1.png").write_bytes(b"one")
     (folder / "2.png").write_bytes(b"two")
-    first = Contents(tmp_path).of(folder).sha256
+    first = ContentHashes(tmp_path).of(folder).sha256
     (folder / "2.png").write_bytes(b"TWO")
-    assert Contents(tmp_path).of(folder).sha256 != first
+    assert ContentHashes(tmp_path).of(folder).sha256 != first
 
 
 @pytest.fixture
@@ -113,14 +113,14 @@ def member() -> Iterator[TarMember]:
 
 
 def test_a_tar_member_is_fetched_once_and_read_from_there(member: TarMember, tmp_path: Path) -> None:
-    content = Contents(tmp_path).of(member)
+    content = ContentHashes(tmp_path).of(member)
     assert content.sha256 == sha256(b"frames")
     assert isinstance(content.file, Fetched)
     assert content.file.open().read() == b"frames"
-    again = Contents(tmp_path)
+    again = ContentHashes(tmp_path)
     assert (again.of(member).file, again.num_read) == (member, 0)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(MediaError, match=r"lost.mp4 cannot be read: No such file"):
-        Contents(tmp_path).of(tmp_path / "lost.mp4")
+        ContentHashes(tmp_path).of(tmp_path / "lost.mp4")

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from video_llama.datasets.config import DatasetConfig, FrameSection, FrameSettings
-from video_llama.datasets.content_hash import Contents
+from video_llama.datasets.content_hash import ContentHashes
 from video_llama.datasets.features import CachedMedia, FeatureStore, cache_media
 from video_llama.datasets.media import FrameReader, Readable, frame_reader
 from video_llama.datasets.sample import Sample
@@ -77,7 +77,7 @@ def mean_colour(frames: torch.Tensor) -> torch.Tensor:
 def cache(
     samples: Sequence[Sample], folder: Path, encode: Callable[[torch.Tensor], torch.Tensor] = mean_colour
 ) -> CachedMedia:
-    return cache_media(samples, reader(), FeatureStore(folder / "one"), Contents(folder), encode, "frame_tokens")
+    return cache_media(samples, reader(), FeatureStore(folder / "one"), ContentHashes(folder), encode, "frame_tokens")
 
 
 @dataclass
@@ -153,7 +153,7 @@ def test_a_file_that_changes_while_it_is_read_is_refused(samples: list[Sample], 
 
     store, sample = FeatureStore(tmp_path / "one"), Sample("rows:0", path, "video")
     with pytest.raises(MediaError, match=r"rows:0: .*clip.mp4 changed while it was read"):
-        cache_media([sample], Slow(**vars(reader())), store, Contents(tmp_path), mean_colour, "frame_tokens")
+        cache_media([sample], Slow(**vars(reader())), store, ContentHashes(tmp_path), mean_colour, "frame_tokens")
     assert len(store) == 0
 
 

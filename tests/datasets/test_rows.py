@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from video_llama.conversation import Conversation, Slot, Tokenizer, Turn, encode_prompt, media_message
+from video_llama.conversation import Conversation, Slot, Tokenizer, TrainingTurn, encode_prompt, media_message
 from video_llama.datasets.config import Branch, DatasetConfig
 from video_llama.datasets.rows import RowBuilder, TextRules
 from video_llama.datasets.sample import Sample
@@ -15,7 +15,7 @@ SHOWN = (media_message(image=Slot("video")),)
 
 
 def sample(**changes: object) -> Sample:
-    turns = (Turn("What happens?", "A red circle moves left.", SHOWN), Turn("And then?", "It is blue."))
+    turns = (TrainingTurn("What happens?", "A red circle moves left.", SHOWN), TrainingTurn("And then?", "It is blue."))
     return Sample(**{"id": "rows.json:4", "path": Path("1.mp4"), "kind": "video", "turns": turns, **changes})  # type: ignore[arg-type]
 
 
@@ -88,7 +88,7 @@ def test_the_reference_dialect_has_the_video_sentence_in_both_branches(rules: Te
 def test_a_row_without_an_answer_in_reach_is_named(rules: TextRules) -> None:
     with pytest.raises(DataError, match=r"rows.json:4: .*Raise max_length"):
         builder(rules, max_length=20).build(sample(), SENTENCE)
-    late = sample(turns=(Turn("Hi", "Hello"), Turn("<image> What?", "A circle.", SHOWN)))
+    late = sample(turns=(TrainingTurn("Hi", "Hello"), TrainingTurn("<image> What?", "A circle.", SHOWN)))
     with pytest.raises(DataError, match=r"rows.json:4: the medium lies beyond the cut"):
         builder(rules, labels="reference", max_length=40).build(late, SENTENCE)
     empty = sample(turns=(), caption="...")

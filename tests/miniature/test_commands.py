@@ -9,13 +9,13 @@ from typer.testing import CliRunner
 from video_llama.cli import app
 from video_llama.errors import ConfigError
 from video_llama.miniature.commands import make_scene
-from video_llama.miniature.world import Part
+from video_llama.miniature.world import ScenePart
 from video_llama.processors import read_video, read_waveform
 
 
 def test_a_scene_as_told() -> None:
     scene = make_scene(["red circle still", "blue star still"], ["square"], seed=0)
-    assert scene.parts == (Part("red", "circle", "still"), Part("blue", "star", "still"))
+    assert scene.parts == (ScenePart("red", "circle", "still"), ScenePart("blue", "star", "still"))
     assert scene.sounds == ("square",)
 
 

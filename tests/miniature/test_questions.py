@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 
 from video_llama.miniature import questions, wording
 from video_llama.miniature.questions import NO_PICTURE, NO_SOUND, QA, QUESTION_KINDS, dialogue, facts, grade, question
-from video_llama.miniature.world import Part, Scene, sample_scene
+from video_llama.miniature.world import Scene, ScenePart, sample_scene
 
 SEEDS = st.integers(0, 2**32 - 1)
-SINGLE = Scene((Part("red", "circle", "left"),), ("circle",), 0, 5.0)
-TWO = Scene((Part("red", "circle", "still"), Part("blue", "star", "still")), ("circle", "star"), 0, 5.0)
-MISMATCHED = Scene((Part("red", "square", "left"),), ("circle",), 0, 5.0)
+SINGLE = Scene((ScenePart("red", "circle", "left"),), ("circle",), 0, 5.0)
+TWO = Scene((ScenePart("red", "circle", "still"), ScenePart("blue", "star", "still")), ("circle", "star"), 0, 5.0)
+MISMATCHED = Scene((ScenePart("red", "square", "left"),), ("circle",), 0, 5.0)
 
 
 def answers(scene: Scene, kind: str, **given: object) -> set[str]:

@@ -13,7 +13,7 @@ from video_llama.errors import CheckpointError
 from video_llama.miniature import train
 from video_llama.miniature.train import (
     STAGES,
-    Stage,
+    BuildStage,
     config_path,
     make_missing_clips,
     moved_paths,
@@ -43,7 +43,7 @@ def fail_once(root: Path, seed: int) -> None:
         raise CheckpointError("cut off")
 
 
-ORDERED = {"second": Stage(("first",), write_second), "first": Stage((), write_first)}
+ORDERED = {"second": BuildStage(("first",), write_second), "first": BuildStage((), write_first)}
 
 
 def test_stages_follow_their_needs_and_run_once(tmp_path: Path) -> None:
@@ -53,7 +53,7 @@ def test_stages_follow_their_needs_and_run_once(tmp_path: Path) -> None:
 
 
 def test_what_was_cut_off_goes_on(tmp_path: Path) -> None:
-    stages = {"first": Stage((), write_first), "fails": Stage(("first",), fail_once)}
+    stages = {"first": BuildStage((), write_first), "fails": BuildStage(("first",), fail_once)}
     with pytest.raises(CheckpointError, match="cut off"):
         train_miniature(tmp_path, stages=stages)
     train_miniature(tmp_path, stages=stages)

@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from video_llama.miniature import sounds, world
-from video_llama.miniature.world import COLOURS, FRAME_SIZE, MOTIONS, PALETTE, SHAPES, Part, Scene, sample_scene
+from video_llama.miniature.world import COLOURS, FRAME_SIZE, MOTIONS, PALETTE, SHAPES, Scene, ScenePart, sample_scene
 
 SEEDS = st.integers(0, 2**32 - 1)
 
 
 def scene_of(shape: str = "circle", motion: str = "left", colour: str = "red", seed: int = 0) -> Scene:
-    return Scene((Part(colour, shape, motion),), (shape,), seed, 5.0)
+    return Scene((ScenePart(colour, shape, motion),), (shape,), seed, 5.0)
 
 
 def nearest_colour(pixel: np.ndarray) -> str:
@@ -23,7 +23,7 @@ def nearest_colour(pixel: np.ndarray) -> str:
 
 
 def test_a_fifth_of_the_single_combinations_is_held_out() -> None:
-    combinations = [Part(c, s, m) for c in COLOURS for s in SHAPES for m in MOTIONS]
+    combinations = [ScenePart(c, s, m) for c in COLOURS for s in SHAPES for m in MOTIONS]
     held_out = [part for part in combinations if world.is_held_out([part])]
     assert (len(held_out), len(combinations)) == (16, 80)
     assert {part.colour for part in held_out} == set(COLOURS)
@@ -110,7 +110,7 @@ def test_motion_goes_where_its_name_says(motion: str) -> None:
 
 
 def test_the_second_part_comes_at_half_time() -> None:
-    scene = Scene((Part("red", "circle", "still"), Part("blue", "star", "still")), (), 1, 6.0)
+    scene = Scene((ScenePart("red", "circle", "still"), ScenePart("blue", "star", "still")), (), 1, 6.0)
     shapes = [world.object_state(scene, second).shape for second in (0.0, 2.9, 3.0, 6.0)]
     assert shapes == ["circle", "circle", "star", "star"]
 
@@ -182,7 +182,7 @@ def test_a_shape_without_a_sound_is_refused() -> None:
 
 
 def test_a_clip_survives_the_mp4(tmp_path: Path) -> None:
-    scene = Scene((Part("red", "circle", "still"), Part("blue", "star", "still")), ("star", "circle"), 5, 6.0)
+    scene = Scene((ScenePart("red", "circle", "still"), ScenePart("blue", "star", "still")), ("star", "circle"), 5, 6.0)
     path = tmp_path / "clip.mp4"
     world.write_clip(scene, path)
     with av.open(str(path)) as container:

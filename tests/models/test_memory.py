@@ -9,8 +9,7 @@ from math import prod
 
 import pytest
 
-from tests.chat.conftest import model_path  # noqa: F401  (a fixture)
-from tests.chat.making import make_folder, tiny_config
+from tests.factories.models import make_folder, tiny_config
 from video_llama.checkpoints.placement import resolve_placing
 from video_llama.models.configuration import VideoLlamaConfig
 from video_llama.models.memory import predict_memory, published_config
@@ -38,7 +37,7 @@ and cannot always use again: without this, some 20 MB of a small model's 200 wer
 MEASURE = """
 import io, sys
 from PIL import Image
-from video_llama.checkpoints import load
+from video_llama.chat.loading import load
 
 def status(key):
     line = next(line for line in open("/proc/self/status") if line.startswith(key))
@@ -153,7 +152,7 @@ class TestPrediction:
 
 
 class TestCommand:
-    def test_table_and_json(self, model_path):  # noqa: F811
+    def test_table_and_json(self, model_path):
         asked = ["inspect", "--memory", str(model_path), "--audio", "--frames", "4"]
         table = run(*asked)
         assert table.exit_code == 0, table.output

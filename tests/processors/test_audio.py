@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.conformance_audio import rows
-from tests.processors.making import Clip, add_stream, encoded, sound_packets, tone, write_sound
+from tests.factories.clips import Clip, add_stream, encoded, sound_packets, tone, write_sound
 from video_llama.errors import MediaError, NoAudioTrackError
 from video_llama.processors import AudioProcessor, SoundTrack, open_track, read_waveform
 from video_llama.processors.fbank import SMALLEST_POWER, log_mel_filter_bank

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.processors.making import picture
+from tests.factories.clips import picture
 from video_llama.errors import MediaError
 from video_llama.processors import FrameSampling, read_image, read_video
 

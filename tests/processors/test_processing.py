@@ -9,15 +9,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.chat.conftest import clips, model_path  # noqa: F401  (fixtures)
 from video_llama.chat import read_model_folder
+from video_llama.chat.messages import message_for
 from video_llama.checkpoints.tokenizer_files import write_tokenizer_files
 from video_llama.conversation import TEMPLATES, Conversation, encode_prompt
 from video_llama.errors import MediaError, PromptError
 
 
 @pytest.fixture(scope="module")
-def folder(model_path, tmp_path_factory):  # noqa: F811
+def folder(model_path, tmp_path_factory):
     """A folder with the tokenizer's files that ``convert`` writes."""
     path = shutil.copytree(model_path, tmp_path_factory.mktemp("auto") / "model")
     read = read_model_folder(path)
@@ -48,12 +48,12 @@ def our_ids(ours, prompt):
 class TestIds:
     @pytest.mark.parametrize("style", ["default", "llama2"])
     @pytest.mark.parametrize("kind", ["video", "silent", "sound", "image"])
-    def test_of_every_kind_of_medium(self, processor, ours, clips, style, kind):  # noqa: F811
-        from video_llama.chat.media import MediaOptions, read_medium
+    def test_of_every_kind_of_medium(self, processor, ours, clips, style, kind):
+        from video_llama.processors.medium import MediaOptions, read_medium
 
         medium = read_medium(clips[kind], ours.settings, MediaOptions(), max_frames=8, can_hear=True)
         said = Conversation(TEMPLATES[style])
-        said.add_media(medium.message())
+        said.add_media(message_for(medium))
         said.ask("What do you  see, and hear?")
         said.answer("A red square.")
         said.ask(" And now?\nTell")
@@ -76,8 +76,8 @@ class TestIds:
 
 
 class TestInputs:
-    def test_arrays_are_those_of_chat(self, processor, ours, clips):  # noqa: F811
-        from video_llama.chat.media import MediaOptions, read_medium
+    def test_arrays_are_those_of_chat(self, processor, ours, clips):
+        from video_llama.processors.medium import MediaOptions, read_medium
 
         text = "<ImageHere>. <Video><ImageHere></Video> What?"
         inputs = processor(text, videos=[clips["video"]], audio=[clips["video"]])
@@ -88,7 +88,7 @@ class TestInputs:
         assert inputs["pixel_values_videos"].shape == (1, 4, 3, 28, 28)
         assert inputs["input_features"].shape == (1, 3, 1, 128, 204)
 
-    def test_a_batch_generates(self, processor, ours, clips):  # noqa: F811
+    def test_a_batch_generates(self, processor, ours, clips):
         texts = ["<Video><ImageHere></Video> What do you see?", "<Image><ImageHere></Image> What?"]
         inputs = processor(texts, videos=[clips["silent"], clips["image"]])
         assert [len(each) for each in inputs["pixel_values_videos"]] == [4, 1]
@@ -98,15 +98,15 @@ class TestInputs:
         ids = ours.model.generate(**inputs, max_new_tokens=3, do_sample=False)
         assert torch.equal(ids[:, : inputs["input_ids"].shape[1]], inputs["input_ids"])
 
-    def test_images(self, processor, clips):  # noqa: F811
+    def test_images(self, processor, clips):
         inputs = processor("<Image><ImageHere></Image> What?", images=[clips["image"]])
         assert inputs["pixel_values_videos"].shape == (1, 1, 3, 28, 28)
 
-    def test_more_places_than_media(self, processor, clips):  # noqa: F811
+    def test_more_places_than_media(self, processor, clips):
         with pytest.raises(PromptError, match="has 2 places for video, and 1 are given"):
             processor("<Video><ImageHere></Video><Video><ImageHere></Video>", videos=[clips["silent"]])
 
-    def test_sound_without_a_place(self, processor, clips):  # noqa: F811
+    def test_sound_without_a_place(self, processor, clips):
         with pytest.raises(PromptError, match="has 0 places for audio, and 1 are given"):
             processor("What?", audio=[clips["sound"]])
 

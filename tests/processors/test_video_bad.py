@@ -10,7 +10,7 @@ import av
 import numpy as np
 import pytest
 
-from tests.processors.making import Clip, add_stream, decode_all, lengthen_header, tone, write_clip, write_sound
+from tests.factories.clips import Clip, add_stream, decode_all, lengthen_header, tone, write_clip, write_sound
 from video_llama.errors import MediaError
 from video_llama.processors import FrameSampling, read_image, read_video
 

@@ -10,7 +10,7 @@ import av
 import numpy as np
 import pytest
 
-from tests.processors.making import Clip, add_stream, decode_all, encoded, patch_box, remux, write_clip
+from tests.factories.clips import Clip, add_stream, decode_all, encoded, patch_box, remux, write_clip
 from video_llama.processors import FrameSampling, frame_indices, read_video, video_decode, video_processor
 from video_llama.processors.sources import as_media
 from video_llama.processors.video_index import _index_from_packets, build_index, video_stream

@@ -11,11 +11,12 @@ import pytest
 import torch
 import yaml
 
-from video_llama.checkpoints.folder import Manifest, ProcessorSettings, read_model_folder, write_model_folder
+from video_llama.checkpoints.folder import Manifest, read_model_folder, write_model_folder
 from video_llama.conversation import Tokenizer
 from video_llama.miniature.dataset import write_dataset
 from video_llama.models.configuration import VideoLlamaConfig
 from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
+from video_llama.processors.settings import ProcessorSettings
 from video_llama.training.checkpoint import read_trained
 from video_llama.training.run import train_from_config
 

@@ -7,20 +7,16 @@
 Importing it pulls in neither torch nor transformers.
 """
 
-from video_llama.chat.assistant import Assistant, model_path
+from video_llama.chat.assistant import Assistant
 from video_llama.chat.asynchronous import AsyncChat
 from video_llama.chat.attention import QueryAttention
 from video_llama.chat.decoding import Decoding
-from video_llama.chat.media import MediaOptions, ReadMedium
+from video_llama.chat.loading import load, model_path
 from video_llama.chat.record import Answer, Record
 from video_llama.chat.session import AnswerStream, Chat
-from video_llama.checkpoints.folder import (
-    Manifest,
-    ModelFolder,
-    ProcessorSettings,
-    read_model_folder,
-    write_model_folder,
-)
+from video_llama.checkpoints.folder import Manifest, ModelFolder, read_model_folder, write_model_folder
+from video_llama.processors.medium import MediaOptions, ReadMedium
+from video_llama.processors.settings import ProcessorSettings
 
 __all__ = [
     "Answer",
@@ -36,6 +32,7 @@ __all__ = [
     "QueryAttention",
     "ReadMedium",
     "Record",
+    "load",
     "model_path",
     "read_model_folder",
     "write_model_folder",

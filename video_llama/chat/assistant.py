@@ -1,56 +1,26 @@
-"""A model that is ready to answer. The way to get one is ``video_llama.load`` (checkpoints/loading.py)."""
+"""A model that is ready to answer. The way to get one is ``video_llama.load`` (chat/loading.py)."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from video_llama.chat.asynchronous import AsyncChat
 from video_llama.chat.attention import QueryAttention
 from video_llama.chat.decoding import Decoding, TokenChooser, token_steps
-from video_llama.chat.engine import Effort, Engine, GivenMedium, Medium, Turn
-from video_llama.chat.media import MediaOptions, MediaSource, ReadMedium
+from video_llama.chat.engine import Effort, EncodedMedium, Engine, GivenMedium, PreparedTurn
+from video_llama.chat.messages import message_for
 from video_llama.chat.record import Answer
 from video_llama.chat.session import Chat, search_beams
 from video_llama.checkpoints.folder import ModelFolder
 from video_llama.conversation import Conversation
-from video_llama.errors import CheckpointError
 from video_llama.processors import FrameSampling
+from video_llama.processors.medium import MediaOptions, MediaSource, ReadMedium
 
 if TYPE_CHECKING:
-    import torch
-
-MINIATURE = "miniature"
-MINIATURE_PATH = Path(__file__).resolve().parent.parent / "miniature" / "weights"
-
-
-def model_path(name_or_path: str | Path) -> Path:
-    """The folder that a name stands for. Raises CheckpointError where the miniature's weights are not there."""
-    if str(name_or_path) != MINIATURE:
-        return Path(name_or_path)
-    if not MINIATURE_PATH.is_dir():
-        raise CheckpointError(
-            f"The miniature's weights are not at {MINIATURE_PATH}. Make them with: video-llama miniature train"
-        )
-    return MINIATURE_PATH
-
-
-def usable_device(device: torch.device | str | None) -> torch.device:
-    """The device of this name; None is the GPU if there is one, else the CPU. ValueError for one that is not here."""
-    import torch
-
-    if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(device)
-        torch.empty(0, device=device).cpu()  # a device without values, "meta", has nothing to give back
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"device {str(device)!r} cannot be used here ({reason}). Use cpu.") from error
-    return device
+    pass
 
 
 class Assistant:
@@ -114,7 +84,7 @@ class Assistant:
         frames: FrameSampling | None = None,
         no_audio: bool = False,
         require_audio: bool = False,
-    ) -> Medium:
+    ) -> EncodedMedium:
         """Read and encode a medium once, to be given to chats and requests in the place of its source."""
         return self._engine.encode(media, MediaOptions(frames, no_audio, require_audio))
 
@@ -149,14 +119,16 @@ class Assistant:
             answers += self._answer([self._turn(media, question, options, settings) for media, question in batch])
         return answers
 
-    def _turn(self, media: GivenMedium | None, question: str, options: MediaOptions, decoding: Decoding) -> Turn:
+    def _turn(
+        self, media: GivenMedium | None, question: str, options: MediaOptions, decoding: Decoding
+    ) -> PreparedTurn:
         conversation = Conversation(self._engine.template)
         encoded = [] if media is None else [self._engine.encode(media, options)]
         for medium in encoded:
-            conversation.add_media(medium.read.message())
+            conversation.add_media(message_for(medium.read))
         return self._engine.turn(conversation, encoded, question, decoding)
 
-    def _answer(self, turns: list[Turn]) -> list[Answer]:
+    def _answer(self, turns: list[PreparedTurn]) -> list[Answer]:
         engine, effort = self._engine, Effort()
         writers = [engine.writer(turn) for turn in turns]
         start = time.perf_counter()
@@ -175,7 +147,7 @@ class Assistant:
         ]
 
 
-def _columns(engine: Engine, turns: list[Turn]) -> Iterator[Sequence[int]]:
+def _columns(engine: Engine, turns: list[PreparedTurn]) -> Iterator[Sequence[int]]:
     """The next id of every answer, again and again."""
     if turns[0].decoding.num_beams > 1:
         return zip(*search_beams(engine, turns), strict=True)

@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
-from video_llama.chat.engine import GivenMedium, Medium
-from video_llama.chat.media import MediaKind
+from video_llama.chat.engine import EncodedMedium, GivenMedium
 from video_llama.chat.record import Answer
 from video_llama.chat.session import Chat
+from video_llama.processors.medium import MediaKind
 
 Result = TypeVar("Result")
 
@@ -31,7 +31,7 @@ class AsyncChat:
         """Every answer so far, with its record."""
         return self._chat.answers
 
-    async def add(self, media: GivenMedium, kind: MediaKind | None = None, **options: Any) -> Medium:
+    async def add(self, media: GivenMedium, kind: MediaKind | None = None, **options: Any) -> EncodedMedium:
         """Show or play a medium before the next question, as ``Chat.add``."""
         return await self._run(partial(self._chat.add, media, kind, **options))
 

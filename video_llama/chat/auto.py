@@ -1,11 +1,5 @@
-"""Importing this lets transformers' Auto classes read a model folder: config, model and processor."""
+"""Kept for ``import video_llama.chat.auto``, which was documented; use ``video_llama.checkpoints.auto``."""
 
-from transformers import AutoProcessor
-
-from video_llama.models.configuration import VideoLlamaConfig
-from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
-from video_llama.processors.processing import VideoLlamaProcessor
-
-AutoProcessor.register(VideoLlamaConfig, VideoLlamaProcessor, exist_ok=True)  # type: ignore[no-untyped-call]
+from video_llama.checkpoints.auto import VideoLlamaConfig, VideoLlamaForConditionalGeneration, VideoLlamaProcessor
 
 __all__ = ["VideoLlamaConfig", "VideoLlamaForConditionalGeneration", "VideoLlamaProcessor"]

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from video_llama.chat.attention import QueryAttention, query_attention
 from video_llama.chat.decoding import Decoding
-from video_llama.chat.media import MediaKind, MediaOptions, MediaSource, ReadMedium, read_medium
 from video_llama.chat.record import Record, describe_medium, describe_modalities, describe_weights
 from video_llama.checkpoints.folder import ModelFolder
 from video_llama.conversation import TEMPLATES, Conversation, EncodedPrompt, StreamDecoder, Tokenizer, fit_history
 from video_llama.errors import CheckpointError, PromptError
+from video_llama.processors.medium import MediaKind, MediaOptions, MediaSource, ReadMedium, read_medium
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,7 +29,7 @@ STOP_STRING, END_TOKEN, MAX_NEW_TOKENS, CLOSED = "stop_string", "end_token", "ma
 
 
 @dataclass(frozen=True)
-class Medium:
+class EncodedMedium:
     """One medium as the decoder takes it: [Q, D] tokens for its frames and for its sound, each None if not there."""
 
     read: ReadMedium
@@ -39,19 +39,19 @@ class Medium:
     encode_seconds: float
 
 
-GivenMedium = MediaSource | ReadMedium | Medium
+GivenMedium = MediaSource | ReadMedium | EncodedMedium
 """What stands for a medium in a chat or a request: a source, or what was made of it before."""
 
 
 @dataclass(frozen=True)
-class Turn:
+class PreparedTurn:
     """A question ready to be answered. ``said`` is the conversation with it, ``shown`` the part that fits."""
 
     question: str
     said: Conversation
     shown: Conversation
     prompt: EncodedPrompt
-    media: tuple[Medium, ...]
+    media: tuple[EncodedMedium, ...]
     decoding: Decoding
 
     @property
@@ -133,11 +133,11 @@ class Engine:
         }
         return read_medium(source, self.settings, options, kind=kind, **limits)
 
-    def encode(self, source: GivenMedium, options: MediaOptions, kind: MediaKind | None = None) -> Medium:
+    def encode(self, source: GivenMedium, options: MediaOptions, kind: MediaKind | None = None) -> EncodedMedium:
         """Read a medium and turn it into the decoder's tokens; what was read or encoded before is taken as it is."""
         import torch
 
-        if isinstance(source, Medium):
+        if isinstance(source, EncodedMedium):
             return source
         start = time.perf_counter()
         read = source if isinstance(source, ReadMedium) else self.read(source, options, kind)
@@ -147,7 +147,7 @@ class Engine:
         with torch.no_grad():
             video = None if frames is None else body.get_video_features(frames[None])[0]
             audio = None if mel is None else body.get_audio_features(mel[None])[0]
-        return Medium(read, video, audio, decoded - start, time.perf_counter() - decoded)
+        return EncodedMedium(read, video, audio, decoded - start, time.perf_counter() - decoded)
 
     def attention(self, read: ReadMedium) -> QueryAttention:
         """Where the video and the audio queries look in a medium; see ``query_attention``."""
@@ -164,7 +164,9 @@ class Engine:
             None if read.sound is None else torch.from_numpy(read.sound.mel).to(device),
         )
 
-    def turn(self, conversation: Conversation, media: Sequence[Medium], question: str, decoding: Decoding) -> Turn:
+    def turn(
+        self, conversation: Conversation, media: Sequence[EncodedMedium], question: str, decoding: Decoding
+    ) -> PreparedTurn:
         """Put a question to a conversation, which stays as it is. Raises PromptError where it is empty or too long."""
         if not question.strip():
             raise PromptError("The question is empty. Write one.")
@@ -180,9 +182,9 @@ class Engine:
             num_video_tokens=self.config.num_video_query_tokens,
             num_audio_tokens=self.config.num_audio_query_tokens,
         )
-        return Turn(question, said, shown, prompt, tuple(media), decoding)
+        return PreparedTurn(question, said, shown, prompt, tuple(media), decoding)
 
-    def embed(self, turns: Sequence[Turn]) -> tuple[Tensor, Tensor]:
+    def embed(self, turns: Sequence[PreparedTurn]) -> tuple[Tensor, Tensor]:
         """The prompts with their media's tokens in place, padded on the left: ([B, L, D], mask [B, L])."""
         import torch
 
@@ -202,12 +204,12 @@ class Engine:
             )
         return embeds_BLD, mask_BL
 
-    def writer(self, turn: Turn) -> Writer:
+    def writer(self, turn: PreparedTurn) -> Writer:
         """What takes the ids of this turn's answer."""
         assert turn.decoding.max_new_tokens is not None, "resolved() sets it"
         return Writer(self.tokenizer, StreamDecoder(self.tokenizer, self.template), turn.decoding.max_new_tokens)
 
-    def record(self, turn: Turn, writer: Writer, effort: Effort, new_media: Sequence[Medium]) -> Record:
+    def record(self, turn: PreparedTurn, writer: Writer, effort: Effort, new_media: Sequence[EncodedMedium]) -> Record:
         """What the answer rests on; ``new_media`` are those that were decoded for this turn."""
         media = [medium.read for medium in turn.media]
         return Record(

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from video_llama.chat.media import ReadMedium
 from video_llama.checkpoints.folder import ModelFolder
 from video_llama.processors import AudioClips, SampledVideo
+from video_llama.processors.medium import ReadMedium
 
 HASHED_BYTES = 64 * 2**20
 """Files up to this size are named by their sha256 as well; reading larger ones would take seconds."""

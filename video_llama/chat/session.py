@@ -8,10 +8,11 @@ from typing import Any
 
 from video_llama.chat.cache import PromptCache
 from video_llama.chat.decoding import Decoding, TokenChooser, beam_ids, token_steps
-from video_llama.chat.engine import Effort, Engine, GivenMedium, Medium, Turn, Writer
-from video_llama.chat.media import MediaKind, MediaOptions
+from video_llama.chat.engine import Effort, EncodedMedium, Engine, GivenMedium, PreparedTurn, Writer
+from video_llama.chat.messages import message_for
 from video_llama.chat.record import Answer
 from video_llama.conversation import Conversation, has_stop
+from video_llama.processors.medium import MediaKind, MediaOptions
 
 
 class AnswerStream(Iterator[str]):
@@ -45,14 +46,14 @@ class Chat:
     def __init__(self, engine: Engine, options: MediaOptions, system: str | None = None) -> None:
         self._engine, self._options, self._system = engine, options, system
         self._conversation = Conversation(engine.template, system)
-        self._media: list[Medium] = []
+        self._media: list[EncodedMedium] = []
         self._num_recorded_media = 0
         self._cache: PromptCache | None = None
         self._open: AnswerStream | None = None
         self.answers: list[Answer] = []
         """Every answer so far, with its record."""
 
-    def add(self, media: GivenMedium, kind: MediaKind | None = None, **options: Any) -> Medium:
+    def add(self, media: GivenMedium, kind: MediaKind | None = None, **options: Any) -> EncodedMedium:
         """Show or play a medium before the next question: a video, image, sound, or folder (or list) of frames.
 
         ``kind`` None finds out what it is; ``options`` (``frames``, ``no_audio``, ``require_audio``) replace those
@@ -60,7 +61,7 @@ class Chat:
         """
         self._close_stream()
         medium = self._engine.encode(media, MediaOptions(**{**vars(self._options), **options}), kind)
-        self._conversation.add_media(medium.read.message())
+        self._conversation.add_media(message_for(medium.read))
         self._media.append(medium)
         return medium
 
@@ -89,7 +90,7 @@ class Chat:
         self._close_stream()
         self._conversation = Conversation(self._engine.template, self._system)
         for medium in self._media:
-            self._conversation.add_media(medium.read.message())
+            self._conversation.add_media(message_for(medium.read))
         self._cache = None
         self.answers = []
 
@@ -98,7 +99,7 @@ class Chat:
             self._open.close()
             self._open = None
 
-    def _write(self, turn: Turn, stream: AnswerStream) -> Generator[str, None, None]:
+    def _write(self, turn: PreparedTurn, stream: AnswerStream) -> Generator[str, None, None]:
         writer, effort = self._engine.writer(turn), Effort()
         try:
             for token in self._tokens(turn, effort):
@@ -113,7 +114,7 @@ class Chat:
             raise
         self._finish(turn, stream, writer, effort)
 
-    def _finish(self, turn: Turn, stream: AnswerStream, writer: Writer, effort: Effort) -> None:
+    def _finish(self, turn: PreparedTurn, stream: AnswerStream, writer: Writer, effort: Effort) -> None:
         new_media = self._media[self._num_recorded_media :]
         stream.answer = Answer(writer.text, self._engine.record(turn, writer, effort, new_media))
         turn.said.answer(writer.text)
@@ -121,7 +122,7 @@ class Chat:
         self._num_recorded_media = len(self._media)
         self.answers.append(stream.answer)
 
-    def _tokens(self, turn: Turn, effort: Effort) -> Iterator[int]:
+    def _tokens(self, turn: PreparedTurn, effort: Effort) -> Iterator[int]:
         """The answer's ids, from the model; they run on until the caller has enough of them."""
         if turn.decoding.num_beams > 1:
             start = time.perf_counter()
@@ -147,7 +148,7 @@ class Chat:
             cache.ids.append(token)
             token = following
 
-    def _steps(self, turn: Turn, cache: PromptCache, num_reused: int) -> Iterator[int]:
+    def _steps(self, turn: PreparedTurn, cache: PromptCache, num_reused: int) -> Iterator[int]:
         engine = self._engine
         embeds_1LD, mask_1L = engine.embed([turn])
         choose = TokenChooser(turn.decoding, engine.tokenizer.bos_id, 1, engine.model.device)
@@ -155,7 +156,7 @@ class Chat:
             yield token
 
 
-def search_beams(engine: Engine, turns: list[Turn]) -> list[list[int]]:
+def search_beams(engine: Engine, turns: list[PreparedTurn]) -> list[list[int]]:
     """The ids of each turn's best answer, found with the beams that the first turn's decoding asks for."""
     embeds_BLD, mask_BL = engine.embed(turns)
     return beam_ids(

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 
 from video_llama.checkpoints.architecture import infer_config
 from video_llama.checkpoints.config import EvalConfig, ModelType
-from video_llama.checkpoints.decoder import TEMPLATES, Decoder, read_decoder
+from video_llama.checkpoints.decoder import MODEL_TYPE_TEMPLATES, Decoder, read_decoder
 from video_llama.checkpoints.files import StoredTensor, opened, scan
-from video_llama.checkpoints.folder import ProcessorSettings
 from video_llama.checkpoints.keys import convert_state_dict, reference_names
-from video_llama.checkpoints.published_files import ROLES, Source, list_sources, remedy_for
+from video_llama.checkpoints.published_files import ROLES, WeightSource, list_sources, remedy_for
 from video_llama.checkpoints.tensors import Shape, shapes_of
 from video_llama.errors import CheckpointError, ConfigError
+from video_llama.processors.settings import ProcessorSettings
 
 if TYPE_CHECKING:
     import torch
@@ -41,7 +41,7 @@ class Piece:
     """One tensor of ours, and what it is made from: one tensor of a source, or two halves of a bias."""
 
     name: str
-    source: Source
+    source: WeightSource
     parts: dict[str, StoredTensor]
     """The reference's name -> where it is."""
     shape: Shape
@@ -52,7 +52,7 @@ class Piece:
 class SourceReport:
     """What a source gave. The lists hold the reference's names."""
 
-    source: Source
+    source: WeightSource
     num_taken: int = 0
     leftovers: Counter[str] = field(default_factory=Counter)
     """Known and not needed, counted by what they belong to."""
@@ -113,7 +113,7 @@ def assemble(
         _merged(image, config.model.config),
         video_token_id=pieces[EMBEDDING].shape[0],
         audio_token_id=pieces[EMBEDDING].shape[0] + 1,
-        prompt_template=TEMPLATES[decoder.model_type],
+        prompt_template=MODEL_TYPE_TEMPLATES[decoder.model_type],
         with_audio_branch=config.model.equip_audio_branch,
         dtype=_dtype_name(pieces[EMBEDDING].dtype),
         drawn=drawn,
@@ -181,7 +181,7 @@ def resize_positions(table_1LD: Tensor, length: int) -> Tensor:
     return torch.cat([table_1LD[:, :1], flat], dim=1)
 
 
-def collect(sources: list[Source], config: EvalConfig) -> tuple[dict[str, Piece], list[SourceReport]]:
+def collect(sources: list[WeightSource], config: EvalConfig) -> tuple[dict[str, Piece], list[SourceReport]]:
     """Pieces by our names, later sources winning, and what each source gave."""
     pieces: dict[str, Piece] = {}
     reports: list[SourceReport] = []
@@ -197,7 +197,7 @@ def collect(sources: list[Source], config: EvalConfig) -> tuple[dict[str, Piece]
     return pieces, reports
 
 
-def _read_names(source: Source, config: EvalConfig) -> tuple[SourceReport, dict[str, Piece]]:
+def _read_names(source: WeightSource, config: EvalConfig) -> tuple[SourceReport, dict[str, Piece]]:
     import torch
 
     role, report = ROLES[source.role], SourceReport(source)

@@ -16,7 +16,7 @@ from video_llama.checkpoints.folder import (
     write_rest,
 )
 from video_llama.checkpoints.loading import plan
-from video_llama.checkpoints.published_files import Source, read_eval_config
+from video_llama.checkpoints.published_files import WeightSource, read_eval_config
 from video_llama.checkpoints.shards import MAX_SHARD_BYTES, TensorSpec, write_shards
 from video_llama.checkpoints.tokenizer_files import write_tokenizer_files
 from video_llama.conversation import Tokenizer
@@ -64,7 +64,7 @@ def convert(
     return assembly
 
 
-def source_files(sources: Sequence[Source]) -> list[dict[str, Any]]:
+def source_files(sources: Sequence[WeightSource]) -> list[dict[str, Any]]:
     """What the manifest keeps of each file: its role, name, size and sha256."""
     files = [(source, file) for source in sources for file in weight_files(source.path)]
     return [

@@ -18,7 +18,7 @@ from video_llama.conversation import Tokenizer
 from video_llama.errors import CheckpointError
 from video_llama.log import logger
 
-TEMPLATES: dict[ModelType, str] = {"vicuna": "default", "llama_v2": "llama2"}
+MODEL_TYPE_TEMPLATES: dict[ModelType, str] = {"vicuna": "default", "llama_v2": "llama2"}
 """The reference's ``--model_type`` -> our prompt template."""
 
 PAD_TOKEN = "[PAD]"

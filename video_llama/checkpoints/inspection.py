@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from video_llama.chat.inspection import PARTS, ModelReport, PartReport, part_reports, unreadable_values
 from video_llama.checkpoints.architecture import infer_config
 from video_llama.checkpoints.assemble import (
     Assembly,
@@ -26,6 +25,7 @@ from video_llama.checkpoints.assemble import (
 from video_llama.checkpoints.config import EvalConfig, ModelType
 from video_llama.checkpoints.files import opened, scan
 from video_llama.checkpoints.keys import IGNORED, convert_state_dict, revert_state_dict, to_ours, to_reference
+from video_llama.checkpoints.part_reports import PART_NAMES, ModelReport, PartReport, part_reports, unreadable_values
 from video_llama.checkpoints.published_files import ROLES, Role, absent_paths, find_sources, read_eval_config
 from video_llama.checkpoints.shards import dtype_code
 from video_llama.checkpoints.tensors import StoredTensor, expected_shapes
@@ -65,8 +65,8 @@ def _inspect_present(path: str | Path, config: EvalConfig, absent: Mapping[str, 
     pieces, reports = collect(find_sources(present, str(path)), present)
     report = _report(path, pieces, reports, {name: piece.shape for name, piece in pieces.items()})
     given = {row.part for row in report.parts}
-    needed = {part for prefix, part in PARTS.items() if is_wanted(prefix, config)} - given
-    report.parts += [PartReport(part) for part in dict.fromkeys(PARTS.values()) if part in needed]
+    needed = {part for prefix, part in PART_NAMES.items() if is_wanted(prefix, config)} - given
+    report.parts += [PartReport(part) for part in dict.fromkeys(PART_NAMES.values()) if part in needed]
     listed = ", ".join(f"model.{key} ({value})" for key, value in absent.items())
     report.problem = (
         f"{path}: {listed} {'is' if len(absent) == 1 else 'are'} not there. Put your own path there, or override it: "
@@ -161,7 +161,7 @@ def _problem(assembly: Assembly, report: ModelReport) -> str | None:
 
 def _role_of(names: Sequence[str]) -> tuple[Role, bool]:
     """The role that a file's names speak for, and whether they are ours already."""
-    if any(name.startswith(tuple(PARTS)) and not name.startswith("lm_head.") for name in names):
+    if any(name.startswith(tuple(PART_NAMES)) and not name.startswith("lm_head.") for name in names):
         return Role(), True
     named = next((role for start, role in ROLE_SIGNS.items() if any(name.startswith(start) for name in names)), None)
     return ROLES[named or "BLIP-2"], False

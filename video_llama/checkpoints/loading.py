@@ -1,63 +1,22 @@
-"""Weights in whatever form people have them in, a model that answers out; nothing is written."""
+"""Published files in, a model in memory out; nothing is written."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from video_llama.chat.assistant import MINIATURE, Assistant, model_path, usable_device
 from video_llama.checkpoints.assemble import Assembly, assemble, check_assembly, read_pieces
 from video_llama.checkpoints.config import EvalConfig, ModelType
 from video_llama.checkpoints.folder import Manifest, ModelFolder, check_fit, read_model_folder
 from video_llama.checkpoints.initial import draw
 from video_llama.checkpoints.placement import Dtypes, resolve_placing
-from video_llama.checkpoints.published_files import is_published, read_eval_config
+from video_llama.checkpoints.published_files import read_eval_config
 from video_llama.conversation import Tokenizer
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
-
-
-def load(
-    name_or_path: str | Path = MINIATURE,
-    *,
-    device: torch.device | str | None = None,
-    dtype: Dtypes | None = None,
-    quantization: str | None = None,
-    device_map: Mapping[str, Any] | str | None = None,
-    max_memory: Mapping[Any, Any] | None = None,
-    low_resource: bool = False,
-    options: Sequence[str] = (),
-) -> Assistant:
-    """Load "miniature" (the weights that come with the package), a model folder, or published files.
-
-    The latter by an evaluation YAML or the folder that they lie in, without writing anything. ``device`` None is the
-    GPU if there is one, else the CPU; ``dtype`` None is the stored one, a name is for all parts and a mapping for
-    single ones; ``quantization`` "int8" or "int4" packs the decoder; ``device_map`` "auto" spreads the model over what
-    there is, within ``max_memory`` (on disk from a model folder only); ``low_resource`` is int8 with the ViT on the CPU
-    (docs/memory.md); ``options`` override the YAML, as "model.ckpt=VL.pth". Raises CheckpointError for weights that are
-    not there, not whole, or not trained, ConfigError for a YAML that cannot be used, ValueError for a device, dtype or
-    placing that is not to be had, and for options without a YAML.
-    """
-    placing: dict[str, Any] = {
-        "device": usable_device(device),
-        "dtype": dtype,
-        "quantization": quantization,
-        "device_map": device_map,
-        "max_memory": max_memory,
-        "low_resource": low_resource,
-    }
-    path = model_path(name_or_path)
-    if is_published(path):
-        return Assistant(load_yaml_model(path, options=options, **placing))
-    if options:
-        raise ValueError(
-            f"options are {', '.join(options)}, and {name_or_path} is no YAML that they could override. Leave them "
-            "out, or give an evaluation YAML or the folder of the published files."
-        )
-    return Assistant(read_model_folder(path, **placing))
 
 
 def plan(

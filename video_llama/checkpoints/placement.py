@@ -74,18 +74,18 @@ def _part_dtypes(
 ) -> dict[Any, torch.dtype]:
     import torch
 
-    from video_llama.models.placing import PARTS
+    from video_llama.models.placing import MODEL_PARTS
 
     given = dict(asked) if isinstance(asked, Mapping) else {}
-    unknown = sorted(given.keys() - set(PARTS))
+    unknown = sorted(given.keys() - set(MODEL_PARTS))
     if unknown:
-        raise ValueError(f"dtype has {', '.join(unknown)}. Its parts are {', '.join(PARTS)}.")
+        raise ValueError(f"dtype has {', '.join(unknown)}. Its parts are {', '.join(MODEL_PARTS)}.")
     common = as_dtype(stored)
     if common is torch.float16 and device.type == "cpu":
         common = torch.float32
     if asked is not None and not isinstance(asked, Mapping):
         common = as_dtype(asked)
-    dtypes = dict.fromkeys(PARTS, common) | {"qformer": torch.promote_types(common, torch.float32)}
+    dtypes = dict.fromkeys(MODEL_PARTS, common) | {"qformer": torch.promote_types(common, torch.float32)}
     if is_vit_on_cpu and common is torch.float16:
         dtypes["vision"] = torch.float32
     return dtypes | {part: as_dtype(value) for part, value in given.items()}

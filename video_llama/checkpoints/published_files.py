@@ -93,7 +93,7 @@ ROLES: dict[str, Role] = {
 
 
 @dataclass(frozen=True)
-class Source:
+class WeightSource:
     """A file, or a folder of shards, and what it is for (a key of ROLES)."""
 
     role: str
@@ -115,7 +115,7 @@ def read_eval_config(path: str | Path, overrides: Sequence[str] = ()) -> EvalCon
     return parse_config(EvalConfig, apply_overrides(data, overrides), source=str(path))
 
 
-def list_sources(config: EvalConfig, where: str) -> list[Source]:
+def list_sources(config: EvalConfig, where: str) -> list[WeightSource]:
     """The sources that a configuration names, and those that lie beside them, in the order of loading.
 
     ``where`` names the configuration in errors. Raises ConfigError for a placeholder and CheckpointError for a file
@@ -127,7 +127,7 @@ def list_sources(config: EvalConfig, where: str) -> list[Source]:
     return find_sources(config, where)
 
 
-def find_sources(config: EvalConfig, where: str) -> list[Source]:
+def find_sources(config: EvalConfig, where: str) -> list[WeightSource]:
     """As ``list_sources``, also of a configuration that leaves the decoder out."""
     model = config.model
     named = {key: _existing(key, getattr(model, key), where) for key in ("llama_model", "llama_proj_model", "ckpt")}
@@ -144,7 +144,7 @@ def find_sources(config: EvalConfig, where: str) -> list[Source]:
         "video branch": named["ckpt"],
         "audio branch": named.get("ckpt_2"),
     }
-    return [Source(role, found_path) for role, found_path in found.items() if found_path is not None]
+    return [WeightSource(role, found_path) for role, found_path in found.items() if found_path is not None]
 
 
 def absent_paths(config: EvalConfig) -> dict[str, str]:

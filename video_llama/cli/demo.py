@@ -38,7 +38,7 @@ def demo(
     The miniature answers with its likeliest words, other weights as the reference's demo draws them; the page can
     change that.
     """
-    from video_llama.chat.assistant import MINIATURE
+    from video_llama.chat.loading import MINIATURE
 
     assistant = options.load_assistant(
         model, overrides, device, dtype, quantization=quantization, low_resource=low_resource, device_map=device_map
@@ -86,8 +86,8 @@ def _reference_parser(description: str) -> argparse.ArgumentParser:
 
 def _load_yaml(arguments: argparse.Namespace) -> Assistant:
     from video_llama.chat import Assistant
-    from video_llama.chat.assistant import usable_device
-    from video_llama.checkpoints import load_yaml_model
+    from video_llama.chat.loading import usable_device
+    from video_llama.checkpoints.loading import load_yaml_model
 
     device = str(usable_device(_device_name(arguments.gpu_id, arguments.device)))
     folder = load_yaml_model(

@@ -14,8 +14,8 @@ from video_llama.cli.memory import memory_text, predicted
 from video_llama.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from video_llama.chat.inspection import ModelReport, PartReport
     from video_llama.checkpoints.inspection import NamesReport
+    from video_llama.checkpoints.part_reports import ModelReport, PartReport
 
 MEMORY = "Memory (with --memory)"
 MIB = 2**20
@@ -85,11 +85,11 @@ def inspect(
 
 def _model_report(path: str, overrides: list[str], model_type: Any) -> ModelReport | None:
     """What is in a model, in whichever form it is given; None for what can only be a media file."""
-    from video_llama.chat import model_path
-    from video_llama.chat.inspection import inspect_model
+    from video_llama.chat.loading import model_path
     from video_llama.checkpoints.files import PICKLES, SAFETENSORS
     from video_llama.checkpoints.folder import CONFIG_FILE
     from video_llama.checkpoints.inspection import inspect_file, inspect_sources
+    from video_llama.checkpoints.part_reports import inspect_model
     from video_llama.checkpoints.published_files import is_published
     from video_llama.processors.images import has_pictures
     from video_llama.processors.sources import is_folder

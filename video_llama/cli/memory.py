@@ -22,7 +22,7 @@ def predicted(
     overrides: Sequence[str],
 ) -> MemoryPrediction:
     """The prediction for a model, or for a published size; ValueError unless exactly one is given."""
-    from video_llama.chat import model_path
+    from video_llama.chat.loading import model_path
     from video_llama.checkpoints.folder import read_config
     from video_llama.checkpoints.loading import plan
     from video_llama.checkpoints.placement import resolve_placing

@@ -86,7 +86,7 @@ def require_use(
     times: str | None,
 ) -> None:
     """Raise ValueError for an option that none of the files has a use for: an image has one frame, a sound none."""
-    from video_llama.chat.media import media_kind
+    from video_llama.processors.medium import media_kind
 
     given = {"--frames": num_frames, "--fps": fps, "--start": start, "--end": end, "--times": times}
     given = {name: value for name, value in given.items() if value is not None}
@@ -133,7 +133,7 @@ def load_assistant(
     model: str, overrides: list[str] | None, device: str | None, dtype: str | None, **placing: Any
 ) -> Assistant:
     """The model by name or path; ``placing`` is that of ``video_llama.load``."""
-    from video_llama.checkpoints import load
+    from video_llama.chat.loading import load
 
     return load(model, options=overrides or (), device=device, dtype=dtype, **placing)
 
@@ -148,10 +148,10 @@ def existing(path: str) -> bool:
 
 def as_model_type(name: str | None) -> Any:
     """The prompt style by the reference's name; ValueError for another."""
-    from video_llama.checkpoints.decoder import TEMPLATES
+    from video_llama.checkpoints.decoder import MODEL_TYPE_TEMPLATES
 
-    if name not in (None, *TEMPLATES):
-        raise ValueError(f"--model-type is {name!r}. Choose {' or '.join(TEMPLATES)}.")
+    if name not in (None, *MODEL_TYPE_TEMPLATES):
+        raise ValueError(f"--model-type is {name!r}. Choose {' or '.join(MODEL_TYPE_TEMPLATES)}.")
     return name
 
 

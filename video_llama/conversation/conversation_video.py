@@ -92,16 +92,16 @@ class Words:
     text: str
 
 
-Part: TypeAlias = "str | Slot | Words"
-Content: TypeAlias = "tuple[Part, ...]"
+MessagePart: TypeAlias = "str | Slot | Words"
+MessageContent: TypeAlias = "tuple[MessagePart, ...]"
 Prompt: TypeAlias = "list[str | Slot]"
 
 
 @dataclass(frozen=True)
-class Media:
+class MediaMessage:
     """A media message: its sentence with the slots in it, and whether it shows a still image."""
 
-    content: Content
+    content: MessageContent
     is_image: bool = False
 
     @property
@@ -116,7 +116,7 @@ def media_message(
     audio: Slot | str | None = None,
     image: Slot | str | None = None,
     sentence: str = "",
-) -> Media:
+) -> MediaMessage:
     """The reference's sentence around a medium; a str in place of a Slot is the medium described in words.
 
     Exactly one of these sets: ``video`` (with its frame ``sentence``, which ends in a space), ``image``, ``audio``
@@ -131,20 +131,20 @@ def media_message(
     if image is not None:
         if video is not None or audio is not None:
             raise ValueError("media_message: an image goes alone. Make one message for each medium.")
-        return Media(("<Image>", _part(image), "</Image> "), is_image=True)
+        return MediaMessage(("<Image>", _part(image), "</Image> "), is_image=True)
     if audio is not None and video is not None:
         seen_and_heard = f".{SIGHT_GAP}Now answer my question based on what you have just seen and heard."
         sight = f".{SOUND_GAP}{SIGHT_INTRODUCTION}<Video>"
-        return Media((SOUND_INTRODUCTION, _part(audio), sight, _part(video), "</Video>" + seen_and_heard))
+        return MediaMessage((SOUND_INTRODUCTION, _part(audio), sight, _part(video), "</Video>" + seen_and_heard))
     if audio is not None:
         heard = f".{SIGHT_GAP}Now answer my question based on what you have just heard."
-        return Media((SOUND_INTRODUCTION, _part(audio), heard))
+        return MediaMessage((SOUND_INTRODUCTION, _part(audio), heard))
     if video is not None:
-        return Media(("<Video>", _part(video), "</Video> " + sentence))
+        return MediaMessage(("<Video>", _part(video), "</Video> " + sentence))
     raise ValueError("media_message: no medium given. Give video, audio, video and audio, or image.")
 
 
-def _part(medium: Slot | str) -> Part:
+def _part(medium: Slot | str) -> MessagePart:
     return Words(medium) if isinstance(medium, str) else medium
 
 
@@ -153,15 +153,15 @@ class Message:
     """One side's turn: media and texts in the order given, which the prompt joins with single spaces."""
 
     role: str
-    parts: tuple[Media | str, ...]
+    parts: tuple[MediaMessage | str, ...]
 
     @property
-    def content(self) -> Content:
+    def content(self) -> MessageContent:
         """The parts as text, slots and words, glued as the reference glues a question to its media message."""
-        content: list[Part] = []
+        content: list[MessagePart] = []
         for index, part in enumerate(self.parts):
             glue = [" "] if index else []
-            content += [*glue, *(part.content if isinstance(part, Media) else (part,))]
+            content += [*glue, *(part.content if isinstance(part, MediaMessage) else (part,))]
         return tuple(content)
 
     @property
@@ -170,12 +170,14 @@ class Message:
         return _written(self.content)
 
     @property
-    def media(self) -> tuple[Media, ...]:
+    def media(self) -> tuple[MediaMessage, ...]:
         """The media messages in it."""
-        return tuple(part for part in self.parts if isinstance(part, Media))
+        return tuple(part for part in self.parts if isinstance(part, MediaMessage))
 
 
-def render(template: Template, messages: Iterable[tuple[str, Content | None]], system: str | None = None) -> Prompt:
+def render(
+    template: Template, messages: Iterable[tuple[str, MessageContent | None]], system: str | None = None
+) -> Prompt:
     """Join (role, content) messages to a prompt; a content that is None or empty is the place of the answer to come.
 
     ``system`` replaces the template's. Text segments are merged as far as they go: one ends only at a Slot or at
@@ -186,7 +188,9 @@ def render(template: Template, messages: Iterable[tuple[str, Content | None]], s
     return _merge(join(template, turns, template.system if system is None else system))
 
 
-def _join_with_seps(template: Template, turns: Sequence[tuple[str, Content | None]], system: str) -> Iterable[Part]:
+def _join_with_seps(
+    template: Template, turns: Sequence[tuple[str, MessageContent | None]], system: str
+) -> Iterable[MessagePart]:
     user_sep = template.sep
     assistant_sep = template.stop_string
     yield system + user_sep
@@ -199,7 +203,9 @@ def _join_with_seps(template: Template, turns: Sequence[tuple[str, Content | Non
             yield assistant_sep if index % 2 else user_sep
 
 
-def _join_llama_2(template: Template, turns: Sequence[tuple[str, Content | None]], system: str) -> Iterable[Part]:
+def _join_llama_2(
+    template: Template, turns: Sequence[tuple[str, MessageContent | None]], system: str
+) -> Iterable[MessagePart]:
     for index, (_, content) in enumerate(turns):
         if content is None:
             continue
@@ -214,7 +220,7 @@ def _join_llama_2(template: Template, turns: Sequence[tuple[str, Content | None]
             yield " [/INST]"
 
 
-def _merge(parts: Iterable[Part]) -> Prompt:
+def _merge(parts: Iterable[MessagePart]) -> Prompt:
     """Glue neighbouring texts; keep Slots, and Words as segments of their own."""
     prompt: Prompt = []
     is_open = False  # whether the last segment may be continued
@@ -234,7 +240,7 @@ def prompt_text(prompt: Prompt) -> str:
     return _written(prompt)
 
 
-def _written(parts: Iterable[Part]) -> str:
+def _written(parts: Iterable[MessagePart]) -> str:
     words = (part.text if isinstance(part, Words) else part for part in parts)
     return "".join(PLACEHOLDER if isinstance(part, Slot) else part for part in words)
 
@@ -252,11 +258,11 @@ class Conversation:
     messages: list[Message] = field(default_factory=list)
 
     @property
-    def media(self) -> list[Media]:
+    def media(self) -> list[MediaMessage]:
         """Every media message so far, in prompt order."""
         return [media for message in self.messages for media in message.media]
 
-    def add_media(self, media: Media) -> None:
+    def add_media(self, media: MediaMessage) -> None:
         """Put a medium into the user's message now being written; the question follows with ``ask``."""
         self._extend_user(media, joins=True)
 
@@ -266,7 +272,7 @@ class Conversation:
         # LLAMA_2 and TWO tell the sides apart by their turn, so two messages of one side running must become one.
         self._extend_user(text, joins=self.template.style is not Style.SINGLE or bool(last and last.media))
 
-    def _extend_user(self, part: Media | str, *, joins: bool) -> None:
+    def _extend_user(self, part: MediaMessage | str, *, joins: bool) -> None:
         user = self.template.roles[0]
         if joins and self.messages and self.messages[-1].role == user:
             part_of = self.messages.pop()
@@ -301,7 +307,7 @@ class Conversation:
         if not self.messages:
             raise PromptError("The conversation is empty. Ask a question first.")
         user, assistant = self.template.roles
-        turns: list[tuple[str, Content | None]] = [(message.role, message.content) for message in self.messages]
+        turns: list[tuple[str, MessageContent | None]] = [(message.role, message.content) for message in self.messages]
         if turns[-1][0] == user:
             turns.append((assistant, None))
         return render(self.template, turns, self.resolved_system)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 
-from video_llama.conversation.conversation_video import Conversation, Media, Message
+from video_llama.conversation.conversation_video import Conversation, MediaMessage, Message
 from video_llama.conversation.tokenization import EncodedPrompt, Tokenizer, encode_prompt
 from video_llama.errors import PromptError
 
@@ -65,7 +65,7 @@ def without_old_turns(conversation: Conversation, num_dropped: int) -> Conversat
     if num_dropped == 0:
         return conversation
     start = _turn_starts(conversation)[num_dropped]
-    media: tuple[Media, ...] = tuple(m for message in conversation.messages[:start] for m in message.media)
+    media: tuple[MediaMessage, ...] = tuple(m for message in conversation.messages[:start] for m in message.media)
     oldest, *rest = conversation.messages[start:]
     first = Message(oldest.role, (*media, *oldest.parts))
     return Conversation(conversation.template, conversation.system, [first, *rest])

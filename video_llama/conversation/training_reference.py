@@ -16,14 +16,14 @@ from itertools import groupby
 from video_llama.conversation.conversation_video import (
     PLACEHOLDER,
     TEMPLATES,
-    Content,
+    MessageContent,
     Slot,
     Words,
     prompt_text,
     render,
 )
 from video_llama.conversation.tokenization import AUDIO_PLACEHOLDER, Span, Tokenizer
-from video_llama.conversation.training_text import IGNORE_INDEX, IMAGE_MARK, TrainingExample, Turn
+from video_llama.conversation.training_text import IGNORE_INDEX, IMAGE_MARK, TrainingExample, TrainingTurn
 
 MAX_LENGTH = 512
 _VICUNA = TEMPLATES["dataset.video_conversation"]
@@ -36,7 +36,7 @@ _NUM_BOUNDARY_TOKENS = 2
 
 def reference_example(
     tokenizer: Tokenizer,
-    turns: Sequence[Turn],
+    turns: Sequence[TrainingTurn],
     is_llama_2: bool,
     num_video_tokens: int,
     num_audio_tokens: int,
@@ -51,19 +51,19 @@ def reference_example(
     return TrainingExample(ids, labels, _spans(tokenizer, ids), text)
 
 
-def _question(turn: Turn, runs: dict[str, str]) -> str:
+def _question(turn: TrainingTurn, runs: dict[str, str]) -> str:
     if IMAGE_MARK in turn.question:
         return turn.question.replace(IMAGE_MARK, _image(turn, runs))
     return "".join(_written(media.content, runs) for media in turn.media) + turn.question
 
 
-def _image(turn: Turn, runs: dict[str, str]) -> str:
+def _image(turn: TrainingTurn, runs: dict[str, str]) -> str:
     """The picture as written inside a LLaVA question: its message without the space that ends it."""
     written = [_written(media.content, runs).rstrip() for media in turn.media]
     return "".join(written) or f"<Image>{runs['video']}</Image>"
 
 
-def _written(content: Content, runs: dict[str, str]) -> str:
+def _written(content: MessageContent, runs: dict[str, str]) -> str:
     def text(part: str | Slot | Words) -> str:
         if isinstance(part, Slot):
             return runs[part.kind]
@@ -103,7 +103,9 @@ def _llama_2(
 ) -> tuple[str, list[int], list[int]]:
     user, assistant = _LLAMA_2.roles
     rounds = zip(questions, answers, strict=True)
-    messages: list[tuple[str, Content | None]] = [m for q, a in rounds for m in ((user, (q,)), (assistant, (a,)))]
+    messages: list[tuple[str, MessageContent | None]] = [
+        m for q, a in rounds for m in ((user, (q,)), (assistant, (a,)))
+    ]
     text = prompt_text(render(_LLAMA_2, messages))
 
     def encode(part: str) -> list[int]:

@@ -15,7 +15,7 @@ from typing import Literal
 from video_llama.conversation.conversation_video import (
     TEMPLATES,
     Conversation,
-    Media,
+    MediaMessage,
     Prompt,
     Style,
     Template,
@@ -32,7 +32,7 @@ IMAGE_MARK = "<image>"
 
 
 @dataclass(frozen=True)
-class Turn:
+class TrainingTurn:
     """A question, the media that come with it, and its answer.
 
     A LLaVA question may hold ``<image>``: the reference puts the picture there, the serving dialect in front.
@@ -40,7 +40,7 @@ class Turn:
 
     question: str
     answer: str
-    media: tuple[Media, ...] = ()
+    media: tuple[MediaMessage, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class TrainingExample:
 
 def training_example(
     tokenizer: Tokenizer,
-    turns: Sequence[Turn],
+    turns: Sequence[TrainingTurn],
     *,
     num_video_tokens: int,
     num_audio_tokens: int,
@@ -86,7 +86,7 @@ def training_example(
 
 def _serving_example(
     tokenizer: Tokenizer,
-    turns: Sequence[Turn],
+    turns: Sequence[TrainingTurn],
     template: Template,
     system: str | None,
     num_video_tokens: int,
@@ -120,7 +120,7 @@ def _serving_example(
     return TrainingExample(whole.input_ids, labels, whole.spans, prompt_text(prompts[-1][1]))
 
 
-def resolve_system(template: Template, system: str | None, turns: Sequence[Turn]) -> str:
+def resolve_system(template: Template, system: str | None, turns: Sequence[TrainingTurn]) -> str:
     """The system text for the whole conversation, which its first medium decides, in whatever turn that comes."""
     conversation = Conversation(template, system)
     for media in [media for turn in turns for media in turn.media][:1]:
@@ -155,15 +155,15 @@ def _cut(example: TrainingExample, max_length: int) -> TrainingExample:
     return TrainingExample(example.input_ids[:max_length], labels, example.spans, example.text)
 
 
-def video_turns(rows: Sequence[dict[str, str]], media: Media) -> list[Turn]:
+def video_turns(rows: Sequence[dict[str, str]], media: MediaMessage) -> list[TrainingTurn]:
     """Turns of a VideoChat row's ``QA`` list ({"q", "a"}); the medium goes with the first question."""
     try:
-        return [Turn(row["q"], row["a"], () if index else (media,)) for index, row in enumerate(rows)]
+        return [TrainingTurn(row["q"], row["a"], () if index else (media,)) for index, row in enumerate(rows)]
     except KeyError as e:
         raise DataError(f"A QA row lacks {e}. Each needs 'q' and 'a'.") from e
 
 
-def image_turns(rows: Sequence[dict[str, str]], media: Media) -> list[Turn]:
+def image_turns(rows: Sequence[dict[str, str]], media: MediaMessage) -> list[TrainingTurn]:
     """Turns of a LLaVA row's ``conversations`` ({"from": "human" | "gpt", "value"}), which must alternate.
 
     The picture goes with the question that holds ``<image>``, or with the first.
@@ -173,7 +173,7 @@ def image_turns(rows: Sequence[dict[str, str]], media: Media) -> list[Turn]:
     questions = [row["value"] for row in rows[::2]]
     with_image = next((index for index, question in enumerate(questions) if IMAGE_MARK in question), 0)
     return [
-        Turn(question, row["value"], (media,) if index == with_image else ())
+        TrainingTurn(question, row["value"], (media,) if index == with_image else ())
         for index, (question, row) in enumerate(zip(questions, rows[1::2], strict=True))
     ]
 

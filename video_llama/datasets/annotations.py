@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from video_llama.conversation import Turn, image_turns, video_turns
+from video_llama.conversation import TrainingTurn, image_turns, video_turns
 from video_llama.datasets.config import BuildInfo
 from video_llama.datasets.own_rows import own_sample
 from video_llama.datasets.sample import SHOWN, Sample
@@ -193,7 +193,7 @@ def _existing(paths: list[Path]) -> Path:
     return next((path for path in paths if path.exists()), paths[-1])
 
 
-def _turns(convert: Callable[..., list[Turn]], row: Any, key: str, name: str) -> tuple[Turn, ...]:
+def _turns(convert: Callable[..., list[TrainingTurn]], row: Any, key: str, name: str) -> tuple[TrainingTurn, ...]:
     if not row.get(key):
         raise DataError(f"{name}: the row has no {key!r}. Repair or drop it.")
     try:

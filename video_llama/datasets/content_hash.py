@@ -21,7 +21,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from video_llama.datasets.sample import Fetched, MediaFile, TarMember
+from video_llama.datasets.sample import Fetched, SampleFile, TarMember
 from video_llama.errors import DataError, MediaError
 from video_llama.files import replace_text, sha256
 from video_llama.log import logger
@@ -33,16 +33,16 @@ CLOCK_TICK_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
-class Content:
+class HashedFile:
     """A file's bytes by their ``sha256``, the state in which it was read, and where to read it from now."""
 
     sha256: str
     state: str
-    file: MediaFile
+    file: SampleFile
     """The file, or its bytes where a tar member had to be fetched for the hash."""
 
 
-class Contents:
+class ContentHashes:
     """The contents of media files, remembered in ``folder``; ``writes`` is for one process of a run."""
 
     def __init__(self, folder: Path, *, writes: bool = True) -> None:
@@ -51,21 +51,21 @@ class Contents:
         self._path, self._writes = folder / CONTENTS_FILE, writes
         self._known = self._remembered()
 
-    def of(self, file: MediaFile) -> Content:
+    def of(self, file: SampleFile) -> HashedFile:
         """The content of a file as it is now. Raises MediaError for one that cannot be read."""
         name, state, changed = _name(file), *_state(file)
         known_state, sha256 = self._known.get(name, ("", ""))
         if known_state == state:
-            return Content(sha256, state, file)
+            return HashedFile(sha256, state, file)
         is_settled = changed < time.time() - CLOCK_TICK_SECONDS
         held = file.fetch() if isinstance(file, TarMember) else file
         sha256 = _sha256(held)
         self.num_read += 1
         if is_settled and _state(file)[0] == state:
             self._remember(name, state, sha256)
-        return Content(sha256, state, held)
+        return HashedFile(sha256, state, held)
 
-    def check(self, content: Content, file: MediaFile) -> None:
+    def check(self, content: HashedFile, file: SampleFile) -> None:
         """Raise MediaError where ``file`` is no longer in the state in which ``content`` was read."""
         if _state(file)[0] != content.state:
             raise MediaError(f"{file} changed while it was read. Run again when nothing writes to it.")
@@ -102,11 +102,11 @@ def _row(name: str, state: str, sha256: str) -> str:
     return json.dumps({"file": name, "state": state, "sha256": sha256}) + "\n"
 
 
-def _name(file: MediaFile) -> str:
+def _name(file: SampleFile) -> str:
     return os.path.abspath(file) if isinstance(file, Path) else str(file)
 
 
-def _state(file: MediaFile) -> tuple[str, float]:
+def _state(file: SampleFile) -> tuple[str, float]:
     """What the file system tells of a file, and when that changed last, in seconds (0 where it is not known)."""
     if isinstance(file, TarMember):
         return f"{file.size} {file.state} {file.offset}", 0.0

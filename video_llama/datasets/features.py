@@ -16,9 +16,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from video_llama.datasets.content_hash import Contents
+from video_llama.datasets.content_hash import ContentHashes
 from video_llama.datasets.media import FileReader, MediaForm, Readable
-from video_llama.datasets.sample import Kind, MediaFile
+from video_llama.datasets.sample import SampleFile, SampleKind
 from video_llama.errors import DataError, MediaError
 from video_llama.files import new_file
 from video_llama.log import logger, progress
@@ -103,8 +103,8 @@ class CachedMedia:
     reader: FileReader
     store: FeatureStore
     form: MediaForm
-    keys: dict[tuple[MediaFile, Kind], str]
-    bad: dict[MediaFile, str]
+    keys: dict[tuple[SampleFile, SampleKind], str]
+    bad: dict[SampleFile, str]
     """Files that could not be read, and why."""
 
     def read(self, sample: Readable, seed: int) -> tuple[Tensor, str]:
@@ -118,7 +118,7 @@ def cache_media(
     samples: Sequence[Readable],
     reader: FileReader,
     store: FeatureStore,
-    contents: Contents,
+    contents: ContentHashes,
     encode: Encode,
     form: MediaForm,
     *,
@@ -130,8 +130,8 @@ def cache_media(
     cannot be read; with ``keeps_going`` it stands in the result's ``bad`` instead. However it ends, what is computed
     goes into the store.
     """
-    keys: dict[tuple[MediaFile, Kind], str] = {}
-    bad: dict[MediaFile, str] = {}
+    keys: dict[tuple[SampleFile, SampleKind], str] = {}
+    bad: dict[SampleFile, str] = {}
     num_kept, num_read = len(store), contents.num_read
     with _filling(store, encode) as missing:
         media = {(sample.path, sample.kind): sample for sample in samples}
@@ -150,7 +150,7 @@ def cache_media(
 
 
 @contextmanager
-def _noting(bad: dict[MediaFile, str] | None, sample: Readable) -> Iterator[None]:
+def _noting(bad: dict[SampleFile, str] | None, sample: Readable) -> Iterator[None]:
     """Note a file that cannot be read in ``bad``; without that, let the error pass. Either names the annotation."""
     try:
         yield

@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 
 from video_llama.conversation import IGNORE_INDEX
-from video_llama.datasets.media import MediaForm, MediaSource
+from video_llama.datasets.media import MediaForm, SampleReader
 from video_llama.datasets.rows import RowBuilder
 from video_llama.datasets.sample import Sample
 from video_llama.errors import DataError, MediaError
 
-Media = Tensor | list[Tensor]
+MediaBatch = Tensor | list[Tensor]
 """N media of one length as a tensor [N, T, ...], or of different lengths as a list of [T, ...]."""
 
 BATCHES_PER_GROUP = 16
@@ -39,7 +39,7 @@ class Place:
     draws: np.ndarray
 
 
-class Order(Protocol):
+class RowOrder(Protocol):
     """Batch m's place, for every m."""
 
     @property
@@ -106,7 +106,7 @@ class BatchOrder:
 
 
 @dataclass(frozen=True)
-class Row:
+class TrainingRow:
     """One row: ids and labels [L], its media in the order of their places, and the annotation that it comes from."""
 
     input_ids: Tensor
@@ -122,18 +122,18 @@ class TrainingSet:
     name: str
     samples: list[Sample]
     builder: RowBuilder
-    media: MediaSource
+    media: SampleReader
     ratio: float
     seed: int
     is_fixed: bool
     """Whether a row is the same each time (cached features): then its text is tokenised only once."""
-    sounds: MediaSource | None = None
+    sounds: SampleReader | None = None
     """Where sound comes from; needed where a sample has sound."""
     skips_bad_media: bool = False
     """Whether a sample with a medium that cannot be read is left out of its batch; else that is an error."""
     _texts: dict[tuple[int, int], tuple[Tensor, Tensor]] = field(default_factory=dict)
 
-    def row(self, index: int, draw: int) -> Row:
+    def row(self, index: int, draw: int) -> TrainingRow:
         """Row ``index``; ``draw`` numbers the draws from this data set and decides what is random.
 
         Raises MediaError for a medium that cannot be read, and DataError for a text that cannot be used.
@@ -154,9 +154,9 @@ class TrainingSet:
             text = torch.tensor(example.input_ids), torch.tensor(example.labels)
             if self.is_fixed:
                 self._texts[index, choice] = text
-        return Row(*text, tuple(media), sample.id)
+        return TrainingRow(*text, tuple(media), sample.id)
 
-    def _source(self, is_sound: bool) -> MediaSource:
+    def _source(self, is_sound: bool) -> SampleReader:
         if not is_sound:
             return self.media
         assert self.sounds is not None, "whoever makes a set of samples with sound gives it their source"
@@ -175,7 +175,7 @@ class Batch:
     sample_ids: tuple[str, ...]
     input_ids: Tensor
     labels: Tensor
-    media: Mapping[MediaForm, Media]
+    media: Mapping[MediaForm, MediaBatch]
     left_out: tuple[str, ...] = ()
     """Of the samples drawn, those with a medium that could not be read, and why."""
 
@@ -199,7 +199,7 @@ class BatchSource(torch.utils.data.Dataset[Batch]):
     """Batch m of the order, or this process's part of it."""
 
     def __init__(
-        self, sets: Sequence[TrainingSet], order: Order, pad_id: int, multiple_of: int, rank: int, world_size: int
+        self, sets: Sequence[TrainingSet], order: RowOrder, pad_id: int, multiple_of: int, rank: int, world_size: int
     ) -> None:
         if order.batch_size % world_size:
             raise ValueError(f"A batch of {order.batch_size} cannot be shared by {world_size} processes.")
@@ -214,7 +214,7 @@ class BatchSource(torch.utils.data.Dataset[Batch]):
     def __getitem__(self, batch: int) -> Batch:
         place = self.order[batch]
         training_set = self.sets[place.dataset]
-        rows: list[Row] = []
+        rows: list[TrainingRow] = []
         left_out: list[str] = []
         for index, draw in zip(place.rows[self._part], place.draws[self._part], strict=True):
             try:
@@ -231,7 +231,7 @@ class BatchSource(torch.utils.data.Dataset[Batch]):
         return replace(collate(rows, training_set.name, self.pad_id, self.multiple_of), left_out=tuple(left_out))
 
 
-def collate(rows: Sequence[Row], dataset: str, pad_id: int, multiple_of: int) -> Batch:
+def collate(rows: Sequence[TrainingRow], dataset: str, pad_id: int, multiple_of: int) -> Batch:
     """Pad to the longest row, rounded up to ``multiple_of`` (CPU kernels are cached per shape)."""
     longest = max(len(row.input_ids) for row in rows)
     width = -(-longest // multiple_of) * multiple_of
@@ -247,10 +247,10 @@ def collate(rows: Sequence[Row], dataset: str, pad_id: int, multiple_of: int) ->
     return Batch(dataset, tuple(row.sample_id for row in rows), input_ids, labels, media)
 
 
-def each_tensor(media: Media, change: Callable[[Tensor], Tensor]) -> Media:
+def each_tensor(media: MediaBatch, change: Callable[[Tensor], Tensor]) -> MediaBatch:
     """``change`` applied to media of one length at once, or to each."""
     return change(media) if isinstance(media, Tensor) else [change(medium) for medium in media]
 
 
-def _stacked(media: list[Tensor]) -> Media:
+def _stacked(media: list[Tensor]) -> MediaBatch:
     return torch.stack(media) if len({len(medium) for medium in media}) == 1 else media

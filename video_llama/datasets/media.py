@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from video_llama.datasets.config import DatasetConfig, FrameSettings
-from video_llama.datasets.sample import Kind, Medium, Sample, source_of
+from video_llama.datasets.sample import Sample, SampleKind, SampleMedium, source_of
 from video_llama.errors import MediaError
 from video_llama.processors import (
     AudioProcessor,
@@ -29,11 +29,11 @@ MediaForm = Literal[
 """The model's argument that media go into. ``sound_embeddings`` (ImageBind's, of real sound) go where
 ``clip_embeddings`` (of frames in the place of sound) go, but get no noise."""
 
-Readable = Sample | Medium
+Readable = Sample | SampleMedium
 """What a source reads: a medium, or a sample's first one."""
 
 
-class MediaSource(Protocol):
+class SampleReader(Protocol):
     """What a data set reads its media from: the frames' files, or a store of features."""
 
     @property
@@ -44,7 +44,7 @@ class MediaSource(Protocol):
         ...
 
 
-class FileReader(MediaSource, Protocol):
+class FileReader(SampleReader, Protocol):
     """A source that reads files, and can name what it makes of them."""
 
     def key(self, sample: Readable, sha256: str) -> str:
@@ -112,7 +112,7 @@ class SoundReader:
         return _key(sha256, "audio", self.processor.num_clips)
 
 
-def _key(sha256: str, kind: Kind, count: int) -> str:
+def _key(sha256: str, kind: SampleKind, count: int) -> str:
     return hashlib.sha256(f"{sha256} {kind} {count}".encode()).hexdigest()[:32]
 
 

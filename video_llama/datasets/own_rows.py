@@ -17,12 +17,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from video_llama.conversation import Turn
-from video_llama.datasets.sample import SHOWN, Kind, Medium, Sample
+from video_llama.conversation import TrainingTurn
+from video_llama.datasets.sample import SHOWN, Sample, SampleKind, SampleMedium
 from video_llama.errors import DataError
 
 MARK = re.compile(r"<(image|video|audio)>")
-_KINDS: tuple[Kind, ...] = ("image", "video", "audio")
+_KINDS: tuple[SampleKind, ...] = ("image", "video", "audio")
 _SIDES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 Said = tuple[str, str]
 """Who speaks ("user" or "assistant") and what."""
@@ -36,13 +36,13 @@ def own_sample(row: Any, name: str, folder: Path) -> Sample:
     """
     if not isinstance(row, dict):
         raise DataError(f"{name}: the row is a {type(row).__name__}, not an object. Repair or drop it.")
-    media = {kind: [Medium(name, folder / path, kind) for path in _paths(row, kind, name)] for kind in _KINDS}
+    media = {kind: [SampleMedium(name, folder / path, kind) for path in _paths(row, kind, name)] for kind in _KINDS}
     if not any(media.values()):
         raise DataError(f"{name}: the row has no image, video or audio. Add one of these keys, or drop the row.")
     return conversation_sample(row, name, media)
 
 
-def conversation_sample(row: dict[str, Any], name: str, media: dict[Kind, list[Medium]]) -> Sample:
+def conversation_sample(row: dict[str, Any], name: str, media: dict[SampleKind, list[SampleMedium]]) -> Sample:
     """The row's caption or turns around media that are known already; raises as :func:`own_sample`."""
     everything = [medium for kind in _KINDS for medium in media.get(kind, [])]
     if "caption" in row:
@@ -57,7 +57,7 @@ def conversation_sample(row: dict[str, Any], name: str, media: dict[Kind, list[M
     return Sample(name, first.path, first.kind, turns=turns, more_media=tuple(more), system=system)
 
 
-def _paths(row: dict[str, Any], kind: Kind, name: str) -> Iterator[str]:
+def _paths(row: dict[str, Any], kind: SampleKind, name: str) -> Iterator[str]:
     for key in (kind, f"{kind}s"):
         given = row.get(key) or []
         for path in given if isinstance(given, list) else [given]:
@@ -93,8 +93,8 @@ def _entry(entry: Any, keys: tuple[str, str], name: str) -> Said:
 
 
 def _turns(
-    said: Sequence[Said], media: dict[Kind, list[Medium]], everything: list[Medium], name: str
-) -> tuple[tuple[Turn, ...], list[Medium]]:
+    said: Sequence[Said], media: dict[SampleKind, list[SampleMedium]], everything: list[SampleMedium], name: str
+) -> tuple[tuple[TrainingTurn, ...], list[SampleMedium]]:
     """Turns with their places, and the media in the order of the places."""
     questions, answers = [text for _, text in said[::2]], [text for _, text in said[1::2]]
     marks = [MARK.findall(question) for question in questions]
@@ -103,13 +103,15 @@ def _turns(
     else:
         order, marks[0] = everything, [medium.kind for medium in everything]
     turns = tuple(
-        Turn(MARK.sub("", question).strip(), answer, (SHOWN,) * len(found))
+        TrainingTurn(MARK.sub("", question).strip(), answer, (SHOWN,) * len(found))
         for question, answer, found in zip(questions, answers, marks, strict=True)
     )
     return turns, order
 
 
-def _by_marks(kinds: Sequence[Kind], media: dict[Kind, list[Medium]], name: str) -> list[Medium]:
+def _by_marks(
+    kinds: Sequence[SampleKind], media: dict[SampleKind, list[SampleMedium]], name: str
+) -> list[SampleMedium]:
     for kind in _KINDS:
         marked, there = kinds.count(kind), len(media.get(kind, []))
         if marked != there:

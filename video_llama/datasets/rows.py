@@ -14,7 +14,7 @@ from typing import Literal
 from video_llama.conversation import (
     IGNORE_INDEX,
     TEMPLATES,
-    Media,
+    MediaMessage,
     Prompt,
     Slot,
     Tokenizer,
@@ -25,7 +25,7 @@ from video_llama.conversation import (
     training_example,
 )
 from video_llama.datasets.config import Branch, DatasetConfig
-from video_llama.datasets.sample import Kind, Medium, Sample
+from video_llama.datasets.sample import Sample, SampleKind, SampleMedium
 from video_llama.errors import DataError
 from video_llama.processors import caption as clean_caption
 
@@ -117,26 +117,26 @@ class RowBuilder:
             dialect=self.config.labels,
         )
 
-    def _slot(self, kind: Kind) -> Slot:
+    def _slot(self, kind: SampleKind) -> Slot:
         """Sound, and frames in its place, become audio tokens; other frames become video tokens."""
         slot: Literal["video", "audio"] = "audio" if self.branch == "audio" or kind == "audio" else "video"
         return Slot(slot)
 
-    def _messages(self, sample: Sample, shown: Sequence[tuple[Medium, str]]) -> tuple[Media, ...]:
+    def _messages(self, sample: Sample, shown: Sequence[tuple[SampleMedium, str]]) -> tuple[MediaMessage, ...]:
         """The messages of one turn's media. One video and one sound are shown as a video with its sound is served."""
         kinds = sorted(medium.kind for medium, _ in shown)
         if kinds == ["audio", "video"] and self.branch == "vision" and self.config.labels == "serving":
             return (media_message(video=Slot("video"), audio=Slot("audio")),)
         return tuple(self._media(replace(sample, kind=medium.kind), message) for medium, message in shown)
 
-    def _media(self, sample: Sample, message: str) -> Media:
+    def _media(self, sample: Sample, message: str) -> MediaMessage:
         if self.config.labels == "reference" and (sample.kind == "audio" or sample.more_media):
             raise DataError("the reference's texts have neither sound nor several media. Set labels to serving.")
         if sample.kind == "audio" or (self.branch == "audio" and self.config.labels == "serving"):
             return media_message(audio=Slot("audio"), video=sample.video_words)
         if self.branch == "audio":  # the reference leaves its video sentence around the audio branch's tokens
             around = ("<Image>", "</Image> ") if sample.kind == "image" else ("<Video>", f"</Video> {message}")
-            return Media((around[0], Slot("audio"), around[1]), is_image=sample.kind == "image")
+            return MediaMessage((around[0], Slot("audio"), around[1]), is_image=sample.kind == "image")
         if sample.kind == "image":
             return media_message(image=Slot("video"))
         return media_message(video=Slot("video"), audio=sample.audio_words, sentence=message)

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from video_llama.conversation import Slot, Turn, media_message
+from video_llama.conversation import Slot, TrainingTurn, media_message
 from video_llama.errors import MediaError
 
-Kind = Literal["video", "image", "audio"]
+SampleKind = Literal["video", "image", "audio"]
 
 SHOWN = media_message(image=Slot("video"))
 """Marks a place in a turn where a medium is shown; the row's builder puts the branch's own message there."""
@@ -71,21 +71,21 @@ class Fetched:
         return NamedBytes(self.data, self.name)
 
 
-MediaFile = Path | TarMember | Fetched
+SampleFile = Path | TarMember | Fetched
 
 
-def source_of(file: MediaFile) -> Path | BinaryIO:
+def source_of(file: SampleFile) -> Path | BinaryIO:
     """What the processors read."""
     return file if isinstance(file, Path) else file.open()
 
 
 @dataclass(frozen=True, slots=True)
-class Medium:
+class SampleMedium:
     """One file of a sample; ``id`` is the sample's."""
 
     id: str
-    path: MediaFile
-    kind: Kind
+    path: SampleFile
+    kind: SampleKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,21 +98,21 @@ class Sample:
     """
 
     id: str
-    path: MediaFile
-    kind: Kind
+    path: SampleFile
+    kind: SampleKind
     caption: str = ""
-    turns: tuple[Turn, ...] = ()
+    turns: tuple[TrainingTurn, ...] = ()
     video_words: str | None = None
     audio_words: str | None = None
     uses_caption_rules: bool = True
-    more_media: tuple[Medium, ...] = ()
+    more_media: tuple[SampleMedium, ...] = ()
     system: str | None = None
     """The row's own system text; None takes what serving would."""
 
     @property
-    def media(self) -> tuple[Medium, ...]:
+    def media(self) -> tuple[SampleMedium, ...]:
         """All media in the order in which they are shown."""
-        return (Medium(self.id, self.path, self.kind), *self.more_media)
+        return (SampleMedium(self.id, self.path, self.kind), *self.more_media)
 
     @property
     def text_length(self) -> int:

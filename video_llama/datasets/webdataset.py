@@ -18,12 +18,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from video_llama.datasets.own_rows import conversation_sample
-from video_llama.datasets.sample import Kind, Medium, Sample, TarMember
+from video_llama.datasets.sample import Sample, SampleKind, SampleMedium, TarMember
 from video_llama.errors import DataError
 from video_llama.files import replace_text
 from video_llama.log import logger, progress
 
-SUFFIX_KINDS: dict[str, Kind] = {
+SUFFIX_KINDS: dict[str, SampleKind] = {
     **dict.fromkeys(("mp4", "webm", "mkv", "avi", "mov"), "video"),
     **dict.fromkeys(("jpg", "jpeg", "png", "webp", "bmp"), "image"),
     **dict.fromkeys(("wav", "flac", "mp3", "ogg", "m4a", "opus"), "audio"),
@@ -60,10 +60,10 @@ def shard_rows(shards: Iterable[str], index_dir: Path | None) -> Iterator[tuple[
 
 def shard_sample(entry: Entry, name: str) -> Sample:
     """An entry as a sample. Raises DataError where it has no medium or no text."""
-    media: dict[Kind, list[Medium]] = {"image": [], "video": [], "audio": []}
+    media: dict[SampleKind, list[SampleMedium]] = {"image": [], "video": [], "audio": []}
     for member in entry.media:
         kind = SUFFIX_KINDS[_suffix(member.name)]
-        media[kind].append(Medium(name, member, kind))
+        media[kind].append(SampleMedium(name, member, kind))
     if not entry.media or not entry.texts:
         raise DataError(f"{name}: a sample needs a medium and a .txt or .json beside it. Repair or drop it.")
     return conversation_sample(_row(entry, name), name, media)

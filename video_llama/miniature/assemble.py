@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from video_llama.checkpoints.folder import Manifest, ProcessorSettings, write_model_folder
+from video_llama.checkpoints.folder import Manifest, write_model_folder
 from video_llama.miniature.recipe import (
     IMAGE_MEAN,
     IMAGE_STD,
@@ -18,6 +18,7 @@ from video_llama.miniature.recipe import (
 )
 from video_llama.miniature.sounds import SAMPLING_RATE
 from video_llama.miniature.world import FRAME_SIZE
+from video_llama.processors.settings import ProcessorSettings
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from video_llama.miniature.world import Part, Scene
+    from video_llama.miniature.world import Scene, ScenePart
 
 app = typer.Typer(no_args_is_help=True, help="The small Video-LLaMA that is made here from nothing.")
 
@@ -48,7 +48,7 @@ def evaluate(
     """Ask about fresh clips of combinations that were never trained on, and count."""
     from rich.console import Console
 
-    from video_llama.checkpoints import load
+    from video_llama.chat.loading import load
     from video_llama.miniature import evaluate as examination
 
     assistant = load(model)
@@ -112,9 +112,9 @@ def make_scene(shows: list[str], sounds: list[str] | None, seed: int) -> Scene:
     return replace(scene, sounds=heard)
 
 
-def _part(text: str) -> Part:
+def _part(text: str) -> ScenePart:
     from video_llama.errors import ConfigError
-    from video_llama.miniature.world import COLOURS, MOTIONS, SHAPES, Part
+    from video_llama.miniature.world import COLOURS, MOTIONS, SHAPES, ScenePart
 
     words = text.split()
     for options, word in zip((COLOURS, SHAPES, MOTIONS), words, strict=False):
@@ -122,4 +122,4 @@ def _part(text: str) -> Part:
             raise ConfigError(f"--shows {text!r}: {word} is none of {', '.join(options)}.")
     if len(words) != 3:
         raise ConfigError(f"--shows {text!r}: say a colour, a shape and a motion, such as 'red circle left'.")
-    return Part(*words)
+    return ScenePart(*words)

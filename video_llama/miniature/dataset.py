@@ -37,8 +37,8 @@ from video_llama.miniature.questions import HARD_KINDS, HEARING_KINDS, JOINT_KIN
 from video_llama.miniature.wording import caption, choose, plain_caption, sound_caption
 from video_llama.miniature.world import (
     TWO_PART_SHARE,
-    Part,
     Scene,
+    ScenePart,
     SoundSort,
     Split,
     is_held_out,
@@ -274,7 +274,7 @@ def read_scenes(folder: str | Path) -> list[tuple[Path, Scene]]:
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         try:
             row = json.loads(line)
-            parts = tuple(Part(**part) for part in row["parts"])
+            parts = tuple(ScenePart(**part) for part in row["parts"])
             scene = Scene(parts, tuple(row["sounds"]), int(row["seed"]), float(row["duration"]))
             scenes.append((folder / "videos" / row["video"], scene))
         except (KeyError, TypeError, ValueError) as error:

@@ -12,13 +12,13 @@ from typing import Literal
 
 from video_llama.conversation import (
     Conversation,
-    Media,
+    MediaMessage,
     Prompt,
     Slot,
     Span,
     Tokenizer,
     TrainingExample,
-    Turn,
+    TrainingTurn,
     caption_example,
     media_message,
     training_example,
@@ -38,7 +38,7 @@ def frames_sentence(seconds: tuple[float, ...]) -> str:
     return f"The video contains {len(seconds)} frames sampled at {times} seconds. " if seconds else ""
 
 
-def media_of(dialogue: Dialogue) -> tuple[Media, ...]:
+def media_of(dialogue: Dialogue) -> tuple[MediaMessage, ...]:
     """The one media message of a dialogue, in words; none for a dialogue without a medium."""
     if dialogue.medium == "text":
         return ()
@@ -49,10 +49,10 @@ def media_of(dialogue: Dialogue) -> tuple[Media, ...]:
     return (message,)
 
 
-def dialogue_turns(dialogue: Dialogue) -> list[Turn]:
+def dialogue_turns(dialogue: Dialogue) -> list[TrainingTurn]:
     """Questions with answers; the medium goes with the first."""
     media = media_of(dialogue)
-    return [Turn(qa.question, qa.answer, () if index else media) for index, qa in enumerate(dialogue.turns)]
+    return [TrainingTurn(qa.question, qa.answer, () if index else media) for index, qa in enumerate(dialogue.turns)]
 
 
 def dialogue_conversation(dialogue: Dialogue, system: str | None = None) -> Conversation:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from video_llama.chat import Assistant
-    from video_llama.chat.media import ReadMedium
+    from video_llama.processors.medium import ReadMedium
 
 TEST_SOUNDS: tuple[SoundSort, ...] = ("matched", "mismatched", "silent")
 TWO_PART_SHARE = 0.3

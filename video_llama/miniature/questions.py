@@ -49,7 +49,7 @@ from video_llama.miniature.wording import (
 from video_llama.miniature.world import COLOURS, MOTIONS, SHAPES, Scene, sample_scene
 
 Sees = Literal["video", "image", "nothing"]
-Medium = Literal["audio_video", "video", "image", "audio", "text"]
+Modality = Literal["audio_video", "video", "image", "audio", "text"]
 Field = Literal["all", "colour", "shape", "motion", "sound", "verdict"]
 
 NO_PICTURE = "I see no picture."
@@ -294,7 +294,7 @@ class Dialogue:
     for "The video contains ... frames" after a video without sound; empty leaves that sentence out.
     """
 
-    medium: Medium
+    medium: Modality
     turns: tuple[QA, ...]
     video_words: str | None = None
     image_words: str | None = None
@@ -302,15 +302,15 @@ class Dialogue:
     frame_seconds: tuple[float, ...] = ()
 
 
-MEDIA_SHARES: Mapping[Medium, float] = {"audio_video": 0.4, "video": 0.31, "image": 0.08, "audio": 0.18, "text": 0.03}
-MEDIA_KINDS: dict[Medium, tuple[tuple[tuple[str, ...], float], ...]] = {
+MEDIA_SHARES: Mapping[Modality, float] = {"audio_video": 0.4, "video": 0.31, "image": 0.08, "audio": 0.18, "text": 0.03}
+MEDIA_KINDS: dict[Modality, tuple[tuple[tuple[str, ...], float], ...]] = {
     "audio_video": ((SEEING_KINDS, 0.45), (HEARING_KINDS, 0.4), (JOINT_KINDS, 0.15)),
     "video": ((SEEING_KINDS, 0.86), (HEARING_KINDS, 0.09), (JOINT_KINDS, 0.05)),
     "image": ((SEEING_KINDS, 0.86), (HEARING_KINDS, 0.09), (JOINT_KINDS, 0.05)),
     "audio": ((HEARING_KINDS, 0.75), (SEEING_KINDS, 0.2), (JOINT_KINDS, 0.05)),
     "text": ((SEEING_KINDS, 0.5), (HEARING_KINDS, 0.5)),
 }
-HARD_KINDS_OF: dict[Medium, tuple[str, ...]] = {
+HARD_KINDS_OF: dict[Modality, tuple[str, ...]] = {
     "audio_video": HARD_KINDS,
     "video": ("order", "yes_no", "colour", "shape"),
     "image": ("yes_no", "colour", "shape"),
@@ -323,7 +323,7 @@ SENTENCE_SHARE = 0.7  # of the videos without sound
 FRAME_COUNTS = (8, 8, 8, 8, 4, 16)
 
 
-def _pick_kind(rng: np.random.Generator, medium: Medium, hard_share: float) -> str:
+def _pick_kind(rng: np.random.Generator, medium: Modality, hard_share: float) -> str:
     if HARD_KINDS_OF[medium] and rng.random() < hard_share:
         return choose(rng, HARD_KINDS_OF[medium])
     groups = MEDIA_KINDS[medium]
@@ -351,7 +351,7 @@ def dialogue(
     two_part_share: float = 0.5,
     hard_share: float = 0.5,
     max_turns: int = 3,
-    media_shares: Mapping[Medium, float] = MEDIA_SHARES,
+    media_shares: Mapping[Modality, float] = MEDIA_SHARES,
     named_share: float = NAMED_SHARE,
 ) -> Dialogue:
     """Draw a document for the language model, in which media are told in words.

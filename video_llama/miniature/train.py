@@ -32,7 +32,7 @@ DEFAULT_ROOT = Path("runs/miniature")
 
 
 @dataclass(frozen=True)
-class Stage:
+class BuildStage:
     """A step of the making: what must be there before it, and what it does with (root folder, seed)."""
 
     needs: tuple[str, ...]
@@ -104,22 +104,22 @@ class _BranchMake:
         train_from_config(config_path(self.config_name), overrides, resume="auto")
 
 
-STAGES: dict[str, Stage] = {
-    "tokenizer": Stage((), _make_tokenizer),
-    "language": Stage(("tokenizer",), _make_language),
-    "frames": Stage((), _make_frames),
-    "imagebind": Stage((), _make_imagebind),
-    "data": Stage((), _make_data),
-    "base": Stage(("language", "frames", "imagebind"), _make_base),
-    "vision1": Stage(("base", "data"), _BranchMake("visionbranch_stage1_pretrain")),
-    "vision2": Stage(("vision1",), _BranchMake("visionbranch_stage2_finetune")),
-    "audio1": Stage(("base", "data"), _BranchMake("audiobranch_stage1_pretrain")),
-    "audio2": Stage(("audio1",), _BranchMake("audiobranch_stage2_finetune")),
-    "weights": Stage(("vision2", "audio2"), _make_weights),
+STAGES: dict[str, BuildStage] = {
+    "tokenizer": BuildStage((), _make_tokenizer),
+    "language": BuildStage(("tokenizer",), _make_language),
+    "frames": BuildStage((), _make_frames),
+    "imagebind": BuildStage((), _make_imagebind),
+    "data": BuildStage((), _make_data),
+    "base": BuildStage(("language", "frames", "imagebind"), _make_base),
+    "vision1": BuildStage(("base", "data"), _BranchMake("visionbranch_stage1_pretrain")),
+    "vision2": BuildStage(("vision1",), _BranchMake("visionbranch_stage2_finetune")),
+    "audio1": BuildStage(("base", "data"), _BranchMake("audiobranch_stage1_pretrain")),
+    "audio2": BuildStage(("audio1",), _BranchMake("audiobranch_stage2_finetune")),
+    "weights": BuildStage(("vision2", "audio2"), _make_weights),
 }
 
 
-PARTS = {
+STAGE_FOLDERS = {
     "language": tuple(phase.name for phase in reversed(LANGUAGE)),
     "imagebind": ("imagebind", "imagebind_vision"),
 }
@@ -150,7 +150,7 @@ def moved_paths(name: str, root: Path) -> list[str]:
 
 
 def train_miniature(
-    root: str | Path = DEFAULT_ROOT, *, seed: int = 0, workers: int = 2, stages: Mapping[str, Stage] = STAGES
+    root: str | Path = DEFAULT_ROOT, *, seed: int = 0, workers: int = 2, stages: Mapping[str, BuildStage] = STAGES
 ) -> Path:
     """Make the miniature, or what is left of it, and return the folder of its weights.
 
@@ -222,13 +222,13 @@ def install_weights(weights: Path) -> Path:
     return target
 
 
-def _ready(stages: Mapping[str, Stage], done: set[str], running: set[str], count: int) -> list[str]:
+def _ready(stages: Mapping[str, BuildStage], done: set[str], running: set[str], count: int) -> list[str]:
     """At most ``count`` stages that can begin now."""
     free = [name for name, stage in stages.items() if name not in done | running and done.issuperset(stage.needs)]
     return free[: max(count, 0)]
 
 
-def _run_stage(stage: Stage, mark: Path, root: Path, seed: int) -> float:
+def _run_stage(stage: BuildStage, mark: Path, root: Path, seed: int) -> float:
     """Run a stage in this process, on one core, and write its mark; returns the seconds."""
     import torch
 
@@ -302,7 +302,7 @@ def _board(root: Path, names: Iterable[str]) -> Iterator[Callable[[set[str], set
 
 def _latest(root: Path, name: str) -> str:
     """The newest line of a stage's ``metrics.jsonl``, in words."""
-    for part in PARTS.get(name, (name,)):
+    for part in STAGE_FOLDERS.get(name, (name,)):
         path = root / part / "metrics.jsonl"
         if path.is_file() and (lines := path.read_text(encoding="utf-8").splitlines()):
             row = json.loads(lines[-1])

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from video_llama.miniature.world import COLOURS, MOTIONS, Part, Scene
+from video_llama.miniature.world import COLOURS, MOTIONS, Scene, ScenePart
 
 SOUND_NAMES = {"circle": "a low hum", "square": "a buzz", "triangle": "high beeps", "star": "a hiss"}
 
@@ -40,7 +40,7 @@ def sentence(text: str) -> str:
     return f"{text[0].upper()}{text[1:]}."
 
 
-def noun(part: Part) -> str:
+def noun(part: ScenePart) -> str:
     """ "a red circle"."""
     return f"a {part.colour} {part.shape}"
 
@@ -67,7 +67,7 @@ def _dressed(rng: np.random.Generator, text: str) -> str:
     return f"{text}." if rng.random() < 0.5 else text
 
 
-def _varied_part(rng: np.random.Generator, part: Part) -> str:
+def _varied_part(rng: np.random.Generator, part: ScenePart) -> str:
     article = "the" if rng.random() < 0.2 else "a"
     if part.motion == "still":
         return f"{article} {part.colour} {part.shape} {choose(rng, VARIED_STILL)}"
@@ -96,7 +96,7 @@ def sound_caption(shapes: Sequence[str], rng: np.random.Generator) -> str:
     """
     chance = rng.random()
     if len(shapes) == 1 and chance < 0.55:
-        return _dressed(rng, _varied_part(rng, Part(choose(rng, COLOURS), shapes[0], choose(rng, MOTIONS))))
+        return _dressed(rng, _varied_part(rng, ScenePart(choose(rng, COLOURS), shapes[0], choose(rng, MOTIONS))))
     if chance < 0.55:
         told = [f"a {choose(rng, COLOURS)} {shape}" for shape in shapes]
         return _dressed(rng, choose(rng, VARIED_ORDERS).format(*told))

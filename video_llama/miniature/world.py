@@ -54,7 +54,7 @@ SoundSort = Literal["matched", "mismatched", "silent", "single"]
 
 
 @dataclass(frozen=True)
-class Part:
+class ScenePart:
     """One shape and what it does."""
 
     colour: str
@@ -71,7 +71,7 @@ class Scene:
     ``duration``: in seconds.
     """
 
-    parts: tuple[Part, ...]
+    parts: tuple[ScenePart, ...]
     sounds: tuple[str, ...]
     seed: int
     duration: float
@@ -125,7 +125,7 @@ class _Body:
     end: NDArray[np.float64]
 
 
-def is_held_out(parts: Sequence[Part]) -> bool:
+def is_held_out(parts: Sequence[ScenePart]) -> bool:
     """Whether this combination is kept from training: one in five, of single and of two-part scenes alike."""
     colours = [COLOURS.index(part.colour) for part in parts]
     shapes = [SHAPES.index(part.shape) for part in parts]
@@ -139,11 +139,11 @@ def _pick(rng: np.random.Generator, choices: Sequence[str], *, besides: Sequence
     return allowed[int(rng.integers(len(allowed)))]
 
 
-def _sample_parts(rng: np.random.Generator, two_part: bool) -> tuple[Part, ...]:
+def _sample_parts(rng: np.random.Generator, two_part: bool) -> tuple[ScenePart, ...]:
     if not two_part:
-        return (Part(_pick(rng, COLOURS), _pick(rng, SHAPES), _pick(rng, MOTIONS)),)
-    first = Part(_pick(rng, COLOURS), _pick(rng, SHAPES), "still")
-    return first, Part(_pick(rng, COLOURS), _pick(rng, SHAPES, besides=[first.shape]), "still")
+        return (ScenePart(_pick(rng, COLOURS), _pick(rng, SHAPES), _pick(rng, MOTIONS)),)
+    first = ScenePart(_pick(rng, COLOURS), _pick(rng, SHAPES), "still")
+    return first, ScenePart(_pick(rng, COLOURS), _pick(rng, SHAPES, besides=[first.shape]), "still")
 
 
 def sample_sounds(rng: np.random.Generator, shapes: Sequence[str], sound: SoundSort) -> tuple[str, ...]:
@@ -210,7 +210,7 @@ def _background(rng: np.random.Generator, noise: tuple[float, float]) -> NDArray
     return rounded
 
 
-def _sample_body(rng: np.random.Generator, part: Part) -> _Body:
+def _sample_body(rng: np.random.Generator, part: ScenePart) -> _Body:
     colour = np.array(PALETTE[part.colour]) + rng.uniform(-TINT, TINT, size=3)
     radius, rotation = float(rng.uniform(*RADIUS)), float(rng.uniform(-ROTATION, ROTATION))
     low = extent(part.shape, radius, rotation) + MARGIN
@@ -283,7 +283,7 @@ def sample_frame(rng: np.random.Generator) -> tuple[NDArray[np.uint8], FrameLabe
 
     All colour x shape pairs occur: what is held out are combinations with motions and orders, not pairs.
     """
-    part = Part(_pick(rng, COLOURS), _pick(rng, SHAPES), "still")
+    part = ScenePart(_pick(rng, COLOURS), _pick(rng, SHAPES), "still")
     frame, body = _background(rng, FRAME_NOISE), _sample_body(rng, part)
     coverage, corners = box_coverage(part.shape, body.start[None], body.radius, body.rotation, FRAME_SIZE)
     (left, top), edge = corners[0], coverage.shape[1]

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from video_llama.models.configuration import ImageBindTowerConfig, VideoLlamaConfig
 from video_llama.models.modeling_llama import INT8_WIDENS_FROM
-from video_llama.models.placing import PARTS, Placing, empty_model, part_of
+from video_llama.models.placing import MODEL_PARTS, Placing, empty_model, part_of
 
 REFERENCE_CONTEXT = 2000
 """Tokens of prompt and answer in the reference (its ``max_length``)."""
@@ -95,7 +95,7 @@ def predict_memory(
 def _weights(config: VideoLlamaConfig, placing: Placing) -> dict[str, int]:
     model = empty_model(config, placing)
     tensors: list[tuple[str, Tensor]] = [*model.named_parameters(), *model.named_buffers()]
-    sizes = dict.fromkeys(PARTS, 0)
+    sizes = dict.fromkeys(MODEL_PARTS, 0)
     for name, tensor in tensors:
         sizes[part_of(name)] += tensor.numel() * tensor.element_size()
     return {part: size for part, size in sizes.items() if size}

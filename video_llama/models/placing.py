@@ -21,14 +21,14 @@ from video_llama.models.configuration import VideoLlamaConfig
 from video_llama.models.modeling_llama import PackedLinear, Quantization, pack_linears
 from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
 
-Part = Literal["vision", "qformer", "audio", "decoder"]
-PARTS: tuple[Part, ...] = ("vision", "qformer", "audio", "decoder")
+ModelPart = Literal["vision", "qformer", "audio", "decoder"]
+MODEL_PARTS: tuple[ModelPart, ...] = ("vision", "qformer", "audio", "decoder")
 VIT = "model.frame_encoder.vision_model"
 DISK = "disk"
 ROWS_AT_ONCE = 64
 """Of a matrix whose type changes."""
 
-_PREFIXES: dict[str, Part] = {
+_PREFIXES: dict[str, ModelPart] = {
     f"{VIT}.": "vision",
     "model.imagebind_": "audio",
     "model.language_model.": "decoder",
@@ -39,7 +39,7 @@ DeviceMap = Mapping[str, int | str | torch.device]
 """Beginnings of module names -> device; "" is the whole model, and the longest that fits counts."""
 
 
-def part_of(name: str) -> Part:
+def part_of(name: str) -> ModelPart:
     """The part that a tensor belongs to; the Q-Formers, their queries, positions and projections are one."""
     return next((part for prefix, part in _PREFIXES.items() if name.startswith(prefix)), "qformer")
 
@@ -48,7 +48,7 @@ def part_of(name: str) -> Part:
 class Placing:
     """In what form a model is held, and where. ``dtypes`` has a type for each of PARTS."""
 
-    dtypes: Mapping[Part, torch.dtype]
+    dtypes: Mapping[ModelPart, torch.dtype]
     quantization: Quantization | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     device_map: DeviceMap | Literal["auto"] | None = None

@@ -33,7 +33,7 @@ MEDIA_ARGUMENTS = (
 )
 """What :meth:`VideoLlamaModel.embed_inputs` takes beside the ids."""
 
-Media = Tensor | Sequence[Tensor]
+MediaTensors = Tensor | Sequence[Tensor]
 """N media of one length as a tensor [N, T, ...], or of different lengths as a list of [T, ...]."""
 
 
@@ -130,15 +130,15 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
         tower = self._branch("imagebind_vision", "with_imagebind_vision")
         return _each_medium(audio_pixel_values, lambda frames: tower(frames).embedding_NE)
 
-    def get_video_features(self, pixel_values_videos: Media) -> Tensor:
+    def get_video_features(self, pixel_values_videos: MediaTensors) -> Tensor:
         """Normalised pixels [N, T, 3, H, W], or a list of [T, 3, H, W] -> decoder tokens [N, Q, D]; an image: T = 1."""
         return by_length(pixel_values_videos, lambda pixels: self.video_qformer(self.encode_frames(pixels)))
 
-    def get_audio_features(self, input_features: Media) -> Tensor:
+    def get_audio_features(self, input_features: MediaTensors) -> Tensor:
         """Mel clips [N, S, 1, mel bins, frames], or a list of [S, ...] -> decoder tokens [N, Q, D]."""
         return by_length(input_features, lambda mel: self.fuse_clips(self.encode_clips(mel)))
 
-    def get_audio_features_from_frames(self, audio_pixel_values: Media) -> Tensor:
+    def get_audio_features_from_frames(self, audio_pixel_values: MediaTensors) -> Tensor:
         """Frames [N, S, 3, H, W] in the place of sound, through ImageBind's vision tower -> [N, Q, D]."""
         return by_length(audio_pixel_values, lambda pixels: self.fuse_clips(self.encode_frames_as_clips(pixels)))
 
@@ -173,11 +173,11 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
     def embed_inputs(
         self,
         input_ids: Tensor,
-        pixel_values_videos: Media | None = None,
-        input_features: Media | None = None,
-        audio_pixel_values: Media | None = None,
-        frame_tokens: Media | None = None,
-        clip_embeddings: Media | None = None,
+        pixel_values_videos: MediaTensors | None = None,
+        input_features: MediaTensors | None = None,
+        audio_pixel_values: MediaTensors | None = None,
+        frame_tokens: MediaTensors | None = None,
+        clip_embeddings: MediaTensors | None = None,
         video_features: Tensor | None = None,
         audio_features: Tensor | None = None,
     ) -> Tensor:
@@ -202,10 +202,10 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
         embeds = _place(embeds, is_video, video, "video")
         return _place(embeds, is_audio, audio, "audio")
 
-    def _fuse_frames(self, frame_tokens: Media) -> Tensor:
+    def _fuse_frames(self, frame_tokens: MediaTensors) -> Tensor:
         return by_length(frame_tokens, self.video_qformer)
 
-    def _fuse_all_clips(self, clip_embeddings: Media) -> Tensor:
+    def _fuse_all_clips(self, clip_embeddings: MediaTensors) -> Tensor:
         return by_length(clip_embeddings, self.fuse_clips)
 
     def forward(
@@ -336,7 +336,7 @@ def _each_medium(media_NT: Tensor, encode: Callable[[Tensor], Tensor]) -> Tensor
     return encode(media_NT.flatten(0, 1)).unflatten(0, media_NT.shape[:2])  # type: ignore[no-any-return]
 
 
-def by_length(media: Media, encode: Callable[[Tensor], Tensor]) -> Tensor:
+def by_length(media: MediaTensors, encode: Callable[[Tensor], Tensor]) -> Tensor:
     """Encode media of different lengths [T, ...], equal lengths together, and return the results in the given order."""
     if isinstance(media, Tensor):
         return encode(media)
@@ -350,7 +350,9 @@ def by_length(media: Media, encode: Callable[[Tensor], Tensor]) -> Tensor:
     return torch.stack([encoded[index] for index in range(len(media))])
 
 
-def _only_one(ready: Tensor | None, *forms: tuple[Callable[[Media], Tensor], Media | None]) -> Tensor | None:
+def _only_one(
+    ready: Tensor | None, *forms: tuple[Callable[[MediaTensors], Tensor], MediaTensors | None]
+) -> Tensor | None:
     """The decoder tokens of a modality, from whichever one form was given; None if none was, ValueError if several."""
     given = [(encode, medium) for encode, medium in forms if medium is not None and len(medium) > 0]
     if len(given) + (ready is not None) > 1:

@@ -16,7 +16,7 @@ import numpy as np
 
 from video_llama.errors import MediaError, NoAudioTrackError
 from video_llama.log import logger
-from video_llama.processors.sources import Media, Source, as_media, has_video_stream
+from video_llama.processors.sources import MediaFile, Source, as_media, has_video_stream
 
 if TYPE_CHECKING:
     from av import AudioFrame, AudioStream, Packet
@@ -40,7 +40,7 @@ class SoundTrack:
     num_samples: int
     rate: int
     samples: np.ndarray | None = None
-    media: Media | None = None
+    media: MediaFile | None = None
     has_video: bool = False
     """Whether the file can be asked about without its sound."""
     offset: int = 0
@@ -78,7 +78,7 @@ class SoundTrack:
                 return parts
         raise MediaError(f"{self.name} changed while it was read: its sound ends at sample {at}. Read it again.")
 
-    def _media(self) -> Media:
+    def _media(self) -> MediaFile:
         assert self.media is not None, "a track is held or can be decoded"
         return self.media
 
@@ -167,7 +167,7 @@ class _Decoding:
     ``num_refused`` counts the packets that the decoder refused.
     """
 
-    def __init__(self, media: Media) -> None:
+    def __init__(self, media: MediaFile) -> None:
         self.media = media
         self.codec = ""
         self.rate = 0

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from video_llama.errors import MediaError
-from video_llama.processors.sources import Media, as_media, natural_key
+from video_llama.processors.sources import MediaFile, as_media, natural_key
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -26,7 +26,7 @@ DEEP_MODES = ("I", "I;16", "I;16B", "I;16L")  # how PIL opens 16 bit grey, by ve
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm")
 
 
-def is_image(media: Media) -> bool:
+def is_image(media: MediaFile) -> bool:
     """True if the content (not the name) is a still picture."""
     from PIL import Image, UnidentifiedImageError
 
@@ -39,7 +39,7 @@ def is_image(media: Media) -> bool:
         return False
 
 
-def load_image(media: Media, size: tuple[int, int]) -> np.ndarray:
+def load_image(media: MediaFile, size: tuple[int, int]) -> np.ndarray:
     """Return uint8 RGB [3, H, W] of ``size`` (height, width), turned upright by its EXIF tag.
 
     Raises ``MediaError`` for a picture that is damaged, cut short or too large.

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-PLACEHOLDER = "<ImageHere>"
+MEDIA_PLACEHOLDER = "<ImageHere>"
 """Where a medium goes, seen or heard; chat_template.jinja writes it."""
 SIGHT_TAGS = ("<Video>", "<Image>")
 """Behind these a placeholder stands for frames, elsewhere for sound."""
@@ -126,7 +126,7 @@ class VideoLlamaProcessor(ProcessorMixin):
 
     def encode(self, prompt: str) -> list[int]:
         """Ids of one prompt with a run of placeholder ids for each medium; a written ``<s>`` at its begin is BOS."""
-        segments = prompt.removeprefix(self.tokenizer.bos_token).split(PLACEHOLDER)
+        segments = prompt.removeprefix(self.tokenizer.bos_token).split(MEDIA_PLACEHOLDER)
         ids = [self.tokenizer.bos_token_id]
         for index, segment in enumerate(segments):
             if index:
@@ -139,7 +139,7 @@ class VideoLlamaProcessor(ProcessorMixin):
     def _stretches(self, segment: str) -> Iterator[list[int]]:
         """Ids between and of special tokens. SentencePiece puts its mark before every stretch, transformers' tokenizer
         only where no space stands: it is given one more there."""
-        special = {token for token in self.tokenizer.all_special_tokens if token != PLACEHOLDER}
+        special = {token for token in self.tokenizer.all_special_tokens if token != MEDIA_PLACEHOLDER}
         for chunk in re.split("(" + "|".join(map(re.escape, sorted(special))) + ")", segment):
             if chunk in special:
                 yield [self.tokenizer.convert_tokens_to_ids(chunk)]
@@ -151,8 +151,8 @@ class VideoLlamaProcessor(ProcessorMixin):
         num_places = sum(row.count(token) for row in rows) // length
         if num_places != num_media:
             raise PromptError(
-                f"The text has {num_places} places for {kind}, and {num_media} are given. A place is {PLACEHOLDER}, "
-                f"for frames behind {' or '.join(SIGHT_TAGS)}."
+                f"The text has {num_places} places for {kind}, and {num_media} are given. A place is "
+                f"{MEDIA_PLACEHOLDER}, for frames behind {' or '.join(SIGHT_TAGS)}."
             )
 
     def _padded(self, rows: list[list[int]]) -> dict[str, Tensor]:

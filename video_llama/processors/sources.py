@@ -1,6 +1,6 @@
 """Where media come from: a path, bytes or a binary file object, opened with PyAV.
 
-In: what a caller calls a source. Out: a ``Media`` that can be opened again and again, with a name for messages.
+In: what a caller calls a source. Out: a ``MediaFile`` that can be opened again and again, with a name for messages.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ DATA_OPTIONS = {"protocol_whitelist": "none"}
 
 
 @dataclass(frozen=True)
-class Media:
+class MediaFile:
     """One source: ``path`` of a file that exists, or ``data``, a seekable binary stream."""
 
     name: str
@@ -95,7 +95,7 @@ def is_folder(source: object) -> bool:
     return isinstance(source, (str, os.PathLike)) and os.path.isdir(source)
 
 
-def as_media(source: Source) -> Media:
+def as_media(source: Source) -> MediaFile:
     """Check that ``source`` exists and is not empty. Raises ``MediaError`` (file) or ``ValueError`` (wrong type)."""
     if isinstance(source, (bytes, bytearray, memoryview)):
         return _checked_data("<bytes>", io.BytesIO(source))
@@ -109,7 +109,7 @@ def as_media(source: Source) -> Media:
             raise MediaError(f"{source} is a folder, not a media file. Give a file.")
         if size == 0 and path.is_file():
             raise MediaError(f"{source} is empty (0 bytes). Copy or download it again.")
-        return Media(str(source), path=path)
+        return MediaFile(str(source), path=path)
     if hasattr(source, "read"):
         name = getattr(source, "name", None)
         seekable = bool(getattr(source, "seekable", lambda: False)())
@@ -118,10 +118,10 @@ def as_media(source: Source) -> Media:
     raise ValueError(f"A source is a path, bytes or a binary file object, not {type(source).__name__}.")
 
 
-def _checked_data(name: str, data: BinaryIO) -> Media:
+def _checked_data(name: str, data: BinaryIO) -> MediaFile:
     if data.seek(0, os.SEEK_END) == 0:
         raise MediaError(f"{name} is empty (0 bytes). Give the whole content of a media file.")
-    return Media(name, data=data)
+    return MediaFile(name, data=data)
 
 
 def natural_key(path: Path) -> tuple[tuple[int, int, str], ...]:

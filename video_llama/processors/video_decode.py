@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from video_llama.processors.sources import Media
+from video_llama.processors.sources import MediaFile
 from video_llama.processors.video_index import FrameIndex, video_stream
 
 if TYPE_CHECKING:
@@ -208,7 +208,7 @@ class OrderedRead:
     num_refused: int = 0  # packets that the decoder could not use
 
 
-def decode_in_order(media: Media, index: FrameIndex, indices: list[int], scaler: Scaler) -> OrderedRead:
+def decode_in_order(media: MediaFile, index: FrameIndex, indices: list[int], scaler: Scaler) -> OrderedRead:
     """Open the file anew and decode every frame from the first until all of ``indices`` are found, or the end."""
     read = OrderedRead()
     wanted = {int(index.pts[i]): i for i in indices}

@@ -16,7 +16,7 @@ import numpy as np
 from video_llama.errors import MediaError
 from video_llama.log import logger
 from video_llama.processors.mp4_table import composition_offsets
-from video_llama.processors.sources import Media
+from video_llama.processors.sources import MediaFile
 
 if TYPE_CHECKING:
     from av import VideoStream
@@ -76,14 +76,14 @@ def average_fps(stream: VideoStream) -> float | None:
     return float(rate) if rate else None
 
 
-def build_index(container: InputContainer, stream: VideoStream, media: Media) -> FrameIndex:
+def build_index(container: InputContainer, stream: VideoStream, media: MediaFile) -> FrameIndex:
     """Index the stream; reads the file only where its tables cannot be trusted. ``MediaError`` if it has no frame."""
     index = _index_from_table(container, stream, media) or _index_from_packets(container, stream, media.name)
     _warn_if_short(container, index, media.name)
     return index
 
 
-def _index_from_table(container: InputContainer, stream: VideoStream, media: Media) -> FrameIndex | None:
+def _index_from_table(container: InputContainer, stream: VideoStream, media: MediaFile) -> FrameIndex | None:
     """Use the tables of an mp4/mov: a frame is shown its offset after it is decoded."""
     entries = getattr(stream, "index_entries", None)  # PyAV 18
     fps = average_fps(stream)

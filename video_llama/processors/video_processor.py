@@ -17,7 +17,7 @@ import numpy as np
 from video_llama.errors import MediaError
 from video_llama.processors.images import frame_paths, is_image, load_frames, load_image
 from video_llama.processors.sampling import FrameSampling, check_frame_limit, choose_indices, frame_indices
-from video_llama.processors.sources import FrameListSource, Media, Source, as_media, is_folder
+from video_llama.processors.sources import FrameListSource, MediaFile, Source, as_media, is_folder
 from video_llama.processors.video_decode import OrderedRead, Pictures, Scaler, decode_by_seeking, decode_in_order
 from video_llama.processors.video_index import FrameIndex, build_index, index_of_shown, video_stream
 
@@ -95,7 +95,7 @@ def read_image(source: Source, *, size: tuple[int, int] = DEFAULT_SIZE) -> Sampl
     return _image(as_media(source), size)
 
 
-def _image(media: Media, size: tuple[int, int]) -> SampledVideo:
+def _image(media: MediaFile, size: tuple[int, int]) -> SampledVideo:
     frames = load_image(media, size)[None]
     return SampledVideo(frames, [0], [0.0], FOLDER_FPS, 1, 0.0, media.name, "image")
 
@@ -113,7 +113,7 @@ def _read_frames(
     return SampledVideo(frames, indices, [seconds[i] for i in indices], fps, len(paths), duration, name, "frames")
 
 
-def _read_file(media: Media, size: tuple[int, int], sampling: FrameSampling, max_frames: int) -> SampledVideo:
+def _read_file(media: MediaFile, size: tuple[int, int], sampling: FrameSampling, max_frames: int) -> SampledVideo:
     scaler = Scaler(size)
     with media.open() as container:
         stream = video_stream(container, media.name)
@@ -130,14 +130,14 @@ def _read_file(media: Media, size: tuple[int, int], sampling: FrameSampling, max
     return _sampled(media, index, indices, pictures)
 
 
-def _choose(media: Media, index: FrameIndex, sampling: FrameSampling, max_frames: int) -> list[int]:
+def _choose(media: MediaFile, index: FrameIndex, sampling: FrameSampling, max_frames: int) -> list[int]:
     try:
         return choose_indices(index.seconds.tolist(), index.duration, sampling, max_frames)
     except MediaError as error:
         raise MediaError(f"{media.name}: {error}") from error
 
 
-def _index_after(media: Media, index: FrameIndex, indices: list[int], read: OrderedRead) -> FrameIndex:
+def _index_after(media: MediaFile, index: FrameIndex, indices: list[int], read: OrderedRead) -> FrameIndex:
     """Explain why frames are missing after reading to the end, or index what is really shown.
 
     A whole file without faults may list frames that are never shown (VP8's hidden references): they do not count.
@@ -159,7 +159,7 @@ def _index_after(media: Media, index: FrameIndex, indices: list[int], read: Orde
     return index_of_shown(read.shown, index)
 
 
-def _sampled(media: Media, index: FrameIndex, indices: list[int], pictures: Pictures) -> SampledVideo:
+def _sampled(media: MediaFile, index: FrameIndex, indices: list[int], pictures: Pictures) -> SampledVideo:
     assert len(pictures) == len(indices), "every frame was chosen from those that were shown"
     frames = np.stack([pictures[i] for i in indices])
     seconds = [float(index.seconds[i]) for i in indices]

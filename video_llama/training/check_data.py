@@ -29,7 +29,7 @@ from video_llama.datasets.annotations import format_of
 from video_llama.datasets.config import DatasetConfig
 from video_llama.datasets.media import FileReader
 from video_llama.datasets.rows import RowBuilder
-from video_llama.datasets.sample import Kind, MediaFile, Medium, Sample
+from video_llama.datasets.sample import Sample, SampleFile, SampleKind, SampleMedium
 from video_llama.errors import DataError, MediaError
 from video_llama.log import progress
 from video_llama.training.config import TrainConfig
@@ -139,7 +139,7 @@ class Checker:
     readers: Readers
     context: int
     """Longest row that the decoder takes, tokens."""
-    _media: dict[tuple[MediaFile, Kind], tuple[int, str] | Finding] = field(default_factory=dict)
+    _media: dict[tuple[SampleFile, SampleKind], tuple[int, str] | Finding] = field(default_factory=dict)
 
     def check(self, sample: Sample) -> list[Finding]:
         """Everything that is wrong with a sample; its text is looked at only where its media can be read."""
@@ -154,7 +154,7 @@ class Checker:
         read = [outcome for outcome in outcomes if not isinstance(outcome, Finding)]
         return [*self._short(sample, [length for length, _ in read]), *self._text(sample, [text for _, text in read])]
 
-    def _read(self, medium: Medium) -> tuple[int, str] | Finding:
+    def _read(self, medium: SampleMedium) -> tuple[int, str] | Finding:
         """The medium's length and sentence, or what is wrong with it, whichever sample shows it."""
         key = (medium.path, medium.kind)
         if key not in self._media:

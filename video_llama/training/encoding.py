@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from video_llama.checkpoints.folder import ModelFolder
 from video_llama.datasets.config import Branch, DatasetConfig
-from video_llama.datasets.content_hash import Contents
+from video_llama.datasets.content_hash import ContentHashes
 from video_llama.datasets.features import CachedMedia, FeatureStore, cache_media
-from video_llama.datasets.media import FileReader, MediaForm, MediaSource, SoundReader, frame_reader
-from video_llama.datasets.sample import Medium, Sample
+from video_llama.datasets.media import FileReader, MediaForm, SampleReader, SoundReader, frame_reader
+from video_llama.datasets.sample import Sample, SampleMedium
 from video_llama.errors import ConfigError, DataError
 from video_llama.log import logger
 from video_llama.training.config import RunConfig
@@ -68,21 +68,21 @@ class FeatureCache:
     world: World
     keeps_going: bool
 
-    def frames(self, media: Sequence[Medium], reader: FileReader, branch: Branch) -> CachedMedia:
+    def frames(self, media: Sequence[SampleMedium], reader: FileReader, branch: Branch) -> CachedMedia:
         """Frames as what the branch's frozen encoder says of them."""
         model = self.folder.model.model
         if branch == "vision":
             return self._source(media, reader, model.frame_encoder, model.encode_frames, _FEATURE_FORMS[branch])
         return self._source(media, reader, model.imagebind_vision, model.encode_frames_as_clips, _FEATURE_FORMS[branch])
 
-    def sounds(self, media: Sequence[Medium], reader: FileReader) -> CachedMedia:
+    def sounds(self, media: Sequence[SampleMedium], reader: FileReader) -> CachedMedia:
         """Sound as ImageBind's embeddings."""
         model = self.folder.model.model
         return self._source(media, reader, model.imagebind_audio, model.encode_clips, "sound_embeddings")
 
     def _source(
         self,
-        media: Sequence[Medium],
+        media: Sequence[SampleMedium],
         reader: FileReader,
         encoder: nn.Module,
         call: Callable[[Tensor], Tensor],
@@ -93,7 +93,7 @@ class FeatureCache:
 
         def fill() -> CachedMedia:
             encode = _without_gradients(call, self.world.device)
-            store, contents = FeatureStore(place), Contents(features_dir, writes=self.world.is_main)
+            store, contents = FeatureStore(place), ContentHashes(features_dir, writes=self.world.is_main)
             return cache_media(media, reader, store, contents, encode, form, keeps_going=self.keeps_going)
 
         filled = fill() if self.world.is_main else None
@@ -103,21 +103,23 @@ class FeatureCache:
 
 def cached_sources(
     readers: Readers, cache: FeatureCache, branch: Branch, samples: Sequence[Sample]
-) -> tuple[MediaSource, MediaSource | None, dict[Medium, str]]:
+) -> tuple[SampleReader, SampleReader | None, dict[SampleMedium, str]]:
     """Sources of features in the place of the readers, and the media that could not be read, with the reasons."""
     media = [medium for sample in samples for medium in sample.media]
     shown = [medium for medium in media if medium.kind != "audio"]
     heard = [medium for medium in media if medium.kind == "audio"]
     frames = cache.frames(shown, readers.frames, branch) if shown else None
     sounds = cache.sounds(heard, readers.sounds) if readers.sounds else None
-    bad: dict[Medium, str] = {}
+    bad: dict[SampleMedium, str] = {}
     for source, files in ((frames, shown), (sounds, heard)):
         if source is not None:
             bad |= {medium: source.bad[medium.path] for medium in files if medium.path in source.bad}
     return frames or readers.frames, sounds, bad
 
 
-def readable(where: str, dataset: DatasetConfig, samples: Sequence[Sample], bad: Mapping[Medium, str]) -> list[Sample]:
+def readable(
+    where: str, dataset: DatasetConfig, samples: Sequence[Sample], bad: Mapping[SampleMedium, str]
+) -> list[Sample]:
     """The samples without a bad medium. Raises DataError where these leave out more than ``max_bad_share``."""
     left_out = [(sample, bad[medium]) for sample in samples for medium in sample.media if medium in bad]
     if not left_out:

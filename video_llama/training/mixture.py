@@ -10,7 +10,7 @@ from video_llama.conversation import TEMPLATES, Style
 from video_llama.datasets.annotations import excluded_ids, read_samples
 from video_llama.datasets.config import DatasetConfig
 from video_llama.datasets.loading import TrainingSet
-from video_llama.datasets.media import MediaSource
+from video_llama.datasets.media import SampleReader
 from video_llama.datasets.rows import RowBuilder, TextRules
 from video_llama.errors import ConfigError
 from video_llama.log import logger
@@ -60,8 +60,8 @@ def _training_set(
     excluded = excluded_ids(dataset.exclude)
     samples = read_samples(dataset.format or name, dataset.build_info, where=where, excluded=excluded)
     readers = file_readers(where, name, dataset, folder, branch, samples)
-    frames: MediaSource = readers.frames
-    sounds: MediaSource | None = readers.sounds
+    frames: SampleReader = readers.frames
+    sounds: SampleReader | None = readers.sounds
     if config.run.cache_features:
         _check_cacheable(dataset, stage, where)
         cache = FeatureCache(config.run, folder, world, keeps_going=dataset.on_bad_media == "skip")

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from video_llama.datasets.loading import Batch, BatchSource, Media, each_tensor
+from video_llama.datasets.loading import Batch, BatchSource, MediaBatch, each_tensor
 from video_llama.errors import DataError
 from video_llama.log import logger
 from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
@@ -193,9 +193,9 @@ class Trainer:
             loss = self.network(input_ids=batch.input_ids, labels=batch.labels, use_cache=False, **media).loss
         return loss * (batch.num_tokens / num_tokens)  # type: ignore[no-any-return]
 
-    def _media(self, batch: Batch) -> dict[str, Media]:
+    def _media(self, batch: Batch) -> dict[str, MediaBatch]:
         """The model's media arguments; ImageBind's embeddings of frames in the place of sound get their noise."""
-        arguments: dict[str, Media] = {}
+        arguments: dict[str, MediaBatch] = {}
         for form, media in batch.media.items():
             if form == "audio_pixel_values":
                 media = self._encoded(media)
@@ -205,7 +205,7 @@ class Trainer:
                 arguments["clip_embeddings" if form == "sound_embeddings" else form] = media
         return arguments
 
-    def _encoded(self, frames: Media) -> Media:
+    def _encoded(self, frames: MediaBatch) -> MediaBatch:
         """ImageBind's embeddings [N, S, E] of frames [N, S, 3, H, W]."""
         encode = self.model.model.encode_frames_as_clips
         with torch.no_grad():

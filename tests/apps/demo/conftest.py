@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.apps.making import grey_bomb, make_talkative_folder
-from tests.chat.making import write_video, write_wav
+from tests.factories.models import write_video, write_wav
+from tests.factories.talkative import grey_bomb, make_talkative_folder
 from video_llama.apps.media.limits import MEBIBYTE, MediaLimits
 from video_llama.apps.media.reader import MediaReader
 

@@ -23,7 +23,7 @@ def url():
     pytest.importorskip("gradio", reason="gradio is not installed: pip install '.[demo]'")
     import video_llama
     from video_llama.apps.demo.serving import running_demo
-    from video_llama.chat.assistant import MINIATURE_PATH
+    from video_llama.chat.loading import MINIATURE_PATH
 
     if not MINIATURE_PATH.is_dir():
         pytest.skip("the miniature's weights are not there: video-llama miniature train")

@@ -6,12 +6,12 @@ import io
 import numpy as np
 import pytest
 
-from tests.apps.making import grey_bomb
+from tests.factories.talkative import grey_bomb
 from video_llama.apps.media.limits import MEBIBYTE, MediaLimits
 from video_llama.apps.media.pool import MediaPool
-from video_llama.chat.media import MediaOptions
 from video_llama.errors import MediaError
 from video_llama.processors import FrameSampling, read_video
+from video_llama.processors.medium import MediaOptions
 
 
 def read(assistant, *requests, **settings):

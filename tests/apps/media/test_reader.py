@@ -10,8 +10,8 @@ import pytest
 
 from video_llama.apps.media.limits import MediaLimits
 from video_llama.apps.media.reader import MediaReader
-from video_llama.chat.media import MediaOptions
 from video_llama.errors import MediaError
+from video_llama.processors.medium import MediaOptions
 
 OPTIONS = MediaOptions()
 

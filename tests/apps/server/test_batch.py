@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from video_llama.apps.server.batch import DecodeBatch
 from video_llama.apps.server.prefixes import PrefixStore, prompt_labels
 from video_llama.chat.decoding import Decoding, TokenChooser, token_steps
-from video_llama.chat.media import MediaOptions
+from video_llama.chat.messages import message_for
 from video_llama.conversation import Conversation
+from video_llama.processors.medium import MediaOptions
 
 NUM_TOKENS = 10
 QUESTIONS = ("What do you see?", "Say something about the colour of the square, and of the circle.", "Hear?")
@@ -28,7 +29,7 @@ def asked(assistant, clips):
         conversation = Conversation(engine.template)
         given = [] if name is None else [media[name]]
         for medium in given:
-            conversation.add_media(medium.read.message())
+            conversation.add_media(message_for(medium.read))
         question, decoding = QUESTIONS[number % len(QUESTIONS)], DECODINGS[number % len(DECODINGS)]
         turn = engine.turn(conversation, given, question, decoding)
         turns.append((turn, [name] * len(given), ids_alone(engine, turn)))

@@ -14,7 +14,7 @@ import openai
 import pytest
 
 from tests.apps.server.conftest import PATIENCE, ask, data_url, posted, running, until
-from tests.chat.making import make_folder
+from tests.factories.models import make_folder
 
 QUESTION = [{"role": "user", "content": "What do you see?"}]
 PATH = "/v1/chat/completions"

@@ -7,8 +7,8 @@ import threading
 import openai
 import pytest
 
-from tests.apps.making import grey_bomb
 from tests.apps.server.conftest import ask, data_url, posted, running, until
+from tests.factories.talkative import grey_bomb
 
 QUESTION = "What do you see?"
 PATH = "/v1/chat/completions"

@@ -12,7 +12,7 @@ CLIP, QUESTION, OTHER_QUESTION = "two_shapes.mp4", "What happens in the video?",
 @pytest.fixture(scope="module")
 def miniature():
     import video_llama
-    from video_llama.chat.assistant import MINIATURE_PATH
+    from video_llama.chat.loading import MINIATURE_PATH
 
     if not MINIATURE_PATH.is_dir():
         pytest.skip("the miniature's weights are not there: video-llama miniature train")

@@ -17,8 +17,8 @@ from typing import Any
 
 from video_llama.apps.media.reader import MediaReader
 from video_llama.chat import Answer, AnswerStream, Assistant, Chat, QueryAttention, ReadMedium
-from video_llama.chat.media import MediaOptions
 from video_llama.errors import VideoLlamaError
+from video_llama.processors.medium import MediaOptions
 
 
 @dataclass

@@ -25,9 +25,9 @@ from video_llama.apps.media.wire import (
     unpack_medium,
 )
 from video_llama.chat.engine import Engine
-from video_llama.chat.media import MediaKind, MediaOptions, ReadMedium
 from video_llama.errors import MediaError
 from video_llama.log import logger
+from video_llama.processors.medium import MediaKind, MediaOptions, ReadMedium
 
 COMMAND = (sys.executable, "-m", "video_llama.apps.media.process")
 START_SECONDS = 120

@@ -25,11 +25,11 @@ from video_llama.apps.media.wire import (
     parse_header,
     read_exactly,
 )
-from video_llama.chat.media import ReadMedium, read_medium
-from video_llama.checkpoints.folder import ProcessorSettings
 from video_llama.errors import MediaError
 from video_llama.processors.images import IMAGE_FORMATS, is_image
-from video_llama.processors.sources import Media, as_media
+from video_llama.processors.medium import ReadMedium, read_medium
+from video_llama.processors.settings import ProcessorSettings
+from video_llama.processors.sources import MediaFile, as_media
 
 MICROSECONDS = 1_000_000
 """libav's unit of a container's duration."""
@@ -142,7 +142,7 @@ def _read(task: Task, fields: dict[str, Any], data: bytes) -> ReadMedium:
     return medium
 
 
-def _check_size(task: Task, media: Media) -> None:
+def _check_size(task: Task, media: MediaFile) -> None:
     """Refuse by what the file says of itself, before anything of it is decoded."""
     if is_image(media):
         from PIL import Image

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 from video_llama.apps.media.limits import MediaLimits
 from video_llama.apps.media.pool import MediaPool
 from video_llama.chat.engine import Engine
-from video_llama.chat.media import MediaOptions, ReadMedium
 from video_llama.errors import MediaError
+from video_llama.processors.medium import MediaOptions, ReadMedium
 
 Result = TypeVar("Result")
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from video_llama.chat.media import MediaOptions, ReadMedium
 from video_llama.processors import AudioClips, FrameSampling, SampledVideo
+from video_llama.processors.medium import MediaOptions, ReadMedium
 
 LENGTH = struct.Struct(">I")
 MAX_HEADER_BYTES = 2**20

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from video_llama.apps.server.stops import StopFilter, cut
-from video_llama.chat.engine import MAX_NEW_TOKENS, STOP_STRING, Effort, Engine, Turn
+from video_llama.chat.engine import MAX_NEW_TOKENS, STOP_STRING, Effort, Engine, PreparedTurn
 from video_llama.chat.record import Record
 
 
@@ -27,13 +27,13 @@ Event = str | Finished | Exception
 
 
 @dataclass
-class Order:
+class DecodeJob:
     """An answer that is wanted. ``emit`` is called in the model thread, with pieces of text and then one end.
 
     ``media_keys`` name the content of ``turn.media``. Once ``cancelled`` is set nothing more is emitted.
     """
 
-    turn: Turn
+    turn: PreparedTurn
     media_keys: tuple[str, ...]
     stops: tuple[str, ...]
     emit: Callable[[Event], None]
@@ -41,10 +41,10 @@ class Order:
     ordered_at: float = field(default_factory=time.perf_counter)
 
 
-class Row:
+class BatchRow:
     """An order that is being answered."""
 
-    def __init__(self, engine: Engine, order: Order) -> None:
+    def __init__(self, engine: Engine, order: DecodeJob) -> None:
         self.order, self._engine = order, engine
         self.effort = Effort()
         self._writer = engine.writer(order.turn)

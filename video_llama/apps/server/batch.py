@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from video_llama.apps.server.prefixes import PrefixStore, prompt_labels
 from video_llama.chat.decoding import TokenChooser, last_logits
-from video_llama.chat.engine import Engine, Turn
+from video_llama.chat.engine import Engine, PreparedTurn
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,7 +38,7 @@ class DecodeBatch:
         self._mask_BL: Tensor | None = None
         self._cache: Any = None
 
-    def join(self, turn: Turn, media_keys: Sequence[str]) -> tuple[int, int]:
+    def join(self, turn: PreparedTurn, media_keys: Sequence[str]) -> tuple[int, int]:
         """Read a prompt and add its row at the end.
 
         Returns the answer's first id, and how many of the prompt's tokens another prompt had read before.

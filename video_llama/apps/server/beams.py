@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from video_llama.chat.decoding import beam_ids
-from video_llama.chat.engine import Engine, Turn
+from video_llama.chat.engine import Engine, PreparedTurn
 from video_llama.conversation import has_stop
 
 
-def search(engine: Engine, turn: Turn, between: Callable[[], None]) -> list[int]:
+def search(engine: Engine, turn: PreparedTurn, between: Callable[[], None]) -> list[int]:
     """The ids that ``Chat`` finds for this turn. ``between`` is called after each token, and ends it by raising."""
     length = 0
 

@@ -9,11 +9,11 @@ from collections import OrderedDict
 from dataclasses import dataclass, replace
 
 from video_llama.apps.media.pool import MediaPool
-from video_llama.apps.server.media_input import Content
+from video_llama.apps.server.media_input import MediaBytes
 from video_llama.apps.server.metrics import Metrics
 from video_llama.apps.server.model_thread import ModelThread
-from video_llama.chat.engine import Engine, Medium
-from video_llama.chat.media import MediaOptions
+from video_llama.chat.engine import EncodedMedium, Engine
+from video_llama.processors.medium import MediaOptions
 
 ENCODED, SHARED, KEPT = "encoded", "shared", "kept"
 """Where a medium came from: made now, being made for another request, made before."""
@@ -23,7 +23,7 @@ ENCODED, SHARED, KEPT = "encoded", "shared", "kept"
 class _Making:
     """A medium being made, and how many requests wait for it."""
 
-    task: asyncio.Task[Medium]
+    task: asyncio.Task[EncodedMedium]
     num_waiting: int = 0
 
 
@@ -35,10 +35,10 @@ class MediaLibrary:
     ) -> None:
         self._engine, self._pool, self._thread, self._metrics = engine, pool, thread, metrics
         self._max_entries = max_entries
-        self._kept: OrderedDict[str, Medium] = OrderedDict()
+        self._kept: OrderedDict[str, EncodedMedium] = OrderedDict()
         self._making: dict[str, _Making] = {}
 
-    async def medium(self, content: Content, options: MediaOptions) -> tuple[str, Medium]:
+    async def medium(self, content: MediaBytes, options: MediaOptions) -> tuple[str, EncodedMedium]:
         """A medium's key (equal contents, read alike, have equal keys) and its tokens, under the name it has here.
 
         Raises as ``MediaPool.read`` does.
@@ -54,7 +54,7 @@ class MediaLibrary:
             medium = replace(medium, decode_seconds=0.0, encode_seconds=0.0)
         return key, replace(medium, read=replace(medium.read, source=content.name))
 
-    async def _made(self, key: str, content: Content, options: MediaOptions) -> Medium:
+    async def _made(self, key: str, content: MediaBytes, options: MediaOptions) -> EncodedMedium:
         """Make it, or wait with those who do; the work ends early only when nobody waits any more."""
         making = self._making.get(key)
         self._metrics.media.labels(ENCODED if making is None else SHARED).inc()
@@ -70,7 +70,7 @@ class MediaLibrary:
                 if self._making.get(key) is making:
                     del self._making[key]
 
-    async def _make(self, key: str, content: Content, options: MediaOptions) -> Medium:
+    async def _make(self, key: str, content: MediaBytes, options: MediaOptions) -> EncodedMedium:
         start = time.perf_counter()
         read = await self._pool.read(content.data, content.name, content.kind, options)
         seconds = time.perf_counter() - start

@@ -11,12 +11,12 @@ from video_llama.apps.server.addresses import Fetcher
 from video_llama.apps.server.local_files import read_local
 from video_llama.apps.server.protocol import AudioPart, ImagePart, InputAudioPart, MediaPart, VideoPart
 from video_llama.apps.server.settings import ServerSettings
-from video_llama.chat.media import MediaKind
 from video_llama.errors import MediaError
+from video_llama.processors.medium import MediaKind
 
 
 @dataclass(frozen=True)
-class Content:
+class MediaBytes:
     """A medium as it was sent. ``name`` is what messages and records call it by; ``kind`` is what it has to be."""
 
     name: str
@@ -24,7 +24,7 @@ class Content:
     data: bytes
 
 
-class Contents:
+class MediaFetcher:
     """Gets the bytes that content parts stand for, within the server's limits."""
 
     def __init__(self, settings: ServerSettings) -> None:
@@ -33,7 +33,7 @@ class Contents:
             settings.allowed_hosts, settings.max_media_bytes, settings.fetch_seconds, settings.max_redirects
         )
 
-    def get(self, part: MediaPart, place: str) -> Content:
+    def get(self, part: MediaPart, place: str) -> MediaBytes:
         """The bytes of a part; ``place`` is where it stands in the request. May block for as long as a fetch may last.
 
         Raises MediaError, naming the place, for what cannot be had or is too large.
@@ -50,11 +50,11 @@ class Contents:
             return self._checked(url.partition("?")[0], kind, self._fetcher.fetch(url))
         raise MediaError(f"{place}: the URL is neither data:, http(s): nor file:. Send the file as a data: URL.")
 
-    def _checked(self, name: str, kind: MediaKind, data: bytes) -> Content:
+    def _checked(self, name: str, kind: MediaKind, data: bytes) -> MediaBytes:
         limit = self._settings.max_media_bytes
         if len(data) > limit:
             raise MediaError(f"{name} has {len(data):,} bytes; the server takes {limit:,}. Send a smaller file.")
-        return Content(name, kind, data)
+        return MediaBytes(name, kind, data)
 
 
 def _kind_and_url(part: ImagePart | VideoPart | AudioPart) -> tuple[MediaKind, str]:

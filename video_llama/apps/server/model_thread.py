@@ -13,7 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-from video_llama.apps.server.answers import Order, Row
+from video_llama.apps.server.answers import BatchRow, DecodeJob
 from video_llama.apps.server.batch import DecodeBatch
 from video_llama.apps.server.beams import search
 from video_llama.apps.server.metrics import Metrics
@@ -38,8 +38,8 @@ class ModelThread:
     def __init__(self, engine: Engine, metrics: Metrics, *, max_rows: int, prefix_tokens: int) -> None:
         self._engine, self._metrics, self._max_rows = engine, metrics, max_rows
         self._batch = DecodeBatch(engine, PrefixStore(prefix_tokens))
-        self._rows: list[Row] = []
-        self._orders: deque[Order] = deque()
+        self._rows: list[BatchRow] = []
+        self._orders: deque[DecodeJob] = deque()
         self._calls: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._changed = threading.Condition()
         self._is_stopping, self._is_searching = False, False
@@ -62,7 +62,7 @@ class ModelThread:
         if self._thread.is_alive():
             self._thread.join()
 
-    def submit(self, order: Order) -> None:
+    def submit(self, order: DecodeJob) -> None:
         """Queue an answer. Raises StoppedError after ``stop``."""
         with self._changed:
             self._refuse_if_stopping()
@@ -121,7 +121,7 @@ class ModelThread:
         if order.turn.decoding.num_beams > 1:
             self._search(order)
             return
-        row = Row(self._engine, order)
+        row = BatchRow(self._engine, order)
         start = time.perf_counter()
         try:
             token, row.effort.reused = self._batch.join(row.order.turn, row.order.media_keys)
@@ -133,7 +133,7 @@ class ModelThread:
         self._count_prompt(row)
         self._deliver({len(self._rows) - 1: token})
 
-    def _next_order(self) -> Order | None:
+    def _next_order(self) -> DecodeJob | None:
         """Take the order that has waited longest out of the queue, of those that there is room for now."""
         if self.num_running >= self._max_rows:
             return None
@@ -144,9 +144,9 @@ class ModelThread:
                     return order
         return None
 
-    def _search(self, order: Order) -> None:
+    def _search(self, order: DecodeJob) -> None:
         """Find an answer with beams; all its text is emitted at the end."""
-        row, start = Row(self._engine, order), time.perf_counter()
+        row, start = BatchRow(self._engine, order), time.perf_counter()
 
         def take_turns() -> None:
             if order.cancelled.is_set():
@@ -173,7 +173,7 @@ class ModelThread:
             self._is_searching = False
             self._metrics.running.set(self.num_running)
 
-    def _count_prompt(self, row: Row) -> None:
+    def _count_prompt(self, row: BatchRow) -> None:
         self._metrics.first_token_seconds.observe(time.perf_counter() - row.order.ordered_at)
         self._metrics.tokens.labels("prompt").inc(len(row.order.turn.prompt.input_ids))
         self._metrics.tokens.labels("reused").inc(row.effort.reused)
@@ -199,7 +199,7 @@ class ModelThread:
         self._metrics.tokens.labels("generated").inc(len(tokens))
         self._leave([place for place, token in tokens.items() if self._has_ended(self._rows[place], token)])
 
-    def _has_ended(self, row: Row, token: int) -> bool:
+    def _has_ended(self, row: BatchRow, token: int) -> bool:
         try:
             return row.take(token)
         except Exception as error:

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from video_llama.chat.engine import Turn
+from video_llama.chat.engine import PreparedTurn
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     """Of each layer, keys and values [B, heads, L, width]."""
 
 
-def prompt_labels(turn: Turn, media_keys: Sequence[str]) -> list[Hashable]:
+def prompt_labels(turn: PreparedTurn, media_keys: Sequence[str]) -> list[Hashable]:
     """One label per token of a prompt: its id, or for a medium's token the medium's key and the place in it.
 
     ``media_keys`` name the content of ``turn.media``, in their order. Two prompts with the same beginning of labels

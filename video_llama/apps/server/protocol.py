@@ -83,14 +83,14 @@ class InputAudioPart(Wire):
 
 
 MediaPart = ImagePart | VideoPart | AudioPart | InputAudioPart
-Part = Annotated[TextPart | MediaPart, Field(discriminator="type")]
+ContentPart = Annotated[TextPart | MediaPart, Field(discriminator="type")]
 
 
 class UserMessage(Wire):
     """A question. Its media are put before its words, as the model was trained, whatever their order here."""
 
     role: Literal["user"]
-    content: str | Annotated[list[Part], Field(min_length=1, max_length=MAX_LIST)]
+    content: str | Annotated[list[ContentPart], Field(min_length=1, max_length=MAX_LIST)]
     name: str | None = None
     """Without effect."""
 

@@ -16,10 +16,11 @@ from video_llama.apps.server.protocol import (
 )
 from video_llama.apps.server.settings import ServerSettings
 from video_llama.chat.decoding import Decoding
-from video_llama.chat.engine import Engine, Medium, Turn
-from video_llama.chat.media import MediaOptions
+from video_llama.chat.engine import EncodedMedium, Engine, PreparedTurn
+from video_llama.chat.messages import message_for
 from video_llama.conversation import Conversation
 from video_llama.processors import FrameSampling
+from video_llama.processors.medium import MediaOptions
 
 LEAST_TEMPERATURE = 0.001
 """Logits divided by less may leave the range of float32; the likeliest token has all the probability long before."""
@@ -114,7 +115,7 @@ def decodings(request: ChatRequest, engine: Engine, settings: ServerSettings) ->
     return [decoding if seed is None else replace(decoding, seed=seed + number) for number in range(request.n)]
 
 
-def turn(request: ChatRequest, engine: Engine, media: Sequence[Medium], decoding: Decoding) -> Turn:
+def turn(request: ChatRequest, engine: Engine, media: Sequence[EncodedMedium], decoding: Decoding) -> PreparedTurn:
     """The question with what was said before it. ``media`` are those of ``media_parts``, in their order.
 
     Raises PromptError for a conversation that cannot be put before the model, ApiError for an answer as long as the
@@ -137,7 +138,9 @@ def turn(request: ChatRequest, engine: Engine, media: Sequence[Medium], decoding
 
 
 def _show(
-    conversation: Conversation, message: UserMessage | AssistantMessage | SystemMessage, waiting: Iterator[Medium]
+    conversation: Conversation,
+    message: UserMessage | AssistantMessage | SystemMessage,
+    waiting: Iterator[EncodedMedium],
 ) -> None:
     for _ in _media_of(message):
-        conversation.add_media(next(waiting).read.message())
+        conversation.add_media(message_for(next(waiting).read))

@@ -9,16 +9,16 @@ from contextlib import suppress
 
 from video_llama.apps.media.pool import MediaPool
 from video_llama.apps.server import request as chat_request
-from video_llama.apps.server.answers import Event, Finished, Order
+from video_llama.apps.server.answers import DecodeJob, Event, Finished
 from video_llama.apps.server.errors import ApiError
 from video_llama.apps.server.media_cache import MediaLibrary
-from video_llama.apps.server.media_input import Contents
+from video_llama.apps.server.media_input import MediaFetcher
 from video_llama.apps.server.metrics import Metrics
 from video_llama.apps.server.model_thread import ModelThread, StoppedError
 from video_llama.apps.server.protocol import ChatRequest
 from video_llama.apps.server.settings import ServerSettings
 from video_llama.chat.assistant import Assistant
-from video_llama.chat.engine import Turn
+from video_llama.chat.engine import PreparedTurn
 from video_llama.errors import CheckpointError, MediaError, PromptError
 from video_llama.log import logger
 
@@ -33,10 +33,10 @@ class Answers:
         self._service, self._deadline = service, deadline
         self._num_answers, self._started_at = num_answers, time.perf_counter()
         self._events: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
-        self._orders: list[Order] = []
+        self._orders: list[DecodeJob] = []
         self._is_closed = False
 
-    def order(self, turns: Sequence[Turn], media_keys: Sequence[str], stops: Sequence[str]) -> None:
+    def order(self, turns: Sequence[PreparedTurn], media_keys: Sequence[str], stops: Sequence[str]) -> None:
         """Hand the turns, one per choice, to the model."""
         loop, put = asyncio.get_running_loop(), self._events.put_nowait
         for number, turn in enumerate(turns):
@@ -46,7 +46,7 @@ class Answers:
                 with suppress(RuntimeError):  # the event loop has ended: nobody listens
                     loop.call_soon_threadsafe(put, (number, event))
 
-            order = Order(turn, tuple(media_keys), tuple(stops), emit)
+            order = DecodeJob(turn, tuple(media_keys), tuple(stops), emit)
             self._orders.append(order)
             self._service.thread.submit(order)
 
@@ -87,7 +87,7 @@ class Service:
         self._pool = MediaPool(self._engine, settings, self.metrics.worker_deaths.inc)
         entries = settings.media_cache_entries
         self._library = MediaLibrary(self._engine, self._pool, self.thread, self.metrics, max_entries=entries)
-        self._contents = Contents(settings)
+        self._contents = MediaFetcher(settings)
         self._num_places, self._num_taken = settings.max_rows + settings.max_queue, 0
         self._usual_seconds = FIRST_GUESS_SECONDS
 

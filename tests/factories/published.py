@@ -9,7 +9,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tests.chat.making import train_tokenizer
+from tests.factories.models import train_tokenizer
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden" / "dev"
 BRANCHES = {

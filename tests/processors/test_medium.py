@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from tests.chat.making import SETTINGS, write_video
-from video_llama.chat.media import MediaOptions, media_kind, read_medium
+from tests.factories.models import SETTINGS, write_video
+from video_llama.chat.messages import message_for
 from video_llama.errors import MediaError
 from video_llama.processors import FrameSampling
+from video_llama.processors.medium import MediaOptions, media_kind, read_medium
 
 LIMITS = {"max_frames": 8, "can_hear": True}
 
@@ -48,7 +49,7 @@ def test_shapes(clips):
     medium = read_medium(clips["video"], SETTINGS, MediaOptions(), **LIMITS)
     assert medium.frames.frames.shape == (4, 3, 28, 28)
     assert medium.sound.mel.shape == (3, 1, 128, 204)
-    assert [slot.kind for slot in medium.message().slots] == ["audio", "video"]
+    assert [slot.kind for slot in message_for(medium).slots] == ["audio", "video"]
 
 
 def test_bytes_are_seen_and_heard(clips):

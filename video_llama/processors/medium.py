@@ -9,12 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from video_llama.checkpoints.folder import ProcessorSettings
-from video_llama.conversation import Media, Slot, media_message
 from video_llama.errors import MediaError, NoAudioTrackError
 from video_llama.processors import AudioClips, FrameSampling, SampledVideo, open_track, read_image, read_video
 from video_llama.processors.audio_decode import without_audio
 from video_llama.processors.images import is_image
+from video_llama.processors.settings import ProcessorSettings
 from video_llama.processors.sources import FrameListSource, Source, as_media, has_video_stream, is_folder
 
 MediaKind = Literal["video", "image", "frames", "audio"]
@@ -52,15 +51,6 @@ class ReadMedium:
     sound: AudioClips | None = None
     why_no_frames: str | None = None
     why_no_sound: str | None = None
-
-    def message(self) -> Media:
-        """The sentence that puts it before the model, with a slot for its frames and one for its sound."""
-        audio = None if self.sound is None else Slot("audio")
-        if self.frames is None:
-            return media_message(audio=audio)
-        if self.kind == "image":
-            return media_message(image=Slot("video"))
-        return media_message(video=Slot("video"), audio=audio, sentence=self.frames.message)
 
 
 def media_kind(source: MediaSource) -> MediaKind:

@@ -4,7 +4,7 @@ import struct
 import zlib
 from pathlib import Path
 
-from tests.chat.making import make_folder
+from tests.factories.models import make_folder
 
 
 def make_talkative_folder(path: Path, *, seed: int = 0, **overrides) -> Path:
