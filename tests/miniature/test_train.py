@@ -82,7 +82,7 @@ def test_workers_leave_with_a_killed_command(tmp_path: Path) -> None:
     code = (
         "from pathlib import Path; from tests.miniature.test_train import *\n"
         "if __name__ == '__main__':\n"
-        f"    train_miniature(Path({str(tmp_path)!r}), stages={{'sleeps': Stage((), sleep_long)}})\n"
+        f"    train_miniature(Path({str(tmp_path)!r}), stages={{'sleeps': BuildStage((), sleep_long)}})\n"
     )
     script = tmp_path / "command.py"
     script.write_text(code)
