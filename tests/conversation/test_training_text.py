@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import groupby
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -21,12 +20,9 @@ from video_llama.conversation import (
     TrainingExample,
     TrainingTurn,
     encode_prompt,
-    image_turns,
     media_message,
-    pad_batch,
     postprocess,
     training_example,
-    video_turns,
 )
 from video_llama.errors import DataError
 
@@ -142,42 +138,12 @@ def test_a_cut_never_goes_through_a_medium_or_leaves_no_answer(tokenizer: Tokeni
         assert cut.labels == whole.labels[:max_length]
 
 
-def test_the_reference_dialect_differs_where_it_should(llama_tokenizer: Path) -> None:
-    """The human turn's ``##``, ``#`` stay supervised there, and never in ours (golden NOTES.md 7)."""
-    llama = Tokenizer(llama_tokenizer)
-    turns = [TrainingTurn("Who?", "A dog.", (VIDEO,))]
-    reference = training_example(llama, turns, dialect="reference", **COUNTS)
-    assert reference.text.startswith("\n\n###Human: ")
-    assert labelled(reference)[0] == [2277, 29937]
-    assert [llama.decode(run) for run in labelled(training_example(llama, turns, **COUNTS))] == ["A dog.###"]
-
-
-def test_rows_become_turns() -> None:
-    rows = [{"i": "", "q": "Who?", "a": "A dog."}, {"i": "", "q": "Where?", "a": "Here."}]
-    assert video_turns(rows, VIDEO) == [TrainingTurn("Who?", "A dog.", (VIDEO,)), TrainingTurn("Where?", "Here.")]
-    with pytest.raises(DataError, match=r"lacks 'a'\. Each needs 'q' and 'a'"):
-        video_turns([{"q": "Who?"}], VIDEO)
-    talk = [("human", "Hello?"), ("gpt", "Hello."), ("human", "<image>\nWho?"), ("gpt", "A dog.")]
-    spoken = [{"from": who, "value": text} for who, text in talk]
-    assert [turn.media for turn in image_turns(spoken, VIDEO)] == [(), (VIDEO,)]
-    with pytest.raises(DataError, match="does not alternate"):
-        image_turns(spoken[1:], VIDEO)
-    with pytest.raises(DataError, match="no question and answer"):
-        training_example(None, [], **COUNTS)  # type: ignore[arg-type]
-
-
-@given(st.lists(st.integers(1, 30), min_size=1, max_size=5), st.sampled_from([1, 8]))
-def test_padding_is_on_the_right_and_without_loss(lengths: list[int], multiple: int) -> None:
-    examples = [TrainingExample(list(range(5, 5 + n)), list(range(5, 5 + n)), [], "") for n in lengths]
-    batch = pad_batch(examples, 0, multiple_of=multiple)
-    width = -(-max(lengths) // multiple) * multiple
-    for n, ids, labels, mask in zip(lengths, batch.input_ids, batch.labels, batch.attention_mask, strict=True):
-        assert len(ids) == len(labels) == len(mask) == width
-        assert (ids[n:], labels[n:], mask) == ([0] * (width - n), [-100] * (width - n), [1] * n + [0] * (width - n))
-        assert ids[:n] == labels[:n] == list(range(5, 5 + n))
-
-
 def test_media_are_part_of_the_question(tokenizer: Tokenizer) -> None:
     media: tuple[MediaMessage, ...] = (VIDEO, media_message(audio=Slot("audio")))
     example = training_example(tokenizer, [TrainingTurn("Who?", "A dog.", media)], **COUNTS)
     assert [(span.kind, span.length) for span in example.spans] == [("video", 32), ("audio", 8)]
+
+
+def test_a_row_without_turns_is_refused(tokenizer: Tokenizer) -> None:
+    with pytest.raises(DataError, match="no question and answer"):
+        training_example(tokenizer, [], **COUNTS)

@@ -24,16 +24,16 @@ from video_llama.conversation.conversation_video import (
 )
 from video_llama.conversation.history import fit_history
 from video_llama.conversation.tokenization import EncodedPrompt, Span, Tokenizer, encode_prompt, segment_ids
-from video_llama.conversation.training_text import (
+from video_llama.conversation.training_examples import (
     IGNORE_INDEX,
     PaddedBatch,
     TrainingExample,
     TrainingTurn,
     image_turns,
     pad_batch,
-    training_example,
     video_turns,
 )
+from video_llama.conversation.training_text import training_example
 
 __all__ = [
     "IGNORE_INDEX",

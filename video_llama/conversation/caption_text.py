@@ -11,7 +11,7 @@ from typing import Literal
 
 from video_llama.conversation.conversation_video import PLACEHOLDER, Prompt, Slot, prompt_text
 from video_llama.conversation.tokenization import Tokenizer, encode_prompt
-from video_llama.conversation.training_text import IGNORE_INDEX, PaddedBatch, TrainingExample
+from video_llama.conversation.training_examples import IGNORE_INDEX, PaddedBatch, TrainingExample
 from video_llama.errors import ConfigError
 
 Dialect = Literal["serving", "reference"]

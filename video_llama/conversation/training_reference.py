@@ -23,7 +23,7 @@ from video_llama.conversation.conversation_video import (
     render,
 )
 from video_llama.conversation.tokenization import AUDIO_PLACEHOLDER, Span, Tokenizer
-from video_llama.conversation.training_text import IGNORE_INDEX, IMAGE_MARK, TrainingExample, TrainingTurn
+from video_llama.conversation.training_examples import IGNORE_INDEX, IMAGE_MARK, TrainingExample, TrainingTurn
 
 MAX_LENGTH = 512
 _VICUNA = TEMPLATES["dataset.video_conversation"]
