@@ -123,6 +123,12 @@ def base_without_dropout(tmp_path_factory: pytest.TempPathFactory, tokenizer_pat
     return write_base(tmp_path_factory.mktemp("base") / "steady", tokenizer_path, dropout=0.0)
 
 
+@pytest.fixture(scope="session")
+def packable(tmp_path_factory: pytest.TempPathFactory, tokenizer_path: Path) -> Path:
+    """A base folder whose decoder matrices can be stored in 4 bits: they have 32 and 64 inputs."""
+    return write_base(tmp_path_factory.mktemp("packable") / "model", tokenizer_path, dropout=0.0, decoder_width=64)
+
+
 def moved_by(run: Path, base: Path) -> set[str]:
     """The tensors that a run trained and that are no longer what the base has."""
     before = read_model_folder(base).model.state_dict()

@@ -46,7 +46,7 @@ def test_two_stages_learn_and_become_a_model_folder(
     assert all(name.startswith(prefix) for name in parts["parameters"])
     assert load_yaml(second / "config.yaml")["run"]["batch_size_train"] == 36
 
-    merged = merge_into_folder(base, [second], tmp_path / "merged", name="trained", notice="a test")
+    merged = merge_into_folder([second], base, tmp_path / "merged", name="trained", notice="a test")
     folder = read_model_folder(merged)
     assert folder.manifest.untrained_parts == tuple(
         part for part in ("model.video_qformer.", "model.audio_qformer.") if part != prefix

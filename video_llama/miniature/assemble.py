@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -108,7 +109,8 @@ def write_weights(target: Path, base: Path, runs: list[Path], seed: int) -> None
     from video_llama.training.merge import merge_into_folder
 
     merged = target.with_name(f"{target.name}.fp32")
-    merge_into_folder(base, runs, merged, name="miniature")
+    shutil.rmtree(merged, ignore_errors=True)
+    merge_into_folder(runs, base, merged, name="miniature")
     folder = read_model_folder(merged)
     manifest = Manifest(name="miniature", sources=folder.manifest.sources | {"seed": seed}, notice=NOTICE)
     folder.model.half()  # type: ignore[no-untyped-call]
