@@ -6,7 +6,6 @@ import sys
 
 from video_llama import log
 from video_llama.errors import VideoLlamaError
-from video_llama.miniature.train import make_missing_clips
 from video_llama.training.run import train_from_config
 
 
@@ -20,7 +19,6 @@ def main() -> int:
     arguments = parser.parse_args()
     log.configure(logging.INFO)
     try:
-        make_missing_clips(arguments.cfg_path, arguments.options)
         train_from_config(arguments.cfg_path, arguments.options, resume=arguments.resume, max_steps=arguments.max_steps)
     except VideoLlamaError as error:
         if arguments.debug:

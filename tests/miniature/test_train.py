@@ -9,21 +9,23 @@ from pathlib import Path
 import pytest
 
 from video_llama.config import load_config
-from video_llama.errors import CheckpointError
-from video_llama.miniature import train
-from video_llama.miniature.train import (
-    STAGES,
-    BuildStage,
-    config_path,
-    make_missing_clips,
-    moved_paths,
-    train_miniature,
-)
+from video_llama.datasets.annotations import read_samples
+from video_llama.errors import CheckpointError, DataError
+from video_llama.miniature.dataset import write_training_clips
+from video_llama.miniature.train import STAGES, BuildStage, config_path, moved_paths, train_miniature
 from video_llama.training.config import TrainConfig
+from video_llama.training.run import train_from_config
 
 CONFIGS = [
     f"{branch}branch_{stage}" for branch in ("vision", "audio") for stage in ("stage1_pretrain", "stage2_finetune")
 ]
+
+
+@pytest.fixture(scope="module")
+def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("root")
+    write_training_clips(root, seed=0, num_clips=4, workers=1)
+    return root
 
 
 def write_first(root: Path, seed: int) -> None:
@@ -124,19 +126,20 @@ def test_configurations_move_to_another_root_as_a_whole(name: str, tmp_path: Pat
     assert config.run.cache_features
 
 
-def test_missing_clips_are_made_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train, "NUM_TRAINING_CLIPS", 4)
-    name = "visionbranch_stage2_finetune"
-    moved = moved_paths(name, tmp_path)
-    with pytest.raises(CheckpointError, match="video-llama miniature train"):
-        make_missing_clips(config_path(name), moved)
-    (tmp_path / "base").mkdir()
-    make_missing_clips(config_path(name), moved)
-    settings = load_config(TrainConfig, config_path(name), moved)
-    for section in settings.datasets.values():
-        assert section.build_info.anno_dir is not None
-        assert section.build_info.anno_dir.is_file()
-    assert len(list((tmp_path / "data/videos").rglob("*.mp4"))) == 4
-    monkeypatch.setattr(train, "NUM_TRAINING_CLIPS", 5)
-    make_missing_clips(config_path(name), moved)
-    assert len(list((tmp_path / "data/videos").rglob("*.mp4"))) == 4
+@pytest.mark.parametrize("name", CONFIGS)
+def test_training_without_clips_or_base_names_the_command_that_makes_them(name: str, tmp_path: Path) -> None:
+    overrides = [*moved_paths(name, tmp_path), "model.ckpt=''"]
+    with pytest.raises(CheckpointError, match=r"base does not exist\. Make it with: video-llama miniature train"):
+        train_from_config(config_path(name), overrides)
+    config = load_config(TrainConfig, config_path(name), overrides)
+    for key, dataset in config.datasets.items():
+        with pytest.raises(DataError, match=r"does not exist\. Make the clips with: video-llama miniature clips"):
+            read_samples(dataset.format or key, dataset.build_info, where=f"datasets.{key}")
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_training_clips_are_where_the_configurations_look_for_them(name: str, data_root: Path) -> None:
+    config = load_config(TrainConfig, config_path(name), moved_paths(name, data_root))
+    for key, dataset in config.datasets.items():
+        samples = read_samples(dataset.format or key, dataset.build_info, where=f"datasets.{key}")
+        assert all(Path(str(sample.path)).is_file() for sample in samples)

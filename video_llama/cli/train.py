@@ -19,8 +19,6 @@ def train(
     debug: Debug = False,
 ) -> None:
     """Train as a YAML file says; prints the folder of the run."""
-    from video_llama.miniature.train import make_missing_clips
     from video_llama.training.run import train_from_config
 
-    make_missing_clips(config, options or [])
     typer.echo(str(train_from_config(config, options or [], resume=resume, max_steps=max_steps)))

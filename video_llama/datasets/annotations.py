@@ -70,8 +70,8 @@ def excluded_ids(report: Path | None) -> frozenset[str]:
 
 
 def _webvid_rows(info: BuildInfo, where: str) -> Iterator[Named]:
-    anno = given(info.anno_dir, where, "anno_dir")
-    given(info.videos_dir, where, "videos_dir")
+    anno = given(info, where, "anno_dir")
+    given(info, where, "videos_dir")
     files = sorted(path for path in anno.iterdir() if path.suffix in (".csv", ".tsv")) if anno.is_dir() else [anno]
     for path in files:
         with path.open(newline="", encoding="utf-8") as file:
@@ -90,7 +90,7 @@ def _webvid_sample(info: BuildInfo, name: str, row: Any) -> Sample:
 
 
 def _picture_rows(info: BuildInfo, where: str) -> Iterator[Named]:
-    folder = given(info.storage, where, "storage")
+    folder = given(info, where, "storage")
     path, chat = folder / "filter_cap.json", folder / "chat.json"
     if chat.is_file() and not path.is_file():
         yield from json_rows(chat)
@@ -116,8 +116,8 @@ def _picture_sample(info: BuildInfo, name: str, row: Any) -> Sample:
 
 
 def _instruction_rows(info: BuildInfo, where: str) -> Iterator[Named]:
-    path = given(info.anno_dir, where, "anno_dir")
-    given(info.videos_dir, where, "videos_dir")
+    path = given(info, where, "anno_dir")
+    given(info, where, "videos_dir")
     return json_rows(path)
 
 
@@ -145,8 +145,8 @@ def _videochat_sample(info: BuildInfo, name: str, row: Any) -> Sample:
 
 def _own_rows(info: BuildInfo, where: str) -> Iterator[Named]:
     if info.videos_dir is not None:
-        given(info.videos_dir, where, "videos_dir")
-    return json_rows(given(info.anno_dir, where, "anno_dir"))
+        given(info, where, "videos_dir")
+    return json_rows(given(info, where, "anno_dir"))
 
 
 def _own_sample(info: BuildInfo, name: str, row: Any) -> Sample:

@@ -25,8 +25,8 @@ class BuildInfo(Config):
     """Tar shards: paths or fsspec addresses; "part-{0000..0099}.tar" stands for a hundred. One may stand alone."""
     index_dir: Path | None = None
     """Keeps what the shards' headers say, so that each shard is gone through only once."""
-    made_by: Literal["miniature"] | None = None
-    """Who writes the set where it is missing: the training commands make the miniature's clips, nothing else."""
+    how_to_get: str = ""
+    """How to obtain the data, as a sentence: shown in the error if one of the paths above does not exist."""
 
     @field_validator("shards", mode="before")
     @classmethod

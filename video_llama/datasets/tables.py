@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from video_llama.datasets.config import BuildInfo
 from video_llama.errors import DataError
 
 Named = tuple[str, Any]
@@ -59,10 +60,12 @@ def value(row: Any, key: str, name: str) -> str:
     return str(found)
 
 
-def given(path: Path | None, where: str, key: str) -> Path:
-    """A path of ``build_info`` that this format needs. Raises DataError where it is not given or not there."""
+def given(info: BuildInfo, where: str, key: Literal["anno_dir", "videos_dir", "storage"]) -> Path:
+    """Return a path of ``build_info``. Raises DataError if it is not given or does not exist."""
+    path = getattr(info, key)
     if path is None:
-        raise DataError(f"{where}.build_info.{key} is not given. Say where the data set lies.")
+        raise DataError(f"{where}.build_info.{key} is not given. Set it to the path of the data set.")
     if not path.exists():
-        raise DataError(f"{where}.build_info.{key}: {path} does not exist. Correct the path, or fetch the data first.")
-    return path
+        remedy = info.how_to_get or "Correct the path, or download the data first."
+        raise DataError(f"{where}.build_info.{key}: {path} does not exist. {remedy}")
+    return Path(path)

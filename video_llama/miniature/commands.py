@@ -35,11 +35,28 @@ def train(
 
 
 @app.command()
+def clips(
+    output: Annotated[Path, typer.Option(help="Root folder; the clips are written to its subfolder data.")] = Path(
+        "runs/miniature"
+    ),
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the data set.")] = 0,
+    num_clips: Annotated[int, typer.Option(min=1, help="Number of clips.")] = 6000,
+    workers: Annotated[int, typer.Option(min=1, help="Number of processes that write clips.")] = 2,
+) -> None:
+    """Write the training clips and annotations of the miniature. Existing clips are kept."""
+    from video_llama.miniature.dataset import write_training_clips
+
+    typer.echo(str(write_training_clips(output, seed=seed, num_clips=num_clips, workers=workers)))
+
+
+@app.command()
 def evaluate(
     model: Annotated[str, typer.Option(help="miniature, or a model folder.")] = "miniature",
     num_clips: Annotated[int, typer.Option(min=1, help="Fresh held-out clips.")] = 400,
     seed: Annotated[int, typer.Option(min=0, help="Of the clips and of the questions.")] = 1,
-    clips: Annotated[Path | None, typer.Option(help="Keep the clips in this folder; else they go away.")] = None,
+    clips_dir: Annotated[
+        Path | None, typer.Option("--clips", help="Keep the clips in this folder; else they go away.")
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that write clips.")] = 2,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")] = False,
     plot: Annotated[Path | None, typer.Option(help="Draw the figures into this .png, .svg or .pdf.")] = None,
@@ -53,7 +70,7 @@ def evaluate(
 
     assistant = load(model)
     with ExitStack() as stack:
-        folder = clips or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="video-llama-clips-")))
+        folder = clips_dir or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="video-llama-clips-")))
         evaluation = examination.evaluate(assistant, folder, num_clips=num_clips, seed=seed, workers=workers)
     if plot is not None:
         examination.plot(evaluation, plot)

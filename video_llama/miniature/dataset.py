@@ -66,6 +66,8 @@ HEARING_ALONE: KindShares = ((HEARING_KINDS, 0.9), (SEEING_KINDS, 0.1))
 HEARING_WITH_SIGHT: KindShares = ((HEARING_KINDS, 0.5), (SEEING_KINDS, 0.25), (JOINT_KINDS, 0.25))
 SEEDS_OF_SPLITS: dict[Split, int] = {"train": 0, "test": 1, "any": 2}
 SETTINGS_FILE = "settings.json"
+NUM_TRAINING_CLIPS = 6000
+TRAINING_TWO_PART_SHARE = 0.4
 WORLD_VERSION = 1  # raise it when the same scene looks or sounds otherwise, so that old clips are not mixed in
 
 
@@ -253,6 +255,16 @@ def write_dataset(
     replace_text(folder / "questions_pictures.json", _write_pictures(folder, scenes, seed))
     replace_text(folder / "scenes.jsonl", "".join(_scene_row(index, scene) for index, scene in enumerate(scenes)))
     return scenes
+
+
+def write_training_clips(root: str | Path, *, seed: int, num_clips: int = NUM_TRAINING_CLIPS, workers: int = 2) -> Path:
+    """Write the data set that ``train_configs/miniature/*.yaml`` train on, and return its folder, ``root/data``.
+
+    Existing clips are kept. Raises ValueError and DataError as :func:`write_dataset`.
+    """
+    folder = Path(root) / "data"
+    write_dataset(folder, num_clips=num_clips, seed=seed, workers=workers, two_part_share=TRAINING_TWO_PART_SHARE)
+    return folder
 
 
 def _scene_row(index: int, scene: Scene) -> str:

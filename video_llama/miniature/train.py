@@ -10,7 +10,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,8 +22,6 @@ from video_llama.files import replace_text
 from video_llama.log import logger
 from video_llama.miniature.recipe import LANGUAGE
 
-NUM_TRAINING_CLIPS = 6000
-TRAINING_TWO_PART_SHARE = 0.4
 POLL_SECONDS = 1.0
 SETTINGS_FILE = "settings.json"
 
@@ -65,11 +63,9 @@ def _make_imagebind(root: Path, seed: int) -> None:
 
 
 def _make_data(root: Path, seed: int) -> None:
-    from video_llama.miniature.dataset import write_dataset
+    from video_llama.miniature.dataset import write_training_clips
 
-    write_dataset(
-        root / "data", num_clips=NUM_TRAINING_CLIPS, seed=seed, workers=1, two_part_share=TRAINING_TWO_PART_SHARE
-    )
+    write_training_clips(root, seed=seed, workers=1)
 
 
 def _make_base(root: Path, seed: int) -> None:
@@ -180,34 +176,6 @@ def train_miniature(
                 done.add(name)
             show(done, set(running.values()))
     return root / "weights"
-
-
-def make_missing_clips(config: str | Path, overrides: Sequence[str] = ()) -> None:
-    """Write the clips that a training YAML says are ``made_by: miniature`` and that are not there yet.
-
-    Any other YAML is left to the trainer. Several processes may do this at once: every file appears whole.
-
-    Raises:
-        ConfigError: settings that are wrong.
-        CheckpointError: the folder that training starts from is missing, so that clips would be of no use.
-    """
-    from video_llama.config import load_config
-    from video_llama.miniature.dataset import write_dataset
-    from video_llama.training.config import TrainConfig
-
-    settings = load_config(TrainConfig, config, overrides)
-    used = [*settings.valid.values(), *([] if settings.run.evaluate else settings.datasets.values())]
-    made = [dataset.build_info for dataset in used if dataset.build_info.made_by == "miniature"]
-    missing = [info.anno_dir for info in made if info.anno_dir is not None and not info.anno_dir.exists()]
-    if missing and settings.model.pretrained is not None and not settings.model.pretrained.exists():
-        raise CheckpointError(
-            f"model.pretrained={settings.model.pretrained} is not there. Make it with: video-llama miniature train"
-        )
-    for folder in sorted({path.parent for path in missing}):
-        logger.info("%s is not there: making %d clips of the miniature's world", folder, NUM_TRAINING_CLIPS)
-        write_dataset(
-            folder, num_clips=NUM_TRAINING_CLIPS, seed=settings.run.seed, two_part_share=TRAINING_TWO_PART_SHARE
-        )
 
 
 def install_weights(weights: Path) -> Path:

@@ -36,7 +36,7 @@ from video_llama.training.config import TrainConfig
 from video_llama.training.encoding import Readers, file_readers
 from video_llama.training.mixture import check_fit, check_model, text_rules
 from video_llama.training.stages import stage_of
-from video_llama.training.starting_model import folder_without_weights
+from video_llama.training.starting_model import folder_without_weights, pretrained_folder
 
 ROWS_PER_ROUND = 1024
 UNCUT = 1_000_000
@@ -72,7 +72,7 @@ def validate_data(config: TrainConfig, source: str, report: Path, *, workers: in
     ``source`` names the settings in errors. Raises ConfigError for settings, DataError for an annotation file, that
     cannot be used at all.
     """
-    pretrained = config.model.pretrained
+    pretrained = pretrained_folder(config.model)
     folder = folder_without_weights(config, source) if pretrained is None else read_folder_without_weights(pretrained)
     check_model(config.model, folder)
     report.parent.mkdir(parents=True, exist_ok=True)

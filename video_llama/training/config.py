@@ -39,6 +39,8 @@ class ModelConfig(ModelKeys):
 
     model_type: Literal["pretrain_vicuna", "pretrain_llama_v2"] | None = None
     """The decoder's prompt style; None takes the model folder's, and a style other than that is refused."""
+    how_to_get: str = ""
+    """Ours: how to obtain ``pretrained``, as a sentence: shown in the error if the folder does not exist."""
     freeze_llama: bool = True
     """Ours: the decoder keeps its weights; false trains all of it."""
     lora: LoraConfig | None = None

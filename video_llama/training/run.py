@@ -200,10 +200,10 @@ def load_folder(config: TrainConfig, source: str, this: World) -> ModelFolder:
     import torch
 
     from video_llama.checkpoints.folder import read_model_folder
-    from video_llama.training.starting_model import load_pieces
+    from video_llama.training.starting_model import load_pieces, pretrained_folder
 
     dtype = torch.float32 if config.run.dtype == "fp32" else None
-    path, quantization = config.model.pretrained, config.model.quantization
+    path, quantization = pretrained_folder(config.model), config.model.quantization
     try:
         if path is None:
             return load_pieces(config, source, dtype=dtype, device=this.device, quantization=quantization)

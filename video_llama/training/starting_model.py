@@ -15,7 +15,7 @@ from video_llama.checkpoints.files import PICKLES, scan
 from video_llama.checkpoints.folder import Manifest, ModelFolder
 from video_llama.checkpoints.initial import DRAWN_PARTS
 from video_llama.checkpoints.loading import load_assembly, plan
-from video_llama.errors import ConfigError
+from video_llama.errors import CheckpointError, ConfigError
 from video_llama.log import logger
 from video_llama.training.checkpoint import trained_file
 from video_llama.training.config import ModelConfig, TrainConfig
@@ -62,6 +62,15 @@ def plan_pieces(config: TrainConfig, source: str) -> Assembly:
         if stage.trains(part) or not stage.reads(part) or any(name.startswith(part) for name in given)
     ]
     return plan(EvalConfig(model=section, datasets=config.datasets), source, may_be_drawn=may_be_drawn)
+
+
+def pretrained_folder(model: ModelConfig) -> Path | None:
+    """Return ``model.pretrained``. Raises CheckpointError if it is given and does not exist."""
+    path = model.pretrained
+    if path is not None and not path.exists():
+        remedy = model.how_to_get or "Give a model folder."
+        raise CheckpointError(f"model.pretrained: {path} does not exist. {remedy}")
+    return path
 
 
 def is_reference_file(path: str) -> bool:
