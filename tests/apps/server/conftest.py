@@ -86,7 +86,7 @@ def client(server):
 @contextmanager
 def held(server: Running, num_orders: int):
     """The model does nothing in this block, and nothing after it before so many answers wait for it."""
-    go_on, thread = threading.Event(), server.service.thread
+    go_on, thread = threading.Event(), server.service.scheduler
     thread.call(lambda: go_on.wait(PATIENCE))
     try:
         yield

@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from video_llama.apps.server.addresses import Fetcher, is_public, resolve
+from video_llama.apps.server.url_fetcher import UrlFetcher, is_public, resolve
 from video_llama.errors import MediaError
 
 CONTENT = b"x" * 10_000
@@ -123,7 +123,7 @@ def port():
 @pytest.fixture
 def fetcher(port):
     """One whose allowed host leads to the site here, which it may reach although it is not public."""
-    return Fetcher(
+    return UrlFetcher(
         (f"{HOST}:{port}",),
         50_000,
         PATIENCE,
@@ -267,7 +267,7 @@ def test_allowed_host_at_a_private_address(fetcher, port, address):
 def test_every_spelling_of_the_loopback(url):
     host = url.removeprefix("http://").strip("/[]")
     with pytest.raises(MediaError, match=r"not public|has no address|does not fetch"):
-        Fetcher((host, f"[{host}]"), 1000, 2.0, 3).fetch(url)
+        UrlFetcher((host, f"[{host}]"), 1000, 2.0, 3).fetch(url)
 
 
 def test_second_look_is_never_taken(fetcher, port):
@@ -305,13 +305,13 @@ def test_list_of_hosts(pattern, url, is_allowed):
         raise MediaError("arrived")
 
     with pytest.raises(MediaError) as caught:
-        Fetcher((pattern,), 1000, 2.0, 3, resolve=arrived).fetch(url)
+        UrlFetcher((pattern,), 1000, 2.0, 3, resolve=arrived).fetch(url)
     assert (str(caught.value) == "arrived") == is_allowed
 
 
 def test_off_by_default():
     with pytest.raises(MediaError, match="Send the file as a data: URL, or start the server with --allow-host HOST"):
-        Fetcher((), 1000, 2.0, 3).fetch("https://example.org/clip.mp4")
+        UrlFetcher((), 1000, 2.0, 3).fetch("https://example.org/clip.mp4")
 
 
 def test_resolver():

@@ -4,8 +4,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from video_llama.apps.server.batch import DecodeBatch
-from video_llama.apps.server.prefixes import PrefixStore, prompt_labels
+from video_llama.apps.server.batch import DecodeBatch, PrefixCache, prompt_labels
 from video_llama.chat.decoding import Decoding, TokenChooser, token_steps
 from video_llama.chat.messages import message_for
 from video_llama.conversation import Conversation
@@ -52,7 +51,7 @@ def ids_alone(engine, turn) -> list[int]:
 )
 def test_tokens_are_those_of_alone(assistant, asked, arrivals, max_tokens):
     """``arrivals``: which turn comes, and after how many more steps; every row leaves when it has its tokens."""
-    batch, rows, done = DecodeBatch(assistant.engine, PrefixStore(max_tokens)), [], []
+    batch, rows, done = DecodeBatch(assistant.engine, PrefixCache(max_tokens)), [], []
 
     def advance() -> None:
         for row, token in zip(rows, batch.step(), strict=True):
@@ -77,7 +76,7 @@ def test_tokens_are_those_of_alone(assistant, asked, arrivals, max_tokens):
 
 
 def test_padding_goes_with_the_row_that_needed_it(assistant, asked):
-    batch = DecodeBatch(assistant.engine, PrefixStore(0))
+    batch = DecodeBatch(assistant.engine, PrefixCache(0))
     for which in (0, 1):
         batch.join(*asked[which][:2])
     lengths = [len(asked[which][0].prompt.input_ids) for which in (0, 1)]
@@ -87,7 +86,7 @@ def test_padding_goes_with_the_row_that_needed_it(assistant, asked):
 
 
 def test_prompt_about_the_same_medium_is_read_from_where_it_differs(assistant, asked):
-    store = PrefixStore(600)
+    store = PrefixCache(600)
     batch = DecodeBatch(assistant.engine, store)
     same = [(turn, keys) for turn, keys, _ in asked if keys == ["video"]]
     assert batch.join(*same[0])[1] == 0
@@ -110,7 +109,7 @@ def test_labels_tell_media_apart(asked):
 def test_store_keeps_within_its_tokens():
     import torch
 
-    store = PrefixStore(10)
+    store = PrefixCache(10)
 
     def keep(labels):
         store.keep(list(labels), [(torch.zeros(1, 1, len(labels), 2), torch.zeros(1, 1, len(labels), 2))])

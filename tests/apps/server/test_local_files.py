@@ -6,7 +6,7 @@ import openai
 import pytest
 
 from tests.apps.server.conftest import ask, running
-from video_llama.apps.server.local_files import read_local
+from video_llama.apps.server.media_input import read_local
 from video_llama.errors import MediaError
 
 LIMIT = 1000

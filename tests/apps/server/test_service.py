@@ -24,12 +24,12 @@ def no_collector():
 
 def parts_of_requests() -> list[object]:
     """Every part of a request that lives in this process."""
-    from video_llama.apps.server.answers import DecodeJob
     from video_llama.apps.server.protocol import ChatRequest
-    from video_llama.apps.server.service import Answers
+    from video_llama.apps.server.scheduler import DecodeJob
+    from video_llama.apps.server.service import PendingAnswers
     from video_llama.chat.engine import PreparedTurn
 
-    parts = {DecodeJob, ChatRequest, Answers, PreparedTurn}
+    parts = {DecodeJob, ChatRequest, PendingAnswers, PreparedTurn}
     return [kept for kept in gc.get_objects() if type(kept) in parts]
 
 

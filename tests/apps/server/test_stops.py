@@ -3,7 +3,7 @@
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from video_llama.apps.server.stops import StopFilter, cut
+from video_llama.apps.server.scheduler import StopFilter, cut_at_stop
 
 WORDS = st.text("abc", max_size=12)
 
@@ -15,10 +15,10 @@ def test_pieces_make_up_the_text_before_the_stop(pieces, stops):
     whole = "".join(pieces)
     for number, piece in enumerate(pieces):
         sent += stop_filter.push(piece, is_last=number == len(pieces) - 1)
-        assert cut(whole, stops).startswith(sent)
+        assert cut_at_stop(whole, stops).startswith(sent)
         if stop_filter.is_stopped:
             break
-    assert sent == cut(whole, stops)
+    assert sent == cut_at_stop(whole, stops)
     assert stop_filter.is_stopped == any(stop in whole for stop in stops)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, MutableMapping
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -16,11 +17,11 @@ from starlette.exceptions import HTTPException
 import video_llama
 from video_llama.apps.server.api_page import page
 from video_llama.apps.server.errors import ApiError
-from video_llama.apps.server.middleware import CLIENT_GONE, Gate, error_response
+from video_llama.apps.server.metrics import Metrics
 from video_llama.apps.server.protocol import ChatCompletion, ChatRequest, ErrorBody, Health, Model, ModelList
-from video_llama.apps.server.service import Answers, Service
+from video_llama.apps.server.service import PendingAnswers, Service
 from video_llama.apps.server.settings import ServerSettings
-from video_llama.apps.server.streaming import Reply
+from video_llama.apps.server.streaming import ReplyWriter
 from video_llama.chat.assistant import Assistant
 
 Result = TypeVar("Result")
@@ -83,7 +84,7 @@ def create_app(assistant: Assistant, settings: ServerSettings) -> FastAPI:
     key = None if settings.api_key is None else settings.api_key.get_secret_value()
     paths = {str(getattr(route, "path", "")) for route in app.routes}
     limits: dict[str, Any] = {"key": key, "max_body_bytes": settings.max_body_bytes}
-    app.add_middleware(Gate, **limits, metrics=service.metrics, paths=paths)
+    app.add_middleware(RequestMiddleware, **limits, metrics=service.metrics, paths=paths)
     return app
 
 
@@ -129,7 +130,7 @@ def _add_chat(app: FastAPI, service: Service) -> None:
     @app.post("/v1/chat/completions", responses=responses)
     async def chat_completions(request: ChatRequest, http: Request) -> Response:
         """Answer a conversation about media, whole or as a stream of events."""
-        reply = Reply(request, service.notice)
+        reply = ReplyWriter(request, service.notice)
         if request.stream:
             answers = await while_connected(http, service.answer(request))
             return EventStream(reply, answers)
@@ -137,14 +138,14 @@ def _add_chat(app: FastAPI, service: Service) -> None:
         return JSONResponse(completion.model_dump(exclude_none=True))
 
 
-async def _complete(service: Service, request: ChatRequest, reply: Reply) -> ChatCompletion:
+async def _complete(service: Service, request: ChatRequest, reply: ReplyWriter) -> ChatCompletion:
     return await reply.whole(await service.answer(request))
 
 
 class EventStream(StreamingResponse):
     """Server-sent events; the answers' places are freed however the response ends, even before it began."""
 
-    def __init__(self, reply: Reply, answers: Answers) -> None:
+    def __init__(self, reply: ReplyWriter, answers: PendingAnswers) -> None:
         headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
         super().__init__(reply.events(answers), media_type="text/event-stream", headers=headers)
         self._answers = answers
@@ -214,3 +215,79 @@ def _first_problem(error: RequestValidationError) -> ApiError:
 def _errors(descriptions: dict[int, str]) -> dict[int | str, dict[str, Any]]:
     """The error responses of a route, for the API's description."""
     return {status: {"model": ErrorBody, "description": text} for status, text in descriptions.items()}
+
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+OPEN_PATHS = ("/health",)
+"""What needs no key: whoever starts the server must be able to ask whether it lives."""
+
+CLIENT_GONE = 499
+"""The status, for our counts only, of a request whose client went away (nginx's word for it)."""
+
+
+class RequestMiddleware:
+    """ASGI middleware: refuses without the key, and bodies that are too large; counts requests by path and status."""
+
+    def __init__(self, app: App, *, key: str | None, max_body_bytes: int, metrics: Metrics, paths: set[str]) -> None:
+        self._app, self._max_body_bytes, self._metrics, self._paths = app, max_body_bytes, metrics, paths
+        self._expected = None if key is None else f"Bearer {key}".encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        status = CLIENT_GONE
+
+        async def counted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            refusal = self._refusal(scope)
+            if refusal is not None:
+                return await error_response(refusal)(scope, receive, counted)
+            await self._app(scope, self._limited(receive), counted)
+        finally:
+            # Paths that do not exist are a client's to invent, and would each be a counter.
+            path = scope["path"] if scope["path"] in self._paths else "other"
+            self._metrics.requests.labels(path, str(status)).inc()
+
+    def _refusal(self, scope: Scope) -> ApiError | None:
+        headers = dict(scope["headers"])
+        if self._expected is not None and scope["path"] not in OPEN_PATHS:
+            given = headers.get(b"authorization", b"")
+            if not hmac.compare_digest(given, self._expected):
+                message = "The key is missing or wrong. Send it as: Authorization: Bearer KEY"
+                return ApiError(401, message, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
+        length = headers.get(b"content-length", b"0")
+        if length.isdigit() and int(length) > self._max_body_bytes:
+            return ApiError(413, self._too_large())
+        return None
+
+    def _limited(self, receive: Receive) -> Receive:
+        """``receive`` that stops at the limit, whatever the request said of its length."""
+        num_bytes = 0
+
+        async def limited() -> Message:
+            nonlocal num_bytes
+            message = await receive()
+            num_bytes += len(message.get("body", b""))
+            if num_bytes > self._max_body_bytes:
+                raise HTTPException(413, self._too_large())
+            return message
+
+        return limited
+
+    def _too_large(self) -> str:
+        return f"The request is larger than {self._max_body_bytes:,} bytes. Send a smaller one."
+
+
+def error_response(error: ApiError) -> JSONResponse:
+    """An error as a response."""
+    return JSONResponse(error.body(), error.status, headers=error.headers)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from video_llama.apps.media.pool import MediaPool
 from video_llama.apps.server.media_input import MediaBytes
 from video_llama.apps.server.metrics import Metrics
-from video_llama.apps.server.model_thread import ModelThread
+from video_llama.apps.server.scheduler import Scheduler
 from video_llama.chat.engine import EncodedMedium, Engine
 from video_llama.processors.medium import MediaOptions
 
@@ -27,11 +27,11 @@ class _Making:
     num_waiting: int = 0
 
 
-class MediaLibrary:
+class MediaCache:
     """Encodes each content once and keeps the ``max_entries`` used last."""
 
     def __init__(
-        self, engine: Engine, pool: MediaPool, thread: ModelThread, metrics: Metrics, *, max_entries: int
+        self, engine: Engine, pool: MediaPool, thread: Scheduler, metrics: Metrics, *, max_entries: int
     ) -> None:
         self._engine, self._pool, self._thread, self._metrics = engine, pool, thread, metrics
         self._max_entries = max_entries

@@ -129,7 +129,7 @@ class TextFormat(Wire):
     type: Literal["text"]
 
 
-class Extension(Wire):
+class RequestExtension(Wire):
     """What OpenAI's API has no word for: how media are read, how tokens are chosen, and the record."""
 
     record: bool = False
@@ -194,7 +194,7 @@ class ChatRequest(Wire):
     """Without effect, as metadata and store: nothing of a request is kept."""
     metadata: dict[str, Any] | None = None
     store: bool | None = None
-    video_llama: Extension = Extension()
+    video_llama: RequestExtension = RequestExtension()
     """The key of ours."""
 
 
@@ -230,7 +230,7 @@ class Usage(BaseModel):
     prompt_tokens_details: PromptDetails
 
 
-class Told(BaseModel):
+class ReplyExtension(BaseModel):
     """What our key gives back: what the weights can know, and one record per choice."""
 
     notice: str
@@ -246,7 +246,7 @@ class ChatCompletion(BaseModel):
     model: str
     choices: list[Choice]
     usage: Usage
-    video_llama: Told | None = None
+    video_llama: ReplyExtension | None = None
 
 
 class Model(BaseModel):

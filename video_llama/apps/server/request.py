@@ -26,7 +26,7 @@ LEAST_TEMPERATURE = 0.001
 """Logits divided by less may leave the range of float32; the likeliest token has all the probability long before."""
 
 
-def check(request: ChatRequest, settings: ServerSettings, model: str) -> None:
+def check_request(request: ChatRequest, settings: ServerSettings, model: str) -> None:
     """Raise ApiError for what this server does not serve, before anything is fetched or decoded."""
     if request.model != model:
         message = f"There is no model {request.model!r} here. This server has {model!r}."
@@ -115,7 +115,9 @@ def decodings(request: ChatRequest, engine: Engine, settings: ServerSettings) ->
     return [decoding if seed is None else replace(decoding, seed=seed + number) for number in range(request.n)]
 
 
-def turn(request: ChatRequest, engine: Engine, media: Sequence[EncodedMedium], decoding: Decoding) -> PreparedTurn:
+def prepare_turn(
+    request: ChatRequest, engine: Engine, media: Sequence[EncodedMedium], decoding: Decoding
+) -> PreparedTurn:
     """The question with what was said before it. ``media`` are those of ``media_parts``, in their order.
 
     Raises PromptError for a conversation that cannot be put before the model, ApiError for an answer as long as the

@@ -8,14 +8,13 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 
 from video_llama.apps.media.pool import MediaPool
-from video_llama.apps.server import request as chat_request
-from video_llama.apps.server.answers import DecodeJob, Event, Finished
 from video_llama.apps.server.errors import ApiError
-from video_llama.apps.server.media_cache import MediaLibrary
-from video_llama.apps.server.media_input import MediaFetcher
+from video_llama.apps.server.media_cache import MediaCache
+from video_llama.apps.server.media_input import MediaInput
 from video_llama.apps.server.metrics import Metrics
-from video_llama.apps.server.model_thread import ModelThread, StoppedError
 from video_llama.apps.server.protocol import ChatRequest
+from video_llama.apps.server.request import check_request, decodings, media_options, media_parts, prepare_turn
+from video_llama.apps.server.scheduler import DecodeJob, Event, FinishedAnswer, Scheduler, SchedulerStoppedError
 from video_llama.apps.server.settings import ServerSettings
 from video_llama.chat.assistant import Assistant
 from video_llama.chat.engine import PreparedTurn
@@ -26,7 +25,7 @@ FIRST_GUESS_SECONDS = 1.0
 """How long a request may be expected to take before one has ended."""
 
 
-class Answers:
+class PendingAnswers:
     """The answers to one request. ``close`` frees their places at once; it may be called twice."""
 
     def __init__(self, service: Service, num_answers: int, deadline: float) -> None:
@@ -48,9 +47,9 @@ class Answers:
 
             order = DecodeJob(turn, tuple(media_keys), tuple(stops), emit)
             self._orders.append(order)
-            self._service.thread.submit(order)
+            self._service.scheduler.submit(order)
 
-    async def events(self) -> AsyncIterator[tuple[int, str | Finished]]:
+    async def events(self) -> AsyncIterator[tuple[int, str | FinishedAnswer]]:
         """Pieces of text, and for each choice its end. Raises ApiError for a failure and past the deadline."""
         num_ended = 0
         while num_ended < self._num_answers:
@@ -61,7 +60,7 @@ class Answers:
                 raise self._service.too_late() from error
             if isinstance(event, Exception):
                 raise as_api_error(event) from event
-            num_ended += isinstance(event, Finished)
+            num_ended += isinstance(event, FinishedAnswer)
             yield number, event
 
     def close(self) -> None:
@@ -81,13 +80,13 @@ class Service:
         self.settings, self.metrics = settings, Metrics()
         self.model, self.notice = assistant.name, assistant.notice
         self._engine = assistant.engine
-        self.thread = ModelThread(
+        self.scheduler = Scheduler(
             self._engine, self.metrics, max_rows=settings.max_rows, prefix_tokens=settings.prefix_cache_tokens
         )
         self._pool = MediaPool(self._engine, settings, self.metrics.worker_deaths.inc)
         entries = settings.media_cache_entries
-        self._library = MediaLibrary(self._engine, self._pool, self.thread, self.metrics, max_entries=entries)
-        self._contents = MediaFetcher(settings)
+        self._media_cache = MediaCache(self._engine, self._pool, self.scheduler, self.metrics, max_entries=entries)
+        self._media_input = MediaInput(settings)
         self._num_places, self._num_taken = settings.max_rows + settings.max_queue, 0
         self._usual_seconds = FIRST_GUESS_SECONDS
 
@@ -99,7 +98,7 @@ class Service:
     @property
     def num_running(self) -> int:
         """Answers that are being decoded."""
-        return self.thread.num_running
+        return self.scheduler.num_running
 
     @property
     def media_pids(self) -> list[int]:
@@ -108,22 +107,22 @@ class Service:
 
     async def start(self) -> None:
         """Begin to answer."""
-        self.thread.start()
+        self.scheduler.start()
         await self._pool.warm()
 
     async def stop(self) -> None:
         """Give up what is left, and end thread and processes."""
-        await asyncio.to_thread(self.thread.stop)
+        await asyncio.to_thread(self.scheduler.stop)
         await self._pool.close()
 
-    async def answer(self, request: ChatRequest) -> Answers:
+    async def answer(self, request: ChatRequest) -> PendingAnswers:
         """Take a request in. The answers hold places until they are closed; whatever is raised, none is held.
 
         Raises ApiError: 4xx for a request that cannot be served, 429 where every place is taken, 503, 504.
         """
-        chat_request.check(request, self.settings, self.model)
+        check_request(request, self.settings, self.model)
         self._take(request.n)
-        answers = Answers(self, request.n, time.monotonic() + self.settings.request_seconds)
+        answers = PendingAnswers(self, request.n, time.monotonic() + self.settings.request_seconds)
         try:
             await asyncio.wait_for(self._prepare(request, answers), self.settings.request_seconds)
         except asyncio.TimeoutError as error:
@@ -140,7 +139,7 @@ class Service:
         return answers
 
     def release(self, num_answers: int, seconds: float) -> None:
-        """Give places back; ``Answers.close`` does."""
+        """Give places back; ``PendingAnswers.close`` does."""
         self._num_taken -= num_answers
         self._usual_seconds += 0.1 * (seconds - self._usual_seconds)
         self.metrics.request_seconds.observe(seconds)
@@ -157,16 +156,16 @@ class Service:
             raise ApiError(429, message, code="queue_full", headers={"Retry-After": str(wait)})
         self._num_taken += num_answers
 
-    async def _prepare(self, request: ChatRequest, answers: Answers) -> None:
-        options = chat_request.media_options(request, self._engine.settings.num_frames)
+    async def _prepare(self, request: ChatRequest, answers: PendingAnswers) -> None:
+        options = media_options(request, self._engine.settings.num_frames)
         keyed = [
-            await self._library.medium(await asyncio.to_thread(self._contents.get, part, place), options)
-            for place, part in chat_request.media_parts(request)
+            await self._media_cache.medium(await asyncio.to_thread(self._media_input.get, part, place), options)
+            for place, part in media_parts(request)
         ]
         media = [medium for _, medium in keyed]
         turns = [
-            await asyncio.to_thread(chat_request.turn, request, self._engine, media, decoding)
-            for decoding in chat_request.decodings(request, self._engine, self.settings)
+            await asyncio.to_thread(prepare_turn, request, self._engine, media, decoding)
+            for decoding in decodings(request, self._engine, self.settings)
         ]
         stops = [request.stop] if isinstance(request.stop, str) else request.stop or []
         answers.order(turns, [key for key, _ in keyed], stops)
@@ -180,7 +179,7 @@ def as_api_error(error: Exception) -> ApiError:
         return ApiError(400, str(error), code="bad_media", param="messages")
     if isinstance(error, PromptError):
         return ApiError(400, str(error), code="context_length_exceeded", param="messages")
-    if isinstance(error, StoppedError):
+    if isinstance(error, SchedulerStoppedError):
         return ApiError(503, "The server is shutting down. Try again later.", headers={"Retry-After": "5"})
     if isinstance(error, CheckpointError):
         return ApiError(500, str(error))

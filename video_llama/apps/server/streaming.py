@@ -8,7 +8,6 @@ import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
-from video_llama.apps.server.answers import Finished
 from video_llama.apps.server.errors import ApiError
 from video_llama.apps.server.protocol import (
     EXTENSION,
@@ -17,27 +16,28 @@ from video_llama.apps.server.protocol import (
     ChatRequest,
     Choice,
     PromptDetails,
-    Told,
+    ReplyExtension,
     Usage,
 )
-from video_llama.apps.server.service import Answers
+from video_llama.apps.server.scheduler import FinishedAnswer
+from video_llama.apps.server.service import PendingAnswers
 
 DONE = "data: [DONE]\n\n"
 
 
-class Reply:
+class ReplyWriter:
     """Writes one request's reply. ``notice`` says what the weights can know."""
 
     def __init__(self, request: ChatRequest, notice: str) -> None:
         self._request, self._notice = request, notice
         self._id, self._created = f"chatcmpl-{uuid.uuid4().hex}", int(time.time())
-        self._ends: dict[int, Finished] = {}
+        self._ends: dict[int, FinishedAnswer] = {}
 
-    async def whole(self, answers: Answers) -> ChatCompletion:
+    async def whole(self, answers: PendingAnswers) -> ChatCompletion:
         """Wait for every answer. Raises ApiError where one fails; the answers are closed in any case."""
         try:
             async for index, event in answers.events():
-                if isinstance(event, Finished):
+                if isinstance(event, FinishedAnswer):
                     self._ends[index] = event
         finally:
             answers.close()
@@ -54,13 +54,13 @@ class Reply:
             video_llama=self._told() if self._request.video_llama.record else None,
         )
 
-    async def events(self, answers: Answers) -> AsyncIterator[str]:
+    async def events(self, answers: PendingAnswers) -> AsyncIterator[str]:
         """Chunk by chunk. A failure is an event, too, for the status has been sent by then."""
         try:
             for index in range(self._request.n):
                 yield self._chunk(index, {"role": "assistant", "content": ""})
             async for index, event in answers.events():
-                if isinstance(event, Finished):
+                if isinstance(event, FinishedAnswer):
                     self._ends[index] = event
                     yield self._chunk(index, {}, event.reason)
                 else:
@@ -100,12 +100,12 @@ class Reply:
             prompt_tokens_details=PromptDetails(cached_tokens=counts[0]["reused"]),
         )
 
-    def _told(self) -> Told:
+    def _told(self) -> ReplyExtension:
         """Notice and records; where the weights lie on the server's disk is nobody's business."""
         records = [end.record.as_dict() for _, end in sorted(self._ends.items())]
         for record in records:
             record["weights"] = {name: value for name, value in record["weights"].items() if name != "path"}
-        return Told(notice=self._notice, records=records)
+        return ReplyExtension(notice=self._notice, records=records)
 
 
 def _event(fields: dict[str, Any]) -> str:

@@ -32,7 +32,7 @@ class GracefulServer(uvicorn.Server):
 
     async def _give_up(self) -> None:
         await asyncio.sleep(self._grace_seconds)
-        await asyncio.to_thread(self.service.thread.stop)
+        await asyncio.to_thread(self.service.scheduler.stop)
 
 
 def make_server(assistant: Assistant, settings: ServerSettings, host: str, port: int) -> GracefulServer:

@@ -47,7 +47,7 @@ def resolve(host: str, port: int) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Fetcher:
+class UrlFetcher:
     """Fetches media from ``hosts``. ``resolve`` and ``is_allowed`` decide where a connection may go."""
 
     hosts: Sequence[str]
@@ -92,7 +92,7 @@ class Fetcher:
         """The body, or where a redirect leads."""
         host = (parts.hostname or "").rstrip(".")
         port = parts.port or DEFAULT_PORTS[parts.scheme]
-        connection = _Pinned(parts.scheme, host, port, self._address(host, port), _left(deadline, host))
+        connection = _PinnedConnection(parts.scheme, host, port, self._address(host, port), _left(deadline, host))
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         # A socket's timeout begins anew with every byte; this does not.
         watchdog = threading.Timer(_left(deadline, host), connection.abort)
@@ -136,7 +136,7 @@ class Fetcher:
         return bytes(body)
 
 
-class _Pinned(http.client.HTTPConnection):
+class _PinnedConnection(http.client.HTTPConnection):
     """A connection to one address, whatever the host's name says by then; TLS checks the certificate for the name."""
 
     def __init__(self, scheme: str, host: str, port: int, address: str, seconds: float) -> None:

@@ -9,35 +9,97 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
 
-from video_llama.apps.server.answers import BatchRow, DecodeJob
-from video_llama.apps.server.batch import DecodeBatch
-from video_llama.apps.server.beams import search
+from video_llama.apps.server.batch import DecodeBatch, PrefixCache
 from video_llama.apps.server.metrics import Metrics
-from video_llama.apps.server.prefixes import PrefixStore
-from video_llama.chat.engine import Engine
+from video_llama.chat.decoding import beam_ids
+from video_llama.chat.engine import MAX_NEW_TOKENS, STOP_STRING, Effort, Engine, PreparedTurn
+from video_llama.chat.record import Record
+from video_llama.conversation import has_stop
 
 Result = TypeVar("Result")
 
 
-class StoppedError(RuntimeError):
+@dataclass(frozen=True)
+class FinishedAnswer:
+    """The whole answer. ``num_prompt``, ``num_reused`` and ``num_generated`` count tokens."""
+
+    text: str
+    reason: Literal["stop", "length"]
+    record: Record
+
+
+Event = str | FinishedAnswer | Exception
+"""The next piece of text; the end; or what went wrong, which is an end, too."""
+
+
+@dataclass
+class DecodeJob:
+    """An answer that is wanted. ``emit`` is called in the model thread, with pieces of text and then one end.
+
+    ``media_keys`` name the content of ``turn.media``. Once ``cancelled`` is set nothing more is emitted.
+    """
+
+    turn: PreparedTurn
+    media_keys: tuple[str, ...]
+    stops: tuple[str, ...]
+    emit: Callable[[Event], None]
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    ordered_at: float = field(default_factory=time.perf_counter)
+
+
+class BatchRow:
+    """An order that is being answered."""
+
+    def __init__(self, engine: Engine, order: DecodeJob) -> None:
+        self.order, self._engine = order, engine
+        self.effort = Effort()
+        self._writer = engine.writer(order.turn)
+        self._filter = StopFilter(order.stops)
+
+    @property
+    def num_generated(self) -> int:
+        """Tokens so far."""
+        return self._writer.num_tokens
+
+    def take(self, token: int) -> bool:
+        """Take the next id, emit what it makes certain, and say whether the answer has ended."""
+        writer = self._writer
+        piece = writer.push(token)
+        certain = self._filter.push(piece, is_last=writer.stop_reason is not None)
+        if self._filter.is_stopped:
+            writer.stop_reason = STOP_STRING
+        if certain:
+            self.order.emit(certain)
+        if writer.stop_reason is not None:
+            self.order.emit(self._finished())
+        return writer.stop_reason is not None
+
+    def _finished(self) -> FinishedAnswer:
+        record = self._engine.record(self.order.turn, self._writer, self.effort, self.order.turn.media)
+        reason: Literal["stop", "length"] = "length" if self._writer.stop_reason == MAX_NEW_TOKENS else "stop"
+        return FinishedAnswer(cut_at_stop(self._writer.text, self.order.stops), reason, record)
+
+
+class SchedulerStoppedError(RuntimeError):
     """The thread has ended: what was asked of it will not be done."""
 
 
-class CancelledError(Exception):
+class JobCancelledError(Exception):
     """Nobody waits for the answer any more."""
 
 
-class ModelThread:
+class Scheduler:
     """Decodes up to ``max_rows`` answers at once, in one batch that answers join and leave between two tokens; of the
     searches with beams one at a time."""
 
     def __init__(self, engine: Engine, metrics: Metrics, *, max_rows: int, prefix_tokens: int) -> None:
         self._engine, self._metrics, self._max_rows = engine, metrics, max_rows
-        self._batch = DecodeBatch(engine, PrefixStore(prefix_tokens))
+        self._batch = DecodeBatch(engine, PrefixCache(prefix_tokens))
         self._rows: list[BatchRow] = []
         self._orders: deque[DecodeJob] = deque()
         self._calls: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
@@ -55,7 +117,7 @@ class ModelThread:
         self._thread.start()
 
     def stop(self) -> None:
-        """End after the token in hand; what is not done then fails with StoppedError."""
+        """End after the token in hand; what is not done then fails with SchedulerStoppedError."""
         with self._changed:
             self._is_stopping = True
             self._changed.notify()
@@ -63,14 +125,14 @@ class ModelThread:
             self._thread.join()
 
     def submit(self, order: DecodeJob) -> None:
-        """Queue an answer. Raises StoppedError after ``stop``."""
+        """Queue an answer. Raises SchedulerStoppedError after ``stop``."""
         with self._changed:
             self._refuse_if_stopping()
             self._orders.append(order)
             self._changed.notify()
 
     def call(self, function: Callable[[], Result]) -> Future[Result]:
-        """Run a function in this thread, between two tokens. Raises StoppedError after ``stop``."""
+        """Run a function in this thread, between two tokens. Raises SchedulerStoppedError after ``stop``."""
         future: Future[Result] = Future()
         with self._changed:
             self._refuse_if_stopping()
@@ -80,7 +142,7 @@ class ModelThread:
 
     def _refuse_if_stopping(self) -> None:
         if self._is_stopping:
-            raise StoppedError("The server is shutting down.")
+            raise SchedulerStoppedError("The server is shutting down.")
 
     def _run(self) -> None:
         while self._wait_for_work():
@@ -150,14 +212,14 @@ class ModelThread:
 
         def take_turns() -> None:
             if order.cancelled.is_set():
-                raise CancelledError
+                raise JobCancelledError
             self._refuse_if_stopping()
             self._advance()
 
         self._is_searching = True
         self._metrics.running.set(self.num_running)
         try:
-            tokens = search(self._engine, order.turn, take_turns)
+            tokens = beam_search(self._engine, order.turn, take_turns)
             row.effort.generate = time.perf_counter() - start
             self._count_prompt(row)
             for number, token in enumerate(tokens, start=1):
@@ -165,7 +227,7 @@ class ModelThread:
                     self._metrics.tokens.labels("generated").inc(number)
                     return
             raise AssertionError("a search ends as an answer does")
-        except CancelledError:
+        except JobCancelledError:
             return
         except Exception as error:
             order.emit(error)
@@ -215,10 +277,59 @@ class ModelThread:
         self._metrics.running.set(self.num_running)
 
     def _give_up(self) -> None:
-        error = StoppedError("The server is shutting down.")
+        error = SchedulerStoppedError("The server is shutting down.")
         for order in [*(row.order for row in self._rows), *self._orders]:
             order.emit(error)
         for _, future in self._calls:
             if future.set_running_or_notify_cancel():
                 future.set_exception(error)
-        self._rows, self._batch = [], DecodeBatch(self._engine, PrefixStore(0))
+        self._rows, self._batch = [], DecodeBatch(self._engine, PrefixCache(0))
+
+
+def beam_search(engine: Engine, turn: PreparedTurn, between: Callable[[], None]) -> list[int]:
+    """The ids that ``Chat`` finds for this turn. ``between`` is called after each token, and ends it by raising."""
+    length = 0
+
+    def is_stopped(ids: Sequence[int]) -> bool:  # asked for every beam, all of one length
+        nonlocal length
+        if len(ids) > length:
+            length = len(ids)
+            between()
+        return has_stop(engine.tokenizer, ids, engine.template)
+
+    embeds_1LD, mask_1L = engine.embed([turn])
+    tokenizer = engine.tokenizer
+    ids = {"eos_id": tokenizer.eos_id, "pad_id": tokenizer.pad_id}
+    [found] = beam_ids(engine.model, embeds_1LD, mask_1L, turn.decoding, **ids, is_stopped=is_stopped)
+    return found
+
+
+def cut_at_stop(text: str, stops: Sequence[str]) -> str:
+    """``text`` up to the stop string that ends first in it, or begins first of those that end together."""
+    found = [(place + len(stop), place) for stop in stops if (place := text.find(stop)) >= 0]
+    return text[: min(found)[1]] if found else text
+
+
+class StopFilter:
+    """Takes an answer's pieces and gives back what is certain to stand before a stop string."""
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self._stops = tuple(stops)
+        self._held = ""
+        self.is_stopped = False
+
+    def push(self, piece: str, *, is_last: bool = False) -> str:
+        """Take the next piece; with ``is_last`` nothing is held back any more."""
+        text = self._held + piece
+        before = cut_at_stop(text, self._stops)
+        if len(before) < len(text):
+            self.is_stopped, self._held = True, ""
+            return before
+        num_held = 0 if is_last else max((_overlap(text, stop) for stop in self._stops), default=0)
+        self._held = text[len(text) - num_held :]
+        return text[: len(text) - num_held]
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Length of the longest proper beginning of ``stop`` that ends ``text``."""
+    return next((n for n in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:n])), 0)
