@@ -1,35 +1,38 @@
-# The README's commands. .venv is made once, with python3, and brought up to date when pyproject.toml or constraints.txt changes.
-# Each goal installs only what it needs: `make demo` the core, the others the development tools as well.
+# The commands of the README. .venv is created once with $(PYTHON) and updated when pyproject.toml or constraints.txt changes.
+# Each target installs only what it needs: `make demo` the core, the others the development tools as well.
 
 PYTHON   ?= python3
 EXAMPLE  ?= examples/square_with_hum.mp4
 QUESTION ?= Describe what you see and hear.
-# More options for pytest: make test PYTEST_ARGS="tests/test_config.py -k override"
+# Additional pytest options: make test PYTEST_ARGS="tests/test_config.py -k override"
 PYTEST_ARGS ?=
 
 VENV := .venv
 BIN  := $(VENV)/bin
+SITE := build/site
 CORE := $(VENV)/.core-installed
 DEV  := $(VENV)/.dev-installed
 DECLARED := pyproject.toml constraints.txt
-# The pinned versions need Python 3.11 or newer; on 3.10 pip chooses older ones within pyproject.toml's bounds.
+# The pinned versions need Python 3.11 or newer. On 3.10 pip chooses older versions within the bounds of pyproject.toml.
 PINS = $(shell $(BIN)/python -c 'import sys; print("" if sys.version_info < (3, 11) else "-c constraints.txt")')
 
-# On two busy cores two threads are slower than one; tests and the demo are small.
+# The models of the tests and the demo are small: a second thread makes them slower on two busy cores.
 export OMP_NUM_THREADS ?= 1
+# Silence a notice of mkdocs-material about MkDocs 2.
+export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: demo test check lint fast-test bench format help clean
+.PHONY: demo test check lint fast-test bench format docs wheel-test help clean
 
-demo: $(CORE)  ## Set up the core and answer a question about a shipped example video
+demo: $(CORE)  ## Install the core and answer a question about an example video
 	$(BIN)/video-llama ask "$(EXAMPLE)" "$(QUESTION)"
 
-test: $(DEV)  ## Set up the development tools and run every test
+test: $(DEV)  ## Install the development tools and run every test
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-check: lint fast-test  ## Format, lint, types, layers and the fast tests: under a minute
+check: lint fast-test  ## Run lint and the fast tests (under a minute)
 
-lint: $(DEV)  ## Format, lint, types and layers
+lint: $(DEV)  ## Check format, lint, types, layer contract and documentation links
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -40,23 +43,32 @@ fast-test: $(DEV)
 
 bench: $(DEV)  ## Run every benchmark
 	@set -e; for script in benchmarks/bench_*.py benchmarks/train_step.py; do \
-	  [ -e "$$script" ] || { echo "benchmarks/ holds no bench_*.py" >&2; exit 1; }; \
+	  [ -e "$$script" ] || { echo "benchmarks/ contains no bench_*.py" >&2; exit 1; }; \
 	  echo "== $$script"; $(BIN)/python "$$script"; \
 	done
 
-format: $(DEV)  ## Rewrite the code in the house's format
+format: $(DEV)  ## Reformat the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-clean:  ## Remove .venv and every cache
+docs: $(DEV)  ## Regenerate the generated pages and build the documentation site
+	$(BIN)/python -m video_llama.cli.document > docs/commands.md
+	$(BIN)/python docs/diagrams/architecture.py
+	$(BIN)/mkdocs build --strict --site-dir $(SITE)
+	@echo "Open $(SITE)/index.html"
+
+wheel-test: $(DEV)  ## Build the wheel, install it in a fresh environment and run it
+	@$(BIN)/python -m pytest tests/test_wheel.py
+
+clean:  ## Remove .venv, build results and every cache
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist
 
-help:  ## Say what each goal does
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+help:  ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 14))' \
-	  || { echo "Python 3.10 to 3.13 is needed: make PYTHON=python3.11 ..." >&2; exit 1; }
+	  || { echo "Python 3.10 to 3.13 is required: make PYTHON=python3.11 ..." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "On Debian: apt-get install python3-venv" >&2; exit 1; }
 
 $(CORE): $(DECLARED) | $(BIN)/python
