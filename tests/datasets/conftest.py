@@ -1,11 +1,14 @@
-"""A small tokenizer of our own, made in the test run."""
+"""A small tokenizer that is trained in the test run, and three clips."""
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from video_llama.conversation import Tokenizer
 from video_llama.datasets.rows import TextRules
+from video_llama.datasets.sample import Sample
+from video_llama.miniature.world import sample_scene, write_clip
 
 SENTENCES = (
     "###Human: <Video></Video> What happens in the video?###Assistant: A red circle moves left.###",
@@ -38,3 +41,15 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
 @pytest.fixture(scope="session")
 def rules(tokenizer: Tokenizer) -> TextRules:
     return TextRules(tokenizer, "default", num_video_tokens=5, num_audio_tokens=3, end_sym="###", max_txt_len=40)
+
+
+@pytest.fixture(scope="session")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
+    """Three video clips with a caption."""
+    folder = tmp_path_factory.mktemp("clips")
+    found = []
+    for index in range(3):
+        path = folder / f"{index}.mp4"
+        write_clip(sample_scene(np.random.default_rng(index), "any"), path)
+        found.append(Sample(f"rows:{index}", path, "video", caption="a clip"))
+    return found

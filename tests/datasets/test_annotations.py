@@ -1,11 +1,11 @@
-"""Each format in a few rows as it is published, and what is said of rows that cannot be used."""
+"""Each annotation format, with a few rows as published, and the errors for invalid rows."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from video_llama.datasets.annotations import READERS, read_samples
+from video_llama.datasets.annotations import READERS, excluded_ids, read_samples
 from video_llama.datasets.config import BuildInfo
 from video_llama.errors import DataError
 
@@ -28,14 +28,14 @@ def test_webvid_tables(tmp_path: Path, suffix: str, separator: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["cc_sbu_align", "llava_pretrain"])
-def test_picture_captions_are_taken_as_they_are(tmp_path: Path, name: str) -> None:
+def test_image_captions_are_not_preprocessed(tmp_path: Path, name: str) -> None:
     write_json(tmp_path / "filter_cap.json", {"annotations": [{"image_id": "7", "caption": "The image shows."}]})
     [sample] = read_samples(name, BuildInfo(storage=tmp_path), where="datasets.x")
     assert sample.path == tmp_path / "image" / "7.jpg"
     assert (sample.kind, sample.caption, sample.uses_caption_rules) == ("image", "The image shows.", False)
 
 
-def test_llavas_own_caption_file_is_read_where_the_references_is_not_there(tmp_path: Path) -> None:
+def test_llavas_own_caption_file_is_read_if_the_references_is_missing(tmp_path: Path) -> None:
     said = [{"from": "human", "value": "Describe it.\n<image>"}, {"from": "gpt", "value": "olive oil is poured"}]
     write_json(tmp_path / "chat.json", [{"id": "1", "image": "1.jpg", "conversations": said}])
     (tmp_path / "images").mkdir()
@@ -62,7 +62,7 @@ def test_llava_rows_and_cocos_file_names(tmp_path: Path) -> None:
     assert first.text_length == len("HelloHi<image>\nWhat?A cat.")
 
 
-def test_videochat_rows_with_the_other_medium_in_words(tmp_path: Path) -> None:
+def test_videochat_rows_with_a_description_of_the_other_medium(tmp_path: Path) -> None:
     turns = [{"i": "", "q": "What?", "a": "A dog."}, {"i": "", "q": "Colour?", "a": "Brown."}]
     rows = [{"video": "a/1.mp4", "QA": turns}, {"video": "2.mp4", "QA": turns, "audio_words": "a low hum"}]
     path = write_json(tmp_path / "chat.json", rows)
@@ -76,12 +76,12 @@ def test_videochat_rows_with_the_other_medium_in_words(tmp_path: Path) -> None:
 
 
 def test_an_unknown_format_lists_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=f"no reader for 'webvidd'. Set format to one of {', '.join(READERS)}"):
+    with pytest.raises(DataError, match=f"unknown format 'webvidd'. Set format to one of {', '.join(READERS)}"):
         read_samples("webvidd", BuildInfo(), where="datasets.webvidd")
 
 
 def test_missing_paths_name_their_key(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"datasets.w.build_info.anno_dir is not given"):
+    with pytest.raises(DataError, match=r"datasets.w.build_info.anno_dir is not set"):
         read_samples("webvid", BuildInfo(), where="datasets.w")
     with pytest.raises(DataError, match=r"videos_dir: .*nowhere does not exist"):
         read_samples("webvid", BuildInfo(anno_dir=tmp_path, videos_dir=tmp_path / "nowhere"), where="datasets.w")
@@ -95,14 +95,14 @@ def test_missing_paths_name_their_key(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ("{", "cannot be read as JSON"),
-        ('{"a": 1}', "holds a dict, not a list of rows"),
+        ('{"a": 1}', "contains a dict, not a list of rows"),
         ('[{"QA": []}]', ":0: the row has no 'video'"),
         ('[{"video": "a.mp4"}]', ":0: the row has no 'QA'"),
         ('[{"video": "a.mp4", "QA": [{"q": "What?"}]}]', ":0: A QA row lacks 'a'"),
         ('["a.mp4"]', ":0: the row has no 'video'"),
     ],
 )
-def test_bad_rows_are_named(tmp_path: Path, content: str, message: str) -> None:
+def test_errors_name_the_row(tmp_path: Path, content: str, message: str) -> None:
     path = tmp_path / "chat.json"
     path.write_text(content)
     with pytest.raises(DataError, match=message):
@@ -114,3 +114,35 @@ def test_turns_that_do_not_alternate_are_named(tmp_path: Path) -> None:
     path = write_json(tmp_path / "llava.json", rows)
     with pytest.raises(DataError, match=r"llava.json:0: .*does not alternate"):
         read_samples("llava_instruct", BuildInfo(anno_dir=path, videos_dir=tmp_path), where="datasets.l")
+
+
+def test_captions_of_sounds_are_read_line_by_line(tmp_path: Path) -> None:
+    path = tmp_path / "own.jsonl"
+    path.write_text('{"audio": "rain.wav", "caption": "Rain."}\n\n{"audio": "sea.wav", "caption": "The sea."}\n')
+    samples = read_samples("captions", BuildInfo(anno_dir=path), where="datasets.own")
+    assert [(sample.id, sample.path, sample.kind, sample.caption) for sample in samples] == [
+        (f"{path}:1", tmp_path / "rain.wav", "audio", "Rain."),
+        (f"{path}:3", tmp_path / "sea.wav", "audio", "The sea."),
+    ]
+    path.write_text('{"audio": "rain.wav"\n')
+    with pytest.raises(DataError, match="one JSON object per line"):
+        read_samples("captions", BuildInfo(anno_dir=path), where="datasets.own")
+
+
+def test_samples_with_errors_in_a_report_are_excluded(tmp_path: Path) -> None:
+    path, report = tmp_path / "own.json", tmp_path / "report.jsonl"
+    path.write_text(json.dumps([{"audio": f"{index}.wav", "caption": "Rain."} for index in range(3)]))
+    rows = [{"sample": f"{path}:0", "level": "warning"}, {"sample": f"{path}:1", "level": "error"}]
+    report.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    samples = read_samples("captions", BuildInfo(anno_dir=path), where="x", excluded=excluded_ids(report))
+    assert [sample.id for sample in samples] == [f"{path}:0", f"{path}:2"]
+    report.write_text("no report")
+    with pytest.raises(DataError, match="is not a validate-data report"):
+        excluded_ids(report)
+
+
+def test_errors_name_the_line_of_invalid_json(tmp_path: Path) -> None:
+    path = tmp_path / "own.jsonl"
+    path.write_text(json.dumps({"video": "a.mp4", "caption": "A clip."}) + "\n{oops\n")
+    with pytest.raises(DataError, match=r"own.jsonl:2 is not one JSON object per line"):
+        read_samples("captions", BuildInfo(anno_dir=path), where="x")

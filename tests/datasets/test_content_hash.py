@@ -1,4 +1,4 @@
-"""Contents: hashed once as long as a file is as it was, and anew in every way that its bytes can have changed."""
+"""Files are hashed once and again only after a change; every kind of change is detected."""
 
 import hashlib
 import os
@@ -10,7 +10,7 @@ import fsspec  # type: ignore[import-untyped]
 import pytest
 
 from video_llama.datasets.content_hash import CLOCK_TICK_SECONDS, CONTENTS_FILE, ContentHashes
-from video_llama.datasets.sample import Fetched, TarMember
+from video_llama.datasets.sample import FetchedMember, TarMember
 from video_llama.errors import MediaError
 
 
@@ -20,7 +20,7 @@ def sha256(data: bytes) -> str:
 
 @pytest.fixture
 def settled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every file counts as changed long ago."""
+    """Treat every file as changed long ago."""
     monkeypatch.setattr("video_llama.datasets.content_hash.CLOCK_TICK_SECONDS", -1.0)
 
 
@@ -48,7 +48,7 @@ def test_a_touched_or_moved_file_has_the_same_content(clip: Path, tmp_path: Path
 
 
 @pytest.mark.usefixtures("settled")
-def test_new_bytes_of_the_same_size_and_time_are_seen(clip: Path, tmp_path: Path) -> None:
+def test_new_bytes_of_the_same_size_and_time_are_detected(clip: Path, tmp_path: Path) -> None:
     before = clip.stat()
     ContentHashes(tmp_path).of(clip)
     time.sleep(0.02)  # longer than the tick of the clock
@@ -59,7 +59,9 @@ def test_new_bytes_of_the_same_size_and_time_are_seen(clip: Path, tmp_path: Path
     assert ContentHashes(tmp_path).of(clip).sha256 == sha256(b"FRAMES")
 
 
-def test_what_changed_just_now_is_not_remembered(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_hash_of_a_file_that_just_changed_is_not_stored(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     contents = ContentHashes(tmp_path)
     contents.of(clip)
     assert not (tmp_path / CONTENTS_FILE).exists()
@@ -72,21 +74,21 @@ def test_what_changed_just_now_is_not_remembered(clip: Path, tmp_path: Path, mon
 
 
 @pytest.mark.usefixtures("settled")
-def test_rows_that_were_cut_off_are_named_and_read_again(
+def test_incomplete_rows_are_reported_and_hashed_again(
     clip: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     ContentHashes(tmp_path).of(clip)
     with (tmp_path / CONTENTS_FILE).open("a") as file:
         file.write('{"file": "/x.mp4", "sta')
     contents = ContentHashes(tmp_path)
-    assert "1 rows were cut off" in caplog.text
+    assert "1 rows are incomplete" in caplog.text
     contents.of(clip)
     assert contents.num_read == 0
     assert len((tmp_path / CONTENTS_FILE).read_text().splitlines()) == 1
 
 
 @pytest.mark.usefixtures("settled")
-def test_a_process_that_does_not_write_remembers_for_itself(clip: Path, tmp_path: Path) -> None:
+def test_a_process_that_does_not_write_keeps_hashes_in_memory(clip: Path, tmp_path: Path) -> None:
     contents = ContentHashes(tmp_path, writes=False)
     contents.of(clip)
     contents.of(clip)
@@ -94,7 +96,7 @@ def test_a_process_that_does_not_write_remembers_for_itself(clip: Path, tmp_path
     assert not (tmp_path / CONTENTS_FILE).exists()
 
 
-def test_a_folder_of_frames_is_what_its_frames_are(tmp_path: Path) -> None:
+def test_the_hash_of_a_folder_depends_on_its_frames(tmp_path: Path) -> None:
     folder = tmp_path / "frames"
     folder.mkdir()
     (folder / "1.png").write_bytes(b"one")
@@ -112,10 +114,10 @@ def member() -> Iterator[TarMember]:
     fsspec.filesystem("memory").rm("/contents", recursive=True)
 
 
-def test_a_tar_member_is_fetched_once_and_read_from_there(member: TarMember, tmp_path: Path) -> None:
+def test_a_tar_member_is_fetched_once_and_read_from_memory(member: TarMember, tmp_path: Path) -> None:
     content = ContentHashes(tmp_path).of(member)
     assert content.sha256 == sha256(b"frames")
-    assert isinstance(content.file, Fetched)
+    assert isinstance(content.file, FetchedMember)
     assert content.file.open().read() == b"frames"
     again = ContentHashes(tmp_path)
     assert (again.of(member).file, again.num_read) == (member, 0)

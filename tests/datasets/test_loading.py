@@ -1,4 +1,4 @@
-"""The order of the data is a function of the seed and the batch's number; batches are padded and shared as promised."""
+"""The order of the data depends only on the seed and the batch number; batches are padded and divided correctly."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from video_llama.datasets.sample import Sample
 
 @dataclass(frozen=True)
 class Numbers:
-    """Media of one number each: the sample's own and the seed it was read with."""
+    """A reader whose media consist of the number of the sample and the seed."""
 
     form: MediaForm = "frame_tokens"
 
@@ -34,7 +34,7 @@ def training_set(rules: TextRules, size: int, name: str = "numbers") -> Training
 
 
 @given(st.integers(1, 40), st.integers(1, 7), st.integers(0, 5), st.booleans())
-def test_every_row_comes_once_before_any_comes_again(size: int, batch_size: int, seed: int, grouped: bool) -> None:
+def test_every_row_is_used_once_before_any_is_used_again(size: int, batch_size: int, seed: int, grouped: bool) -> None:
     lengths = [np.arange(size)[::-1]] if grouped else None
     num_batches = -(-3 * size // batch_size)
     order = BatchOrder([size], [1.0], batch_size, num_batches, seed, lengths)
@@ -44,7 +44,7 @@ def test_every_row_comes_once_before_any_comes_again(size: int, batch_size: int,
     assert np.concatenate([order[batch].draws for batch in range(num_batches)]).tolist() == list(range(len(rows)))
 
 
-def test_the_order_does_not_depend_on_where_it_is_entered_or_ends() -> None:
+def test_the_order_does_not_depend_on_its_start_or_length() -> None:
     long, short = (BatchOrder([9, 4], [3.0, 1.0], 2, count, seed=7) for count in (200, 50))
     for batch in (49, 3, 0):
         assert long[batch].dataset == short[batch].dataset
@@ -59,7 +59,7 @@ def test_data_sets_are_drawn_by_their_ratio() -> None:
     assert abs(share - 100 / 124) < 0.02  # five standard deviations of 10 000 draws
 
 
-def test_grouping_by_length_leaves_little_padding_in_every_round() -> None:
+def test_grouping_by_length_reduces_padding_in_every_round() -> None:
     lengths = np.random.default_rng(1).integers(10, 200, size=1000)
     order = BatchOrder([1000], [1.0], 32, 90, seed=0, lengths=[lengths])
     spans = [np.ptp(lengths[order[batch].rows]) for batch in range(90)]
@@ -68,7 +68,7 @@ def test_grouping_by_length_leaves_little_padding_in_every_round() -> None:
     assert middles != sorted(middles)
 
 
-def test_two_processes_share_the_batch_that_one_would_take(rules: TextRules) -> None:
+def test_two_processes_divide_the_batch_of_a_single_process(rules: TextRules) -> None:
     numbers = training_set(rules, 11)
     whole = BatchSource([numbers], BatchOrder([11], [1.0], 4, 6, seed=1), 0, 1, rank=0, world_size=1)
     halves = [BatchSource([numbers], whole.order, 0, 1, rank=rank, world_size=2) for rank in (0, 1)]
@@ -76,7 +76,7 @@ def test_two_processes_share_the_batch_that_one_would_take(rules: TextRules) -> 
         assert whole[batch].sample_ids == halves[0][batch].sample_ids + halves[1][batch].sample_ids
         shared = [float(medium[0, 1]) for half in halves for medium in half[batch].media["frame_tokens"]]
         assert [float(medium[0, 1]) for medium in whole[batch].media["frame_tokens"]] == shared
-    with pytest.raises(ValueError, match="batch of 4 cannot be shared by 3"):
+    with pytest.raises(ValueError, match="batch of 4 rows cannot be divided among 3"):
         BatchSource([numbers], whole.order, 0, 1, rank=0, world_size=3)
 
 
@@ -98,4 +98,4 @@ def test_media_of_one_length_are_one_tensor(rules: TextRules) -> None:
     media = batch.media["frame_tokens"]
     assert isinstance(media, torch.Tensor)
     assert media.shape == (2, 1, 2)
-    assert media[0, 0, 1] != media[1, 0, 1]  # the same row drawn twice is augmented in two ways
+    assert media[0, 0, 1] != media[1, 0, 1]  # the same row has a different seed in each draw

@@ -1,35 +1,15 @@
-"""Frames and their features: the same frames as serving reads, and a store that neither forgets nor mixes."""
+"""Frames are those of inference, or augmented with a seed; errors name the annotation."""
 
-import json
-import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from video_llama.datasets.config import DatasetConfig, FrameSection, FrameSettings
-from video_llama.datasets.content_hash import ContentHashes
-from video_llama.datasets.features import CachedMedia, FeatureStore, cache_media
-from video_llama.datasets.media import FrameReader, Readable, frame_reader
+from video_llama.datasets.media import FrameReader, frame_reader
 from video_llama.datasets.sample import Sample
-from video_llama.errors import DataError, MediaError
-from video_llama.miniature.world import sample_scene, write_clip
+from video_llama.errors import MediaError
 from video_llama.processors import FrameSampling, VideoProcessor, read_video
-
-
-@pytest.fixture(scope="module")
-def samples(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
-    folder = tmp_path_factory.mktemp("clips")
-    found = []
-    for index in range(3):
-        path = folder / f"{index}.mp4"
-        write_clip(sample_scene(np.random.default_rng(index), "any"), path)
-        found.append(Sample(f"rows:{index}", path, "video", caption="a clip"))
-    return found
 
 
 def reader(name: str = "alpro_video_eval", is_webvid: bool = True) -> FrameReader:
@@ -37,7 +17,7 @@ def reader(name: str = "alpro_video_eval", is_webvid: bool = True) -> FrameReade
     return frame_reader(config, "webvid" if is_webvid else "x", VideoProcessor((28, 28)), 8, "pixel_values_videos")
 
 
-def test_evaluation_frames_are_those_of_serving(samples: list[Sample]) -> None:
+def test_evaluation_frames_are_those_of_inference(samples: list[Sample]) -> None:
     frames, message = reader().read(samples[0], seed=1)
     served = read_video(samples[0].path, size=(28, 28), sampling=FrameSampling(num_frames=4))
     assert frames.shape == (4, 3, 28, 28)
@@ -47,7 +27,7 @@ def test_evaluation_frames_are_those_of_serving(samples: list[Sample]) -> None:
     assert torch.equal(reader().read(samples[0], seed=2)[0], frames)
 
 
-def test_augmented_frames_follow_from_the_seed(samples: list[Sample]) -> None:
+def test_augmented_frames_depend_only_on_the_seed(samples: list[Sample]) -> None:
     drawn = reader("alpro_video_train")
     first, message = drawn.read(samples[0], seed=1)
     again, same_message = drawn.read(samples[0], seed=1)
@@ -57,127 +37,13 @@ def test_augmented_frames_follow_from_the_seed(samples: list[Sample]) -> None:
     assert not torch.equal(first, other)
 
 
-def test_only_webvid_draws_its_frames(samples: list[Sample]) -> None:
+def test_only_webvid_frames_are_sampled_at_random(samples: list[Sample]) -> None:
     uniform = read_video(samples[0].path, size=(28, 28), sampling=FrameSampling(num_frames=4)).message
     assert {reader("alpro_video_train", False).read(samples[0], seed)[1] for seed in range(4)} == {uniform}
     assert len({reader("alpro_video_train").read(samples[0], seed)[1] for seed in range(4)}) > 1
 
 
-def test_an_unreadable_file_is_named_with_its_row(tmp_path: Path) -> None:
+def test_errors_name_the_annotation_and_the_file(tmp_path: Path) -> None:
     lost = Sample("rows:9", tmp_path / "lost.mp4", "video")
-    for call in (lambda: reader().read(lost, 0), lambda: cache([lost], tmp_path)):
-        with pytest.raises(MediaError, match=r"^rows:9: .*lost.mp4"):
-            call()
-
-
-def mean_colour(frames: torch.Tensor) -> torch.Tensor:
-    return frames.mean(dim=(-1, -2))
-
-
-def cache(
-    samples: Sequence[Sample], folder: Path, encode: Callable[[torch.Tensor], torch.Tensor] = mean_colour
-) -> CachedMedia:
-    return cache_media(samples, reader(), FeatureStore(folder / "one"), ContentHashes(folder), encode, "frame_tokens")
-
-
-@dataclass
-class Counted:
-    """An encoder that knows how many media it was given."""
-
-    num_media: int = 0
-
-    def __call__(self, frames: torch.Tensor) -> torch.Tensor:
-        self.num_media += len(frames)
-        return mean_colour(frames)
-
-
-def test_features_are_computed_once_and_equal_the_uncached(samples: list[Sample], tmp_path: Path) -> None:
-    encode = Counted()
-    for _ in range(2):
-        media = cache([*samples, samples[0]], tmp_path, encode)
-        for sample in samples:
-            features, message = media.read(sample, seed=5)
-            frames, its_message = reader().read(sample, seed=5)
-            assert torch.equal(features, mean_colour(frames))
-            assert message == its_message
-    assert encode.num_media == 3
-    assert len(FeatureStore(tmp_path / "one")) == 3
-
-
-def test_equal_files_share_their_features_wherever_they_lie(samples: list[Sample], tmp_path: Path) -> None:
-    encode = Counted()
-    kept = cache(samples, tmp_path, encode).read(samples[0], 0)[0]
-    copy = shutil.copy(samples[0].path, tmp_path / "copy.mp4")
-    moved = shutil.move(shutil.copy(samples[1].path, tmp_path / "b.mp4"), tmp_path / "c.mp4")
-    media = cache([*samples, *(Sample("rows:9", Path(path), "video") for path in (copy, moved))], tmp_path, encode)
-    assert torch.equal(media.read(Sample("rows:9", Path(copy), "video"), 0)[0], kept)
-    assert encode.num_media == 3
-
-
-def test_an_interrupted_extraction_goes_on(
-    samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("video_llama.datasets.features.MEDIA_PER_CALL", 1)
-
-    @dataclass
-    class Interrupted(Counted):
-        def __call__(self, frames: torch.Tensor) -> torch.Tensor:
-            if self.num_media == 2:
-                raise KeyboardInterrupt
-            return super().__call__(frames)
-
-    with pytest.raises(KeyboardInterrupt):
-        cache(samples, tmp_path, Interrupted())
-    encode = Counted()
-    assert len(cache(samples, tmp_path, encode).keys) == 3
-    assert encode.num_media == 1
-
-
-def test_a_changed_file_is_computed_anew(samples: list[Sample], tmp_path: Path) -> None:
-    path = tmp_path / "clip.mp4"
-    sample = Sample("rows:0", path, "video")
-    kept = []
-    for source in samples[:2]:
-        path.write_bytes(source.path.read_bytes())
-        kept.append(cache([sample], tmp_path).read(sample, 0)[0])
-    assert not torch.equal(*kept)
-
-
-def test_a_file_that_changes_while_it_is_read_is_refused(samples: list[Sample], tmp_path: Path) -> None:
-    path = Path(shutil.copy(samples[0].path, tmp_path / "clip.mp4"))
-
-    class Slow(FrameReader):
-        def read(self, sample: Readable, seed: int) -> tuple[torch.Tensor, str]:
-            path.write_bytes(samples[1].path.read_bytes())
-            return super().read(sample, seed)
-
-    store, sample = FeatureStore(tmp_path / "one"), Sample("rows:0", path, "video")
-    with pytest.raises(MediaError, match=r"rows:0: .*clip.mp4 changed while it was read"):
-        cache_media([sample], Slow(**vars(reader())), store, ContentHashes(tmp_path), mean_colour, "frame_tokens")
-    assert len(store) == 0
-
-
-def test_shards_of_the_earlier_form_are_named_and_computed_anew(
-    samples: list[Sample], tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    metadata = {"messages": json.dumps({"0123": ""})}
-    (tmp_path / "one").mkdir()
-    save_file({"0123": torch.zeros(2)}, tmp_path / "one" / "0123.safetensors", metadata)
-    encode = Counted()
-    assert len(cache(samples, tmp_path, encode).store) == encode.num_media == 3
-    assert "1 shards, such as 0123.safetensors, name media by path and time" in caplog.text
-    assert (tmp_path / "one" / "0123.safetensors").exists()
-
-
-def test_a_damaged_shard_says_what_to_do(samples: list[Sample], tmp_path: Path) -> None:
-    cache(samples, tmp_path)
-    [shard] = (tmp_path / "one").iterdir()
-    shard.write_bytes(shard.read_bytes()[:40])
-    with pytest.raises(DataError, match="Delete it: it is computed anew"):
-        FeatureStore(tmp_path / "one")
-
-
-def test_a_shard_that_cannot_be_written_says_what_to_do(samples: list[Sample], tmp_path: Path) -> None:
-    (tmp_path / "one").write_text("in the way")
-    with pytest.raises(DataError, match=r"safetensors cannot be written: .* Make room and run again"):
-        cache(samples, tmp_path)
+    with pytest.raises(MediaError, match=r"^rows:9: .*lost.mp4"):
+        reader().read(lost, 0)

@@ -207,7 +207,7 @@ def test_a_gradient_that_is_not_finite_stops_before_it_changes_weights(
         ),
         ("datasets.webvid_instruct.vis_processor.train.name=alpro_video_train", "run.cache_features: features of what"),
         ("datasets.webvid_instruct.branch=audio", "the audio branch is frozen here"),
-        ("datasets.webvid_instruct.format=nothing", "no reader for 'nothing'"),
+        ("datasets.webvid_instruct.format=nothing", "unknown format 'nothing'"),
         ("model.prompt_path=nowhere.txt", "nowhere.txt does not exist"),
         ("model.ckpt=nowhere", "nowhere: no trained parts there"),
     ],

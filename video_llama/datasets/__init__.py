@@ -1,1 +1,1 @@
-"""From annotation files to batches: formats -> Sample -> row of ids -> Batch."""
+"""Training data: annotation files are read into Samples, converted to rows of token ids, and collated into batches."""

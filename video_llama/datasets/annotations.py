@@ -1,8 +1,9 @@
-"""Annotation files in, Samples out: one format for each layout, in ``READERS``.
+"""Read annotation files into Samples. ``READERS`` maps the name of each format to its reader.
 
-Formats: WebVid's tables, LLaVA-CC3M's and MiniGPT-4's captions (``filter_cap.json`` or ``chat.json``), LLaVA's
-``conversations`` and VideoChat's ``QA`` rows, people's own rows (``own_rows.py``), and tar shards (``shards.py``).
-Sources: the reference's datasets/datasets/{webvid,cc_sbu,llava_instruct,video_instruct}_dataset.py.
+Formats: WebVid's tables, the captions of LLaVA-CC3M and MiniGPT-4 (``filter_cap.json`` or ``chat.json``), LLaVA's
+``conversations`` and VideoChat's ``QA`` rows, the formats for your own data (``own_rows.py``), and WebDataset tar
+shards (``webdataset.py``).
+Source: the reference's datasets/datasets/{webvid,cc_sbu,llava_instruct,video_instruct}_dataset.py.
 """
 
 from __future__ import annotations
@@ -12,34 +13,37 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from video_llama.conversation import TrainingTurn, image_turns, video_turns
 from video_llama.datasets.config import BuildInfo
 from video_llama.datasets.own_rows import own_sample
-from video_llama.datasets.sample import SHOWN, Sample
-from video_llama.datasets.tables import Named, given, json_rows, read_json, value
+from video_llama.datasets.sample import MEDIUM_PLACE, Sample
 from video_llama.datasets.webdataset import shard_rows, shard_sample
 from video_llama.errors import DataError
 
 COCO_PREFIX = "COCO_train2014_"
-"""LLaVA names its pictures "000000033471.jpg"; in COCO's own folder they have this in front."""
+"""Prefix of the file names in COCO's own folder; LLaVA's annotations omit it ("000000033471.jpg")."""
+
+NamedRow = tuple[str, Any]
+"""The name of a row ("file:line", for errors and reports) and its content."""
 
 
 @dataclass(frozen=True)
-class Format:
-    """``rows`` lists a data set's rows with their names; ``sample`` turns one into a Sample, or raises DataError."""
+class AnnotationFormat:
+    """``rows`` yields the named rows of a data set; ``sample`` converts one row to a Sample or raises DataError."""
 
-    rows: Callable[[BuildInfo, str], Iterator[Named]]
+    rows: Callable[[BuildInfo, str], Iterator[NamedRow]]
     sample: Callable[[BuildInfo, str, Any], Sample]
 
 
 def read_samples(
     format_name: str, info: BuildInfo, *, where: str, excluded: frozenset[str] = frozenset()
 ) -> list[Sample]:
-    """Every sample of a data set. ``where`` names it in errors ("datasets.webvid"); ``excluded`` are ids to leave out.
+    """Read all samples of a data set except those whose ids are ``excluded``.
 
-    Raises DataError for an unknown format, a path that is not given or not there, and a row that cannot be read.
+    ``where`` names the data set in errors ("datasets.webvid"). Raises DataError for an unknown format, a path that is
+    not set or does not exist, an invalid row, and a data set without rows.
     """
     chosen = format_of(format_name, where)
     samples = [chosen.sample(info, name, row) for name, row in chosen.rows(info, where) if name not in excluded]
@@ -48,30 +52,92 @@ def read_samples(
     return samples
 
 
-def format_of(format_name: str, where: str) -> Format:
-    """The format by name. Raises DataError, with the names that there are, for another."""
+def format_of(format_name: str, where: str) -> AnnotationFormat:
+    """Return the format of this name. Raises DataError, with the valid names, for an unknown one."""
     if format_name not in READERS:
-        raise DataError(f"{where}: no reader for {format_name!r}. Set format to one of {', '.join(READERS)}.")
+        raise DataError(f"{where}: unknown format {format_name!r}. Set format to one of {', '.join(READERS)}.")
     return READERS[format_name]
 
 
 def excluded_ids(report: Path | None) -> frozenset[str]:
-    """The ids of the samples that a report of ``validate-data`` calls unusable. Raises DataError if it is no report."""
+    """Return the ids of the samples with errors in a ``validate-data`` report. Raises DataError for other files."""
     if report is None:
         return frozenset()
     try:
         rows = [json.loads(line) for line in report.read_text(encoding="utf-8").splitlines()]
         return frozenset(row["sample"] for row in rows if row["level"] == "error")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{report} is no report of validate-data ({error}). Write it again.") from error
+        raise DataError(f"{report} is not a validate-data report ({error}). Run validate-data again.") from error
 
 
-# --- WebVid: columns videoid, name, page_dir of every .csv and .tsv in anno_dir, or of that file
+# --- JSON and JSONL files
 
 
-def _webvid_rows(info: BuildInfo, where: str) -> Iterator[Named]:
-    anno = given(info, where, "anno_dir")
-    given(info, where, "videos_dir")
+def read_json(path: Path) -> Any:
+    """Return the content of a JSON file. Raises DataError if it is missing or invalid."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(f"{path} is missing. Correct the path, or download the annotations first.") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as JSON: {error}. Download it again.") from error
+
+
+def json_rows(path: Path) -> Iterator[NamedRow]:
+    """Yield the rows of a JSON list, numbered from 0, or of a .jsonl file, by line number from 1.
+
+    Raises DataError for other content.
+    """
+    if path.suffix == ".jsonl":
+        yield from _json_lines(path)
+        return
+    rows = read_json(path)
+    if not isinstance(rows, list):
+        raise DataError(f"{path} contains a {type(rows).__name__}, not a list of rows. Check the path.")
+    for number, row in enumerate(rows):
+        yield f"{path}:{number}", row
+
+
+def _json_lines(path: Path) -> Iterator[NamedRow]:
+    number = 0
+    try:
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield f"{path}:{number}", json.loads(line)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}. Correct the path.") from error
+    except ValueError as error:
+        raise DataError(f"{path}:{number or 1} is not one JSON object per line: {error}. Correct this line.") from error
+
+
+def _text_value(row: Any, key: str, name: str) -> str:
+    """Return the text or number under ``key``. Raises DataError if it is missing, empty or of another type."""
+    found = row.get(key) if isinstance(row, dict) else None
+    if found is None or found == "":
+        raise DataError(f"{name}: the row has no {key!r}. Correct or remove it.")
+    if not isinstance(found, str | int):
+        raise DataError(f"{name}: {key!r} is {found!r}, not a text. Correct or remove the row.")
+    return str(found)
+
+
+def _required_path(info: BuildInfo, where: str, key: Literal["anno_dir", "videos_dir", "storage"]) -> Path:
+    """Return a path of ``build_info``. Raises DataError if it is not set or does not exist."""
+    path: Path | None = getattr(info, key)
+    if path is None:
+        raise DataError(f"{where}.build_info.{key} is not set. Give the path of the data set.")
+    if not path.exists():
+        remedy = info.how_to_get or "Correct the path, or download the data first."
+        raise DataError(f"{where}.build_info.{key}: {path} does not exist. {remedy}")
+    return path
+
+
+# --- WebVid: columns videoid, name, page_dir of every .csv and .tsv file in anno_dir, or of the file anno_dir
+
+
+def _webvid_rows(info: BuildInfo, where: str) -> Iterator[NamedRow]:
+    anno = _required_path(info, where, "anno_dir")
+    _required_path(info, where, "videos_dir")
     files = sorted(path for path in anno.iterdir() if path.suffix in (".csv", ".tsv")) if anno.is_dir() else [anno]
     for path in files:
         with path.open(newline="", encoding="utf-8") as file:
@@ -81,58 +147,59 @@ def _webvid_rows(info: BuildInfo, where: str) -> Iterator[Named]:
 
 
 def _webvid_sample(info: BuildInfo, name: str, row: Any) -> Sample:
-    clip = _folder(info) / value(row, "page_dir", name) / f"{value(row, 'videoid', name)}.mp4"
-    return Sample(name, clip, "video", caption=value(row, "name", name))
+    clip = _videos_dir(info) / _text_value(row, "page_dir", name) / f"{_text_value(row, 'videoid', name)}.mp4"
+    return Sample(name, clip, "video", caption=_text_value(row, "name", name))
 
 
-# --- picture captions: filter_cap.json {"annotations": [{"image_id", "caption"}]} beside image/{image_id}.jpg, or,
-# where that is not there, LLaVA-CC3M's own chat.json, whose answers are the captions
+# --- Image captions: filter_cap.json {"annotations": [{"image_id", "caption"}]} with images image/{image_id}.jpg. If
+# that file is missing: LLaVA-CC3M's own chat.json, whose answers are the captions.
 
 
-def _picture_rows(info: BuildInfo, where: str) -> Iterator[Named]:
-    folder = given(info, where, "storage")
+def _image_rows(info: BuildInfo, where: str) -> Iterator[NamedRow]:
+    folder = _required_path(info, where, "storage")
     path, chat = folder / "filter_cap.json", folder / "chat.json"
     if chat.is_file() and not path.is_file():
         yield from json_rows(chat)
         return
     content = read_json(path)
     if not isinstance(content, dict) or not isinstance(content.get("annotations"), list):
-        raise DataError(f'{path}: has no list "annotations". Give the file that comes with the pictures.')
+        raise DataError(f'{path} has no list "annotations". Use the annotation file published with the images.')
     for number, row in enumerate(content["annotations"]):
         yield f"{path}:{number}", row
 
 
-def _picture_sample(info: BuildInfo, name: str, row: Any) -> Sample:
+def _image_sample(info: BuildInfo, name: str, row: Any) -> Sample:
     assert info.storage is not None
     if isinstance(row, dict) and "conversations" in row:
         turns = _turns(image_turns, row, "conversations", name)
-        picture = _existing([info.storage / folder / value(row, "image", name) for folder in ("image", "images", ".")])
-        return Sample(name, picture, "image", caption=turns[0].answer, uses_caption_rules=False)
-    picture = info.storage / "image" / f"{value(row, 'image_id', name)}.jpg"
-    return Sample(name, picture, "image", caption=value(row, "caption", name), uses_caption_rules=False)
+        file = _text_value(row, "image", name)
+        image = _first_existing([info.storage / folder / file for folder in ("image", "images", ".")])
+        return Sample(name, image, "image", caption=turns[0].answer, uses_caption_rules=False)
+    image = info.storage / "image" / f"{_text_value(row, 'image_id', name)}.jpg"
+    return Sample(name, image, "image", caption=_text_value(row, "caption", name), uses_caption_rules=False)
 
 
 # --- LLaVA and VideoChat
 
 
-def _instruction_rows(info: BuildInfo, where: str) -> Iterator[Named]:
-    path = given(info, where, "anno_dir")
-    given(info, where, "videos_dir")
+def _instruction_rows(info: BuildInfo, where: str) -> Iterator[NamedRow]:
+    path = _required_path(info, where, "anno_dir")
+    _required_path(info, where, "videos_dir")
     return json_rows(path)
 
 
 def _llava_sample(info: BuildInfo, name: str, row: Any) -> Sample:
-    """{"image", "conversations": [{"from": "human" | "gpt", "value"}]}; pictures by LLaVA's or by COCO's name."""
-    file = value(row, "image", name)
+    """Convert {"image", "conversations": [{"from": "human" | "gpt", "value"}]}; images by LLaVA's or COCO's name."""
+    file, folder = _text_value(row, "image", name), _videos_dir(info)
     turns = _turns(image_turns, row, "conversations", name)
-    return Sample(name, _existing([_folder(info) / f"{COCO_PREFIX}{file}", _folder(info) / file]), "image", turns=turns)
+    return Sample(name, _first_existing([folder / f"{COCO_PREFIX}{file}", folder / file]), "image", turns=turns)
 
 
 def _videochat_sample(info: BuildInfo, name: str, row: Any) -> Sample:
-    """{"video", "QA": [{"i", "q", "a"}]}, and ours: "video_words" or "audio_words" beside them."""
+    """Convert {"video", "QA": [{"i", "q", "a"}]}, with our optional keys "video_words" and "audio_words"."""
     return Sample(
         name,
-        _folder(info) / value(row, "video", name),
+        _videos_dir(info) / _text_value(row, "video", name),
         "video",
         turns=_turns(video_turns, row, "QA", name),
         video_words=row.get("video_words"),
@@ -140,13 +207,13 @@ def _videochat_sample(info: BuildInfo, name: str, row: Any) -> Sample:
     )
 
 
-# --- people's own: a JSON list or a .jsonl file; paths start from videos_dir, or from the file's own folder
+# --- Your own data: a JSON list or a .jsonl file; paths are relative to videos_dir or to the folder of the file
 
 
-def _own_rows(info: BuildInfo, where: str) -> Iterator[Named]:
+def _own_rows(info: BuildInfo, where: str) -> Iterator[NamedRow]:
     if info.videos_dir is not None:
-        given(info, where, "videos_dir")
-    return json_rows(given(info, where, "anno_dir"))
+        _required_path(info, where, "videos_dir")
+    return json_rows(_required_path(info, where, "anno_dir"))
 
 
 def _own_sample(info: BuildInfo, name: str, row: Any) -> Sample:
@@ -154,9 +221,9 @@ def _own_sample(info: BuildInfo, name: str, row: Any) -> Sample:
     return own_sample(row, name, info.videos_dir or info.anno_dir.parent)
 
 
-def _shard_rows(info: BuildInfo, where: str) -> Iterator[Named]:
+def _shard_rows(info: BuildInfo, where: str) -> Iterator[NamedRow]:
     if not info.shards:
-        raise DataError(f"{where}.build_info.shards is not given. Say where the tar files lie.")
+        raise DataError(f"{where}.build_info.shards is not set. Give the paths of the tar files.")
     return shard_rows(info.shards, info.index_dir)
 
 
@@ -164,39 +231,39 @@ def _shard_sample(info: BuildInfo, name: str, row: Any) -> Sample:
     return shard_sample(row, name)
 
 
-_PICTURES = Format(_picture_rows, _picture_sample)
-_VIDEOCHAT = Format(_instruction_rows, _videochat_sample)
-_OWN = Format(_own_rows, _own_sample)
+_IMAGES = AnnotationFormat(_image_rows, _image_sample)
+_VIDEOCHAT = AnnotationFormat(_instruction_rows, _videochat_sample)
+_OWN = AnnotationFormat(_own_rows, _own_sample)
 
-READERS: dict[str, Format] = {
-    "webvid": Format(_webvid_rows, _webvid_sample),
-    "cc_sbu_align": _PICTURES,
-    "llava_pretrain": _PICTURES,
-    "llava_instruct": Format(_instruction_rows, _llava_sample),
+READERS: dict[str, AnnotationFormat] = {
+    "webvid": AnnotationFormat(_webvid_rows, _webvid_sample),
+    "cc_sbu_align": _IMAGES,
+    "llava_pretrain": _IMAGES,
+    "llava_instruct": AnnotationFormat(_instruction_rows, _llava_sample),
     "webvid_instruct": _VIDEOCHAT,
     "webvid_instruct_zh": _VIDEOCHAT,
     "video_instruct": _VIDEOCHAT,
     "conversations": _OWN,
     "messages": _OWN,
     "captions": _OWN,
-    "webdataset": Format(_shard_rows, _shard_sample),
+    "webdataset": AnnotationFormat(_shard_rows, _shard_sample),
 }
 
 
-def _folder(info: BuildInfo) -> Path:
-    assert info.videos_dir is not None  # the format's rows() has asked for it
+def _videos_dir(info: BuildInfo) -> Path:
+    assert info.videos_dir is not None  # checked by the format's rows()
     return info.videos_dir
 
 
-def _existing(paths: list[Path]) -> Path:
-    """The first that is there, or the last, which is then reported as missing."""
+def _first_existing(paths: list[Path]) -> Path:
+    """Return the first path that exists, else the last one, which is then reported as missing."""
     return next((path for path in paths if path.exists()), paths[-1])
 
 
 def _turns(convert: Callable[..., list[TrainingTurn]], row: Any, key: str, name: str) -> tuple[TrainingTurn, ...]:
     if not row.get(key):
-        raise DataError(f"{name}: the row has no {key!r}. Repair or drop it.")
+        raise DataError(f"{name}: the row has no {key!r}. Correct or remove it.")
     try:
-        return tuple(convert(row[key], SHOWN))
+        return tuple(convert(row[key], MEDIUM_PLACE))
     except (DataError, AttributeError, KeyError, TypeError) as error:
         raise DataError(f"{name}: {error}") from error

@@ -1,4 +1,4 @@
-"""The ``datasets`` section of a training YAML, with the reference's keys and defaults (reference: configs/datasets)."""
+"""Settings of one data set in a training YAML, with the reference's keys and defaults (reference: configs/datasets)."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ Branch = Literal["vision", "audio"]
 
 
 class BuildInfo(Config):
-    """Where a data set lies. Caption sets of pictures use ``storage``, the others ``anno_dir`` and ``videos_dir``."""
+    """Paths of a data set. Image caption sets use ``storage``, the others ``anno_dir`` and ``videos_dir``."""
 
     anno_dir: Path | None = None
-    """WebVid: the folder of .csv or .tsv files, or one such file. Instructions: the JSON file."""
+    """Annotations. WebVid: a folder of .csv or .tsv files, or one such file. Instruction data: the JSON file."""
     videos_dir: Path | None = None
-    """The folder that the paths in the annotations start from."""
+    """Folder that the media paths in the annotations are relative to."""
     storage: Path | None = None
-    """The folder with ``filter_cap.json`` and ``image/``."""
+    """Folder that contains ``filter_cap.json`` and ``image/``."""
     shards: tuple[str, ...] = ()
-    """Tar shards: paths or fsspec addresses; "part-{0000..0099}.tar" stands for a hundred. One may stand alone."""
+    """Tar shards: a path or fsspec address, or a list of them. "part-{0000..0099}.tar" expands to 100 shards."""
     index_dir: Path | None = None
-    """Keeps what the shards' headers say, so that each shard is gone through only once."""
+    """Folder that stores the index of each shard, so that its headers are read only once."""
     how_to_get: str = ""
     """How to obtain the data, as a sentence: shown in the error if one of the paths above does not exist."""
 
@@ -35,14 +35,15 @@ class BuildInfo(Config):
 
 
 class FrameSettings(Config):
-    """How frames become pixels."""
+    """Frame sampling and preprocessing."""
 
     name: Literal["alpro_video_train", "alpro_video_eval", "blip2_image_train", "blip2_image_eval"] = "alpro_video_eval"
-    """``..._train`` crops at random, and draws WebVid's frames at random from each half; ``..._eval`` does neither."""
+    """Processor. ``..._train`` applies a random crop and, for WebVid, samples frames at random from each half of the
+    video. ``..._eval`` is deterministic."""
     n_frms: int = Field(default=8, ge=1)
-    """Frames per video; a picture is one."""
+    """Number of frames per video; an image has one."""
     image_size: int | None = None
-    """Height and width in pixels. None takes the model folder's, and any other value than that is refused."""
+    """Height and width in pixels. None: the size in the model folder. Any other value is an error."""
 
     @property
     def is_augmented(self) -> bool:
@@ -50,59 +51,63 @@ class FrameSettings(Config):
 
 
 class FrameSection(Config):
-    """``vis_processor``."""
+    """The ``vis_processor`` section."""
 
     train: FrameSettings = FrameSettings()
-    """Used in training."""
+    """Settings for training."""
 
 
 class TextSettings(Config):
-    """How a caption's text is prepared."""
+    """Caption preprocessing."""
 
     name: Literal["blip_caption"] = "blip_caption"
-    """The reference's caption rules; the only ones."""
+    """The reference's caption processor, the only one."""
 
 
 class TextSection(Config):
-    """``text_processor``."""
+    """The ``text_processor`` section."""
 
     train: TextSettings = TextSettings()
-    """Used in training; instruction sets and cc_sbu_align leave it unused, as in the reference."""
+    """Settings for training. Instruction sets and cc_sbu_align ignore them, as in the reference."""
 
 
 class DatasetConfig(Config):
-    """One data set of the mixture. Its key in the YAML names its format unless ``format`` does."""
+    """One data set. Its key in the YAML is its format, unless ``format`` is set."""
 
     format: str | None = None
-    """A name of ``annotations.READERS``: for a key of your own choice."""
+    """Name of the annotation format (see ``annotations.READERS``), for data sets with a key of your choice."""
     data_type: Literal["video", "images"] = "video"
-    """The reference's key: every format says itself what its files are."""
+    """Accepted for compatibility with the reference and ignored: the format determines the kind of media."""
     build_info: BuildInfo = BuildInfo()
-    """Where it lies."""
+    """Paths of annotations and media."""
     vis_processor: FrameSection = FrameSection()
-    """Frames to pixels."""
+    """Frame sampling and preprocessing."""
     text_processor: TextSection = TextSection()
-    """Captions."""
+    """Caption preprocessing."""
     sample_ratio: float = Field(default=1.0, gt=0)
-    """How often a batch comes from this set, relative to the others."""
+    """Sampling weight: how often a batch comes from this data set, relative to the others."""
     num_video_query_token: int | None = None
-    """Tokens of a video; None takes the model's, and any other value than that is refused."""
+    """Number of tokens per video. None: the model's value. Any other value is an error."""
     num_audio_query_token: int | None = None
-    """Tokens of a sound; likewise."""
+    """Number of tokens per sound. None: the model's value. Any other value is an error."""
     tokenizer_name: str | None = None
-    """The reference's key. The model folder's tokenizer is used: the ids must be the decoder's."""
+    """Accepted for compatibility with the reference and ignored: the model folder's tokenizer is used."""
     model_type: Literal["vicuna", "llama_v2"] | None = None
-    """The prompt style; None takes the model folder's, and a style other than that is refused."""
+    """Prompt style. None: the style of the model folder. Any other style is an error."""
     labels: Literal["serving", "reference"] = "serving"
-    """``serving``: trains on exactly what is served. ``reference``: the published checkpoints' own training texts."""
+    """Prompt text: ``serving`` trains on exactly the text that is used for inference, ``reference`` on the text that
+    the published checkpoints were trained on."""
     branch: Branch | None = None
-    """Which branch reads the frames; None takes the one that trains. Needed where both train. Sound always goes
-    through ImageBind's audio trunk into the audio branch."""
+    """Branch that encodes the frames. None: the branch that is trained. Required if both are trained. Sound always
+    goes through ImageBind's audio encoder into the audio branch."""
     max_length: int | None = Field(default=None, ge=1)
-    """Instruction sets: longest row in tokens. None: uncut under ``serving``, 512 under ``reference``."""
+    """Instruction sets: maximum length of a row in tokens. None: no limit with ``labels: serving``, 512 with
+    ``labels: reference``."""
     on_bad_media: Literal["error", "skip"] = "error"
-    """A medium that cannot be read stops the run, or its sample is left out and counted; nothing takes its place."""
+    """``error`` stops the run at an unreadable media file. ``skip`` omits the sample from its batch, without a
+    replacement, and counts it."""
     max_bad_share: float = Field(default=0.01, ge=0, le=1)
-    """With ``skip``: the largest share of unreadable samples (of those drawn so far, or of 100 if these are fewer)."""
+    """With ``on_bad_media: skip``: maximum share of unreadable samples among those drawn so far (or among 100, if
+    fewer were drawn). The run stops above it."""
     exclude: Path | None = None
-    """A report of ``validate-data``: the samples that it calls unusable are left out of the order."""
+    """A ``validate-data`` report. Samples with errors in it are excluded from training."""

@@ -1,14 +1,13 @@
-"""The sha256 of a medium's bytes: the same wherever the file lies and whenever it was touched, another once it changes.
+"""The SHA-256 of media files, which identifies their content independently of path and modification time.
 
-A file is read for it once. ``contents.jsonl`` beside the features remembers what was found; the last row of a file
-counts:
+Each file is hashed once. ``contents.jsonl`` in the features folder stores the results; the last row of a file is valid:
 
     {"file": "/data/a.mp4", "state": "23792 1735689600000000000 1735689600000000000 131", "sha256": "..."}
 
-As long as the file system gives a file the same state (size, mtime, ctime, inode; of a tar shard what its address
-tells), the file is not read again. ctime is there since programs set mtime back, as ``cp -p`` and ``rsync`` do, and
-nothing sets ctime. Two changes within one tick of the file system's clock leave one state, so what changed less than
-``CLOCK_TICK_SECONDS`` before it was read is not remembered: the next run reads it once more.
+A file is not hashed again while its state is unchanged. The state of a local file is its size, mtime, ctime and inode;
+that of a tar shard is what its file system reports. ctime is included because ``cp -p`` and ``rsync`` restore mtime,
+whereas no program sets ctime. Two changes within one clock tick of the file system give the same state. Therefore the
+hash of a file that changed less than ``CLOCK_TICK_SECONDS`` ago is not stored, and the next run hashes the file again.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from video_llama.datasets.sample import Fetched, SampleFile, TarMember
+from video_llama.datasets.sample import FetchedMember, SampleFile, TarMember
 from video_llama.errors import DataError, MediaError
 from video_llama.files import replace_text, sha256
 from video_llama.log import logger
@@ -29,30 +28,30 @@ from video_llama.processors.images import frame_paths
 
 CONTENTS_FILE = "contents.jsonl"
 CLOCK_TICK_SECONDS = 2.0
-"""FAT's tick for mtime, the coarsest in use."""
+"""Resolution of mtime on FAT, the coarsest file system in use."""
 
 
 @dataclass(frozen=True)
 class HashedFile:
-    """A file's bytes by their ``sha256``, the state in which it was read, and where to read it from now."""
+    """The SHA-256 of a file, the state it was read in, and the file to read from."""
 
     sha256: str
     state: str
     file: SampleFile
-    """The file, or its bytes where a tar member had to be fetched for the hash."""
+    """The file itself, or its bytes if a tar member was fetched to compute the hash."""
 
 
 class ContentHashes:
-    """The contents of media files, remembered in ``folder``; ``writes`` is for one process of a run."""
+    """Hashes of media files, stored in ``folder``. Only one process of a run may set ``writes``."""
 
     def __init__(self, folder: Path, *, writes: bool = True) -> None:
         self.num_read = 0
-        """Files that had to be read."""
+        """Number of files that were hashed by this object."""
         self._path, self._writes = folder / CONTENTS_FILE, writes
-        self._known = self._remembered()
+        self._known = self._read_rows()
 
     def of(self, file: SampleFile) -> HashedFile:
-        """The content of a file as it is now. Raises MediaError for one that cannot be read."""
+        """Return the hash of a file in its current state. Raises MediaError if it is unreadable."""
         name, state, changed = _name(file), *_state(file)
         known_state, sha256 = self._known.get(name, ("", ""))
         if known_state == state:
@@ -62,15 +61,15 @@ class ContentHashes:
         sha256 = _sha256(held)
         self.num_read += 1
         if is_settled and _state(file)[0] == state:
-            self._remember(name, state, sha256)
+            self._store(name, state, sha256)
         return HashedFile(sha256, state, held)
 
     def check(self, content: HashedFile, file: SampleFile) -> None:
-        """Raise MediaError where ``file`` is no longer in the state in which ``content`` was read."""
+        """Raise MediaError if ``file`` has changed since ``content`` was read."""
         if _state(file)[0] != content.state:
-            raise MediaError(f"{file} changed while it was read. Run again when nothing writes to it.")
+            raise MediaError(f"{file} changed while it was read. Run again when no program writes to it.")
 
-    def _remembered(self) -> dict[str, tuple[str, str]]:
+    def _read_rows(self) -> dict[str, tuple[str, str]]:
         if not self._path.exists():
             return {}
         known: dict[str, tuple[str, str]] = {}
@@ -83,11 +82,11 @@ class ContentHashes:
                 except (ValueError, KeyError, TypeError):
                     num_damaged += 1
         if num_damaged and self._writes:
-            logger.warning("%s: %d rows were cut off; their files are read again", self._path, num_damaged)
+            logger.warning("%s: %d rows are incomplete; their files are hashed again", self._path, num_damaged)
             replace_text(self._path, "".join(_row(name, *found) for name, found in known.items()))
         return known
 
-    def _remember(self, name: str, state: str, sha256: str) -> None:
+    def _store(self, name: str, state: str, sha256: str) -> None:
         self._known[name] = state, sha256
         if self._writes:
             try:
@@ -95,7 +94,7 @@ class ContentHashes:
                 with self._path.open("a", encoding="utf-8") as file:
                     file.write(_row(name, state, sha256))
             except OSError as error:
-                raise DataError(f"{self._path} cannot be written: {error}. Make room and run again.") from error
+                raise DataError(f"{self._path} cannot be written: {error}. Free disk space and run again.") from error
 
 
 def _row(name: str, state: str, sha256: str) -> str:
@@ -107,7 +106,7 @@ def _name(file: SampleFile) -> str:
 
 
 def _state(file: SampleFile) -> tuple[str, float]:
-    """What the file system tells of a file, and when that changed last, in seconds (0 where it is not known)."""
+    """Return the state of a file and the time of its last change in seconds (0 if unknown)."""
     if isinstance(file, TarMember):
         return f"{file.size} {file.state} {file.offset}", 0.0
     assert isinstance(file, Path)
@@ -123,8 +122,8 @@ def _state(file: SampleFile) -> tuple[str, float]:
     return text, max(status.st_mtime, status.st_ctime)
 
 
-def _sha256(file: Path | Fetched) -> str:
-    """Of a file's bytes; of a folder of frames, of its frames' in their order."""
+def _sha256(file: Path | FetchedMember) -> str:
+    """Return the hash of a file, or of the hashes of the frames in a folder, in frame order."""
     try:
         if isinstance(file, Path) and file.is_dir():
             return hashlib.sha256("".join(map(_sha256, frame_paths(file))).encode()).hexdigest()

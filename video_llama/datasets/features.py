@@ -1,8 +1,8 @@
-"""What frozen encoders say of each medium, computed once and kept on disk: later steps train from there.
+"""A disk cache of the features that the frozen encoders compute for each medium, so that each is encoded only once.
 
-A store is a folder of safetensors shards for one state of one encoder. Each shard holds a tensor per medium, named by
-its reader's ``key`` (the medium's bytes and what is sampled of them), and in its metadata the sentences about the
-frames' times. Shards are memory-mapped, written whole or not at all, and never changed.
+A store is a folder of safetensors shards for one encoder with fixed weights. Each shard has one tensor per medium,
+named by the reader's ``key`` (the content of the file and the sampling settings). The sentences about the frame times
+are in its metadata. Shards are memory-mapped, written atomically, and never modified.
 """
 
 # N media, T frames
@@ -14,7 +14,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
 
 from video_llama.datasets.content_hash import ContentHashes
 from video_llama.datasets.media import FileReader, MediaForm, Readable
@@ -23,30 +28,27 @@ from video_llama.errors import DataError, MediaError
 from video_llama.files import new_file
 from video_llama.log import logger, progress
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 MEDIA_PER_SHARD = 512
 MEDIA_PER_CALL = 16
 KEYS = "content"
-"""What shards' keys name media by, in their metadata. Those of before named them by path, size and time."""
+"""Shard metadata: keys are based on the content of the files. Earlier versions used path, size and time."""
 
-Encode = Callable[["Tensor"], "Tensor"]
+Encode = Callable[[Tensor], Tensor]
 
 
 class FeatureStore:
-    """Features by key, from the shards of one folder."""
+    """Features by key, in the shards of one folder."""
 
     def __init__(self, folder: Path) -> None:
-        """Open ``folder``, which may be empty or missing. Raises DataError for a shard that cannot be read."""
+        """Open ``folder``, which may be empty or missing. Raises DataError for an unreadable shard."""
         self.folder = folder
         self._messages: dict[str, str] = {}
         self._shards: dict[str, Any] = {}
         old = [path for path in sorted(folder.glob("*.safetensors")) if not self._open(path)]
         if old:
             logger.warning(
-                "%s: %d shards, such as %s, name media by path and time, as an earlier version did. They are not read, "
-                "and what they hold is computed anew; delete them.",
+                "%s: %d shards, such as %s, use keys of path and time, from an earlier version. They are ignored, and "
+                "their features are computed again. Delete them.",
                 folder,
                 len(old),
                 old[0].name,
@@ -59,14 +61,11 @@ class FeatureStore:
         return len(self._shards)
 
     def get(self, key: str) -> tuple[Tensor, str]:
-        """The features and the sentence. KeyError if they are not there."""
+        """Return the features and the sentence about the frame times. Raises KeyError for an unknown key."""
         return self._shards[key].get_tensor(key), self._messages[key]
 
     def add(self, features: Mapping[str, tuple[Tensor, str]]) -> None:
-        """Write one more shard. Raises DataError where it cannot be written; what was there stays."""
-        from safetensors import SafetensorError
-        from safetensors.torch import save_file
-
+        """Write a new shard. Raises DataError on failure; the existing shards are kept."""
         path = self.folder / f"{next(iter(features))}.safetensors"
         messages = {key: message for key, (_, message) in features.items()}
         tensors = {key: tensor.contiguous() for key, (tensor, _) in features.items()}
@@ -75,20 +74,20 @@ class FeatureStore:
                 save_file(tensors, unfinished, {"messages": json.dumps(messages), "keys": KEYS})
         except (OSError, SafetensorError) as error:
             raise DataError(
-                f"{path} cannot be written: {error}. Make room and run again; all others are kept."
+                f"{path} cannot be written: {error}. Free disk space and run again; the other shards are kept."
             ) from error
         self._open(path)
 
     def _open(self, path: Path) -> bool:
-        """Take a shard in; false for one whose keys are of the earlier form."""
-        from safetensors import SafetensorError, safe_open
-
+        """Open a shard. Return False if its keys are from an earlier version."""
         try:
             shard = safe_open(path, framework="pt")
             metadata = shard.metadata()  # type: ignore[no-untyped-call]
             messages = json.loads(metadata["messages"])
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{path} is no shard of features ({error}). Delete it: it is computed anew.") from error
+            raise DataError(
+                f"{path} is not a valid feature shard ({error}). Delete it; it will be computed again."
+            ) from error
         if metadata.get("keys") != KEYS:
             return False
         self._messages |= messages
@@ -98,17 +97,17 @@ class FeatureStore:
 
 @dataclass(frozen=True)
 class CachedMedia:
-    """A data set's media as features: ``frame_tokens`` [T, K, H] or embeddings [T, E]."""
+    """Reader of the cached features of a data set: ``frame_tokens`` [T, K, H] or embeddings [T, E]."""
 
     reader: FileReader
     store: FeatureStore
     form: MediaForm
     keys: dict[tuple[SampleFile, SampleKind], str]
     bad: dict[SampleFile, str]
-    """Files that could not be read, and why."""
+    """Error message of each unreadable file."""
 
     def read(self, sample: Readable, seed: int) -> tuple[Tensor, str]:
-        """The features of a medium that :func:`cache_media` has seen; nothing is random. MediaError for a bad one."""
+        """Return the features of a medium; ``seed`` is not used. Raises MediaError for an unreadable medium."""
         if sample.path in self.bad:
             raise MediaError(self.bad[sample.path])
         return self.store.get(self.keys[sample.path, sample.kind])
@@ -124,25 +123,25 @@ def cache_media(
     *,
     keeps_going: bool = False,
 ) -> CachedMedia:
-    """Compute what the store lacks, and return the media as features.
+    """Compute the features that are missing in ``store`` and return a reader of all of them.
 
-    ``encode`` maps what the reader gives, [N, T, ...], to features [N, T, ...]. Raises MediaError for a file that
-    cannot be read; with ``keeps_going`` it stands in the result's ``bad`` instead. However it ends, what is computed
-    goes into the store.
+    ``encode`` maps media [N, T, ...] from ``reader`` to features [N, T, ...]. Raises MediaError for an unreadable file;
+    with ``keeps_going`` the error is added to ``CachedMedia.bad`` instead. Features that were computed before an error
+    or interruption are kept in the store.
     """
     keys: dict[tuple[SampleFile, SampleKind], str] = {}
     bad: dict[SampleFile, str] = {}
     num_kept, num_read = len(store), contents.num_read
-    with _filling(store, encode) as missing:
+    with _store_writer(store, encode) as writer:
         media = {(sample.path, sample.kind): sample for sample in samples}
         for file, sample in progress(media.items(), f"computing {form}", len(media)):
-            with _noting(bad if keeps_going else None, sample):
+            with _collecting_errors(bad if keeps_going else None, sample):
                 content = contents.of(sample.path)
                 key = reader.key(sample, content.sha256)
-                if key not in missing:
+                if key not in writer:
                     medium, message = reader.read(replace(sample, path=content.file), seed=0)
                     contents.check(content, sample.path)
-                    missing.add(key, medium, message)
+                    writer.add(key, medium, message)
                 keys[file] = key
     computed, read = len(store) - num_kept, contents.num_read - num_read
     logger.info("%s: %d media, %d computed now, %d files hashed", form, len(media), computed, read)
@@ -150,8 +149,8 @@ def cache_media(
 
 
 @contextmanager
-def _noting(bad: dict[SampleFile, str] | None, sample: Readable) -> Iterator[None]:
-    """Note a file that cannot be read in ``bad``; without that, let the error pass. Either names the annotation."""
+def _collecting_errors(bad: dict[SampleFile, str] | None, sample: Readable) -> Iterator[None]:
+    """Add the error of an unreadable file to ``bad``, or raise it if that is None. The message names the annotation."""
     try:
         yield
     except MediaError as error:
@@ -162,8 +161,8 @@ def _noting(bad: dict[SampleFile, str] | None, sample: Readable) -> Iterator[Non
 
 
 @dataclass
-class _Filling:
-    """Media on their way into a store: encoded ``MEDIA_PER_CALL`` at a time, written ``MEDIA_PER_SHARD`` at a time."""
+class _StoreWriter:
+    """Encodes media in batches of ``MEDIA_PER_CALL`` and writes them to a store in shards of ``MEDIA_PER_SHARD``."""
 
     store: FeatureStore
     encode: Encode
@@ -174,7 +173,7 @@ class _Filling:
         return key in self.store or key in self.read or key in self.encoded
 
     def add(self, key: str, medium: Tensor, message: str) -> None:
-        """Take a medium in; encode and write when there are enough."""
+        """Add a medium. Encode and write when a batch or a shard is complete."""
         self.read[key] = medium, message
         if len(self.read) == MEDIA_PER_CALL:
             self.encode_read()
@@ -182,9 +181,7 @@ class _Filling:
             self.write()
 
     def encode_read(self) -> None:
-        """Encode media of equal length together."""
-        import torch
-
+        """Encode the pending media, those of equal length in one call."""
         groups: dict[int, list[str]] = {}
         for key, (medium, _) in self.read.items():
             groups.setdefault(len(medium), []).append(key)
@@ -194,18 +191,18 @@ class _Filling:
         self.read = {}
 
     def write(self) -> None:
-        """Write what is encoded as one shard."""
+        """Write the encoded media as one shard."""
         encoded, self.encoded = self.encoded, {}
         if encoded:
             self.store.add(encoded)
 
 
 @contextmanager
-def _filling(store: FeatureStore, encode: Encode) -> Iterator[_Filling]:
-    """A filling whose media are in the store in the end; of one that is broken off, those that were encoded."""
-    filling = _Filling(store, encode)
+def _store_writer(store: FeatureStore, encode: Encode) -> Iterator[_StoreWriter]:
+    """Yield a writer and write its media at the end; after an error, only those already encoded."""
+    writer = _StoreWriter(store, encode)
     try:
-        yield filling
-        filling.encode_read()
+        yield writer
+        writer.encode_read()
     finally:
-        filling.write()
+        writer.write()

@@ -1,7 +1,8 @@
-"""Rows of several data sets become batches, in an order that follows from the seed and the batch's number alone.
+"""Sample rows from several data sets and collate them into batches.
 
-So there is no place in the data to save: batch 1234 is the same after a restart, and with two processes each takes its
-half of the batch that one process would take.
+The rows of a batch depend only on the seed and the number of the batch. No position in the data needs to be saved:
+batch 1234 is the same after a restart, and each of two processes reads one half of the batch that a single process
+would read.
 """
 
 # B batch, L tokens, T frames
@@ -24,39 +25,39 @@ from video_llama.datasets.sample import Sample
 from video_llama.errors import DataError, MediaError
 
 MediaBatch = Tensor | list[Tensor]
-"""N media of one length as a tensor [N, T, ...], or of different lengths as a list of [T, ...]."""
+"""N media: a tensor [N, T, ...] if they have the same length, else a list of tensors [T, ...]."""
 
 BATCHES_PER_GROUP = 16
-"""How many batches' rows are sorted by length together."""
+"""Number of batches whose rows are sorted by length together."""
 
 
 @dataclass(frozen=True)
-class Place:
-    """A batch of the order: which data set, which rows, and the ordinals of these draws (they seed augmentation)."""
+class BatchIndices:
+    """The rows of one batch: index of the data set, row indices [B], and draw numbers [B], which seed augmentation."""
 
     dataset: int
     rows: np.ndarray
     draws: np.ndarray
 
 
-class RowOrder(Protocol):
-    """Batch m's place, for every m."""
+class BatchSampler(Protocol):
+    """A sequence of batches of row indices with random access. Batch m is ``sampler[m]``."""
 
     @property
     def batch_size(self) -> int: ...
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, batch: int) -> Place: ...
+    def __getitem__(self, batch: int) -> BatchIndices: ...
 
 
 class BatchOrder:
-    """Which rows make up batch m.
+    """The random order of training batches.
 
-    Each batch comes from one data set, drawn with probability ``ratios``, as in the reference. Within a data set every
-    row comes once before any comes again, in a new order each time. With ``lengths`` (one array per data set, in any
-    unit), rows of similar length come together, which leaves less padding: of every ``BATCHES_PER_GROUP`` batches' rows
-    the shortest make up one batch, the next another, and these batches come in random order.
+    Each batch comes from one data set, drawn with probabilities proportional to ``ratios``, as in the reference. Within
+    a data set every row is used once before any row is used again, in a new random order each round. With ``lengths``
+    (one array per data set, in any unit), batches consist of rows of similar length, which reduces padding: the rows of
+    ``BATCHES_PER_GROUP`` batches are sorted by length and cut into batches, which are then shuffled.
     """
 
     def __init__(
@@ -82,12 +83,12 @@ class BatchOrder:
     def __len__(self) -> int:
         return len(self._datasets)
 
-    def __getitem__(self, batch: int) -> Place:
+    def __getitem__(self, batch: int) -> BatchIndices:
         dataset = int(self._datasets[batch])
         size = self.sizes[dataset]
         draws = self._ordinals[batch] * self.batch_size + np.arange(self.batch_size)
         rows = np.array([self._permutation(dataset, int(draw) // size)[draw % size] for draw in draws])
-        return Place(dataset, rows, draws)
+        return BatchIndices(dataset, rows, draws)
 
     def _permute(self, dataset: int, round_number: int) -> np.ndarray:
         rng = np.random.default_rng([self.seed, 1 + dataset, round_number])
@@ -95,7 +96,7 @@ class BatchOrder:
         if self._lengths is None:
             return rows
         lengths, size, group = self._lengths[dataset], self.batch_size, self.batch_size * BATCHES_PER_GROUP
-        rest = -round_number * len(rows) % size  # these rows fill up the batch that the round before began
+        rest = -round_number * len(rows) % size  # these rows complete the last batch of the previous round
         for start in range(rest, len(rows), group):
             part = rows[start : start + group]
             part = part[np.argsort(lengths[part], kind="stable")]
@@ -107,7 +108,7 @@ class BatchOrder:
 
 @dataclass(frozen=True)
 class TrainingRow:
-    """One row: ids and labels [L], its media in the order of their places, and the annotation that it comes from."""
+    """One row: ids and labels [L], its media in prompt order, and the id of its annotation."""
 
     input_ids: Tensor
     labels: Tensor
@@ -117,7 +118,7 @@ class TrainingRow:
 
 @dataclass
 class TrainingSet:
-    """One data set of the mixture: its samples, how their text is built and where their media come from."""
+    """One data set: its samples, the builder of their text, and the readers of their media."""
 
     name: str
     samples: list[Sample]
@@ -126,17 +127,17 @@ class TrainingSet:
     ratio: float
     seed: int
     is_fixed: bool
-    """Whether a row is the same each time (cached features): then its text is tokenised only once."""
+    """Whether rows do not change between epochs (cached features). Their text is then tokenized only once."""
     sounds: SampleReader | None = None
-    """Where sound comes from; needed where a sample has sound."""
+    """Reader of sound; required if a sample has sound."""
     skips_bad_media: bool = False
-    """Whether a sample with a medium that cannot be read is left out of its batch; else that is an error."""
+    """Whether samples with unreadable media are omitted from their batch. If not, they raise MediaError."""
     _texts: dict[tuple[int, int], tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     def row(self, index: int, draw: int) -> TrainingRow:
-        """Row ``index``; ``draw`` numbers the draws from this data set and decides what is random.
+        """Return row ``index``. ``draw``, the number of the draw from this data set, seeds all random choices.
 
-        Raises MediaError for a medium that cannot be read, and DataError for a text that cannot be used.
+        Raises MediaError for an unreadable medium and DataError for unusable text.
         """
         rng = np.random.default_rng([self.seed, 1, draw])
         choice = int(rng.integers(self.builder.num_choices))
@@ -159,16 +160,16 @@ class TrainingSet:
     def _source(self, is_sound: bool) -> SampleReader:
         if not is_sound:
             return self.media
-        assert self.sounds is not None, "whoever makes a set of samples with sound gives it their source"
+        assert self.sounds is not None, "a data set with sound needs a reader of sound"
         return self.sounds
 
 
 @dataclass(frozen=True)
 class Batch:
-    """``input_ids`` and ``labels`` [B, L] padded on the right, and the media by their form, in reading order.
+    """``input_ids`` and ``labels`` [B, L], padded on the right, and the media by form, in prompt order.
 
-    The decoder is causal, so what it makes of a row's tokens does not depend on the padding to their right: no mask is
-    needed, and labels of -100 keep the padding out of the loss.
+    There is no attention mask: the decoder is causal, so padding on the right does not affect the tokens before it, and
+    the padding's labels of -100 exclude it from the loss.
     """
 
     dataset: str
@@ -177,32 +178,38 @@ class Batch:
     labels: Tensor
     media: Mapping[MediaForm, MediaBatch]
     left_out: tuple[str, ...] = ()
-    """Of the samples drawn, those with a medium that could not be read, and why."""
+    """Error messages of the samples that were omitted because of unreadable media."""
 
     @property
     def num_drawn(self) -> int:
-        """Rows that the order gave this batch, with those that were left out."""
+        """Number of rows that were drawn, including omitted ones."""
         return len(self.sample_ids) + len(self.left_out)
 
     @property
     def num_tokens(self) -> int:
-        """How many tokens the loss is taken over."""
+        """Number of tokens that contribute to the loss."""
         return int((self.labels[:, 1:] != IGNORE_INDEX).sum())
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch on ``device``."""
+        """Return a copy of the batch on ``device``."""
         media = {form: each_tensor(media, lambda tensor: tensor.to(device)) for form, media in self.media.items()}
         return replace(self, input_ids=self.input_ids.to(device), labels=self.labels.to(device), media=media)
 
 
 class BatchSource(torch.utils.data.Dataset[Batch]):
-    """Batch m of the order, or this process's part of it."""
+    """The batches of ``order``, or the part of each batch that belongs to process ``rank``."""
 
     def __init__(
-        self, sets: Sequence[TrainingSet], order: RowOrder, pad_id: int, multiple_of: int, rank: int, world_size: int
+        self,
+        sets: Sequence[TrainingSet],
+        order: BatchSampler,
+        pad_id: int,
+        multiple_of: int,
+        rank: int,
+        world_size: int,
     ) -> None:
         if order.batch_size % world_size:
-            raise ValueError(f"A batch of {order.batch_size} cannot be shared by {world_size} processes.")
+            raise ValueError(f"A batch of {order.batch_size} rows cannot be divided among {world_size} processes.")
         self.sets, self.order = sets, order
         self.pad_id, self.multiple_of = pad_id, multiple_of
         share = order.batch_size // world_size
@@ -212,11 +219,11 @@ class BatchSource(torch.utils.data.Dataset[Batch]):
         return len(self.order)
 
     def __getitem__(self, batch: int) -> Batch:
-        place = self.order[batch]
-        training_set = self.sets[place.dataset]
+        indices = self.order[batch]
+        training_set = self.sets[indices.dataset]
         rows: list[TrainingRow] = []
         left_out: list[str] = []
-        for index, draw in zip(place.rows[self._part], place.draws[self._part], strict=True):
+        for index, draw in zip(indices.rows[self._part], indices.draws[self._part], strict=True):
             try:
                 rows.append(training_set.row(int(index), int(draw)))
             except MediaError as error:
@@ -225,21 +232,21 @@ class BatchSource(torch.utils.data.Dataset[Batch]):
                 left_out.append(str(error))
         if not rows:
             raise DataError(
-                f"No sample of a process's {len(left_out)} in batch {batch} can be read ({left_out[0]}). Find the bad "
-                f"ones with validate-data and set datasets.{training_set.name}.exclude to its report."
+                f"None of the {len(left_out)} samples of a process in batch {batch} is readable ({left_out[0]}). Find "
+                f"the bad ones with validate-data and set datasets.{training_set.name}.exclude to its report."
             )
         return replace(collate(rows, training_set.name, self.pad_id, self.multiple_of), left_out=tuple(left_out))
 
 
 def collate(rows: Sequence[TrainingRow], dataset: str, pad_id: int, multiple_of: int) -> Batch:
-    """Pad to the longest row, rounded up to ``multiple_of`` (CPU kernels are cached per shape)."""
+    """Pad the rows to the longest one, rounded up to ``multiple_of`` (CPU kernels are cached per shape)."""
     longest = max(len(row.input_ids) for row in rows)
     width = -(-longest // multiple_of) * multiple_of
     input_ids = torch.full((len(rows), width), pad_id)
     labels = torch.full((len(rows), width), IGNORE_INDEX)
-    for place, row in enumerate(rows):
-        input_ids[place, : len(row.input_ids)] = row.input_ids
-        labels[place, : len(row.labels)] = row.labels
+    for number, row in enumerate(rows):
+        input_ids[number, : len(row.input_ids)] = row.input_ids
+        labels[number, : len(row.labels)] = row.labels
     by_form: dict[MediaForm, list[Tensor]] = {}
     for form, medium in (shown for row in rows for shown in row.media):
         by_form.setdefault(form, []).append(medium)
@@ -248,7 +255,7 @@ def collate(rows: Sequence[TrainingRow], dataset: str, pad_id: int, multiple_of:
 
 
 def each_tensor(media: MediaBatch, change: Callable[[Tensor], Tensor]) -> MediaBatch:
-    """``change`` applied to media of one length at once, or to each."""
+    """Apply ``change`` to the tensor, or to each tensor of a list."""
     return change(media) if isinstance(media, Tensor) else [change(medium) for medium in media]
 
 

@@ -1,4 +1,4 @@
-"""A medium's file becomes what the model reads: normalised frames, mel clips, or features computed once."""
+"""Read media files into model inputs: normalized frames or mel clips."""
 
 # T frames, S clips, H and W pixels, K query tokens per frame, E embedding width
 
@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import Literal, Protocol
+
+import torch
 
 from video_llama.datasets.config import DatasetConfig, FrameSettings
 from video_llama.datasets.sample import Sample, SampleKind, SampleMedium, source_of
@@ -20,41 +22,38 @@ from video_llama.processors import (
     read_video,
 )
 
-if TYPE_CHECKING:
-    import torch
-
 MediaForm = Literal[
     "pixel_values_videos", "audio_pixel_values", "input_features", "frame_tokens", "clip_embeddings", "sound_embeddings"
 ]
-"""The model's argument that media go into. ``sound_embeddings`` (ImageBind's, of real sound) go where
-``clip_embeddings`` (of frames in the place of sound) go, but get no noise."""
+"""The argument of the model that receives the media. ``sound_embeddings`` (ImageBind embeddings of sound) are passed as
+``clip_embeddings`` (ImageBind embeddings of frames, a substitute for sound) but without added noise."""
 
 Readable = Sample | SampleMedium
-"""What a source reads: a medium, or a sample's first one."""
+"""A medium, or a sample, of which only the first medium is read."""
 
 
 class SampleReader(Protocol):
-    """What a data set reads its media from: the frames' files, or a store of features."""
+    """Reads the media of a data set, from files or from a feature store."""
 
     @property
     def form(self) -> MediaForm: ...
 
     def read(self, sample: Readable, seed: int) -> tuple[torch.Tensor, str]:
-        """The medium and the sentence about its frames' times ("" if there are none). ``seed``: of what is random."""
+        """Return the medium and the sentence about its frame times, or "". ``seed`` is for augmentation."""
         ...
 
 
 class FileReader(SampleReader, Protocol):
-    """A source that reads files, and can name what it makes of them."""
+    """A reader of files whose results can be cached under a key."""
 
     def key(self, sample: Readable, sha256: str) -> str:
-        """Names what :meth:`read` makes of a file with these bytes: the bytes, and what is sampled of them."""
+        """Return a key for the result of :meth:`read`, from the content of the file and the sampling settings."""
         ...
 
 
 @dataclass(frozen=True)
 class FrameReader:
-    """Reads frames [T, 3, H, W] float32, as serving does or, where the settings say so, augmented."""
+    """Reads frames [T, 3, H, W] float32, as for inference or, if the settings require it, augmented."""
 
     settings: FrameSettings
     processor: VideoProcessor
@@ -63,9 +62,7 @@ class FrameReader:
     form: MediaForm
 
     def read(self, sample: Readable, seed: int) -> tuple[torch.Tensor, str]:
-        """Raises MediaError, with the annotation's place, for a file that cannot be read."""
-        import torch
-
+        """Return the frames and the sentence about their times. Raises MediaError, with the annotation, on failure."""
         try:
             video = self._frames(sample, seed)
         except MediaError as error:
@@ -86,21 +83,19 @@ class FrameReader:
         return read_video(source, size=self.processor.size, sampling=sampling, max_frames=self.max_frames)
 
     def key(self, sample: Readable, sha256: str) -> str:
-        """Names the frames that are read from these bytes."""
+        """Return the cache key of the frames of a file with this SHA-256."""
         return _key(sha256, sample.kind, 1 if sample.kind == "image" else self.settings.n_frms)
 
 
 @dataclass(frozen=True)
 class SoundReader:
-    """Reads the mel clips [S, 1, mel bins, frames] float32 of a sound file, or of a video's track, as serving does."""
+    """Reads mel clips [S, 1, mel bins, frames] float32 of an audio file or of a video's sound, as for inference."""
 
     processor: AudioProcessor
     form: MediaForm = "input_features"
 
     def read(self, sample: Readable, seed: int) -> tuple[torch.Tensor, str]:
-        """Raises MediaError, with the annotation's place, for a file without sound that can be read."""
-        import torch
-
+        """Return the mel clips and "". Raises MediaError, with the annotation, for a file without readable sound."""
         try:
             clips = self.processor.read(source_of(sample.path))
         except MediaError as error:
@@ -108,7 +103,7 @@ class SoundReader:
         return torch.from_numpy(clips.mel), ""
 
     def key(self, sample: Readable, sha256: str) -> str:
-        """Names the clips that are read from these bytes."""
+        """Return the cache key of the clips of a file with this SHA-256."""
         return _key(sha256, "audio", self.processor.num_clips)
 
 
@@ -119,5 +114,5 @@ def _key(sha256: str, kind: SampleKind, count: int) -> str:
 def frame_reader(
     config: DatasetConfig, format_name: str, processor: VideoProcessor, max_frames: int, form: MediaForm
 ) -> FrameReader:
-    """The reader of one data set's frames; WebVid's are drawn from each half when augmenting, as in the reference."""
+    """Return the frame reader of a data set. For WebVid, augmentation samples frames from each half of the video."""
     return FrameReader(config.vis_processor.train, processor, max_frames, format_name == "webvid", form)

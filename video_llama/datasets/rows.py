@@ -1,7 +1,7 @@
-"""A Sample becomes a row of ids and labels: which text stands around its medium, in both dialects and both branches.
+"""Convert a Sample to a row of token ids and labels.
 
-The text depends on the branch (its kind of slot and number of tokens), on the data set's dialect, and on the frames'
-times, which the serving prompt names.
+The text around a medium depends on the branch (kind of slot and number of tokens), on the dialect of the data set
+(``labels``), and on the frame times, which are part of the prompt for inference.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from video_llama.processors import caption as clean_caption
 
 @dataclass(frozen=True)
 class TextRules:
-    """What all data sets of a run share: the decoder's tokenizer, its template, and the caption settings."""
+    """Text settings of a run, for all data sets: the decoder's tokenizer and template, and the caption settings."""
 
     tokenizer: Tokenizer
     template: str
@@ -41,13 +41,13 @@ class TextRules:
     end_sym: str
     max_txt_len: int
     prompts: tuple[str, ...] = ()
-    """Instructions around a caption's medium, each with one ``<ImageHere>``; empty: the bare medium."""
+    """Instructions for captions, each with one ``<ImageHere>`` for the medium. Empty: no instruction."""
     prompt_template: str = "{}"
 
 
 @dataclass(frozen=True)
 class RowBuilder:
-    """Makes rows of one data set for one branch."""
+    """Builds the rows of one data set for one branch."""
 
     rules: TextRules
     config: DatasetConfig
@@ -55,14 +55,17 @@ class RowBuilder:
 
     @property
     def num_choices(self) -> int:
-        """How many instructions a caption may get."""
+        """Number of instructions to choose from for a caption."""
         return max(1, len(self.rules.prompts))
 
     def build(self, sample: Sample, message: str | Sequence[str], choice: int = 0) -> TrainingExample:
-        """Ids and labels. ``message``: the sentence about the frames' times, one for each medium where there are
-        several; ``choice``: a caption's instruction.
+        """Return the token ids and labels of a sample.
 
-        Raises DataError, with the sample's id, where nothing is left to learn or the branch is shown nothing.
+        Args:
+            message: The sentence about the frame times; a sequence with one per medium if there are several.
+            choice: Index of the instruction for a caption.
+
+        Raises DataError, with the sample's id, if no token has a label or the branch gets no medium.
         """
         try:
             messages = (message,) if isinstance(message, str) else message
@@ -70,7 +73,7 @@ class RowBuilder:
         except DataError as error:
             raise DataError(f"{sample.id}: {error}") from error
         if all(label == IGNORE_INDEX for label in example.labels[1:]):
-            raise DataError(f"{sample.id}: no token of the row is learnt. Drop the row, or raise max_length.")
+            raise DataError(f"{sample.id}: no token of the row has a label. Remove the row, or raise max_length.")
         self._check_media(sample, example)
         return example
 
@@ -78,17 +81,17 @@ class RowBuilder:
         kinds = [self._slot(medium.kind).kind for medium in sample.media]
         if ("video" if self.branch == "vision" else "audio") not in kinds:
             raise DataError(
-                f"{sample.id}: the row shows the {self.branch} branch nothing. Set branch, or drop the row."
+                f"{sample.id}: the row has no medium for the {self.branch} branch. Set branch, or remove the row."
             )
         lengths = {"video": self.rules.num_video_tokens, "audio": self.rules.num_audio_tokens}
         wanted = sum(lengths[kind] for kind in kinds)
-        if sum(span.length for span in example.spans) != wanted:  # the reference's cut goes through a medium too
-            raise DataError(f"{sample.id}: the medium lies beyond the cut. Drop the row, or raise max_length.")
+        if sum(span.length for span in example.spans) != wanted:  # the reference may truncate within a medium
+            raise DataError(f"{sample.id}: the medium is truncated. Remove the row, or raise max_length.")
 
     def _conversation(self, sample: Sample, messages: Sequence[str]) -> TrainingExample:
-        shown = iter(zip(sample.media, messages, strict=True))
+        media = iter(zip(sample.media, messages, strict=True))
         turns = [
-            replace(turn, media=self._messages(sample, list(islice(shown, len(turn.media))))) for turn in sample.turns
+            replace(turn, media=self._messages(sample, list(islice(media, len(turn.media))))) for turn in sample.turns
         ]
         return training_example(
             self.rules.tokenizer,
@@ -118,23 +121,23 @@ class RowBuilder:
         )
 
     def _slot(self, kind: SampleKind) -> Slot:
-        """Sound, and frames in its place, become audio tokens; other frames become video tokens."""
+        """Return an audio slot for sound and for frames in the audio branch, else a video slot."""
         slot: Literal["video", "audio"] = "audio" if self.branch == "audio" or kind == "audio" else "video"
         return Slot(slot)
 
-    def _messages(self, sample: Sample, shown: Sequence[tuple[SampleMedium, str]]) -> tuple[MediaMessage, ...]:
-        """The messages of one turn's media. One video and one sound are shown as a video with its sound is served."""
-        kinds = sorted(medium.kind for medium, _ in shown)
+    def _messages(self, sample: Sample, media: Sequence[tuple[SampleMedium, str]]) -> tuple[MediaMessage, ...]:
+        """Return the media messages of a turn. One video and one sound become a video with sound, as for inference."""
+        kinds = sorted(medium.kind for medium, _ in media)
         if kinds == ["audio", "video"] and self.branch == "vision" and self.config.labels == "serving":
             return (media_message(video=Slot("video"), audio=Slot("audio")),)
-        return tuple(self._media(replace(sample, kind=medium.kind), message) for medium, message in shown)
+        return tuple(self._message(replace(sample, kind=medium.kind), message) for medium, message in media)
 
-    def _media(self, sample: Sample, message: str) -> MediaMessage:
+    def _message(self, sample: Sample, message: str) -> MediaMessage:
         if self.config.labels == "reference" and (sample.kind == "audio" or sample.more_media):
-            raise DataError("the reference's texts have neither sound nor several media. Set labels to serving.")
+            raise DataError("labels: reference supports neither sound nor several media. Set labels to serving.")
         if sample.kind == "audio" or (self.branch == "audio" and self.config.labels == "serving"):
             return media_message(audio=Slot("audio"), video=sample.video_words)
-        if self.branch == "audio":  # the reference leaves its video sentence around the audio branch's tokens
+        if self.branch == "audio":  # the reference keeps the video prompt around the audio tokens
             around = ("<Image>", "</Image> ") if sample.kind == "image" else ("<Video>", f"</Video> {message}")
             return MediaMessage((around[0], Slot("audio"), around[1]), is_image=sample.kind == "image")
         if sample.kind == "image":

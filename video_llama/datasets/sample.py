@@ -1,4 +1,4 @@
-"""What every annotation format becomes: a ``Sample``, one or more media with a caption or with turns."""
+"""The common form of all annotations: a ``Sample``, one or more media files with a caption or with turns."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from video_llama.errors import MediaError
 
 SampleKind = Literal["video", "image", "audio"]
 
-SHOWN = media_message(image=Slot("video"))
-"""Marks a place in a turn where a medium is shown; the row's builder puts the branch's own message there."""
+MEDIUM_PLACE = media_message(image=Slot("video"))
+"""Marks the place of a medium in a turn; ``RowBuilder`` replaces it with the media message of the branch."""
 
 
 class NamedBytes(io.BytesIO):
-    """Bytes in memory that messages can name."""
+    """Bytes in memory with a name for error messages."""
 
     def __init__(self, data: bytes, name: str) -> None:
         super().__init__(data)
@@ -26,7 +26,7 @@ class NamedBytes(io.BytesIO):
 
 @dataclass(frozen=True, slots=True)
 class TarMember:
-    """A file inside a tar shard, by its place there. ``state`` changes when the shard does."""
+    """A file in a tar shard, identified by its offset and size in bytes. ``state`` changes when the shard changes."""
 
     shard: str
     name: str
@@ -37,8 +37,8 @@ class TarMember:
     def __str__(self) -> str:
         return f"{self.shard}:{self.name}"
 
-    def fetch(self) -> Fetched:
-        """The member's bytes. Raises MediaError where the shard cannot be read or ends before them."""
+    def fetch(self) -> FetchedMember:
+        """Read the member into memory. Raises MediaError if the shard is unreadable or too short."""
         import fsspec  # type: ignore[import-untyped]
 
         try:
@@ -46,18 +46,18 @@ class TarMember:
                 file.seek(self.offset)
                 data: bytes = file.read(self.size)
         except (OSError, ValueError, ImportError) as error:
-            raise MediaError(f"{self} cannot be read: {error}. Check the shard's address.") from error
+            raise MediaError(f"{self} cannot be read: {error}. Check the address of the shard.") from error
         if len(data) != self.size:
-            raise MediaError(f"{self} has {len(data)} of {self.size} bytes. Fetch the shard again.")
-        return Fetched(str(self), data)
+            raise MediaError(f"{self} has {len(data)} of {self.size} bytes. Download the shard again.")
+        return FetchedMember(str(self), data)
 
     def open(self) -> BinaryIO:
-        """The member as a file; raises as :meth:`fetch`."""
+        """Return the member as a binary file. Raises MediaError like :meth:`fetch`."""
         return self.fetch().open()
 
 
 @dataclass(frozen=True, slots=True)
-class Fetched:
+class FetchedMember:
     """A tar member whose bytes are in memory."""
 
     name: str
@@ -67,21 +67,21 @@ class Fetched:
         return self.name
 
     def open(self) -> BinaryIO:
-        """The member as a file."""
+        """Return the member as a binary file."""
         return NamedBytes(self.data, self.name)
 
 
-SampleFile = Path | TarMember | Fetched
+SampleFile = Path | TarMember | FetchedMember
 
 
 def source_of(file: SampleFile) -> Path | BinaryIO:
-    """What the processors read."""
+    """Return the file in the form that the processors read."""
     return file if isinstance(file, Path) else file.open()
 
 
 @dataclass(frozen=True, slots=True)
 class SampleMedium:
-    """One file of a sample; ``id`` is the sample's."""
+    """One media file of a sample; ``id`` is the id of the sample."""
 
     id: str
     path: SampleFile
@@ -90,11 +90,11 @@ class SampleMedium:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A medium with a caption, or with turns that show it, and perhaps more media after it.
+    """One media file with a caption, or one or more media files with turns.
 
-    ``id`` names the annotation for error messages ("file.json:17"). A turn has ``SHOWN`` once for every medium that it
-    shows, and ``media`` are in the order of these. ``video_words`` or ``audio_words`` (ours) tell the OTHER medium of
-    the audio-and-video sentence in words.
+    ``id`` names the annotation in error messages ("file.json:17"). The turns contain ``MEDIUM_PLACE`` once per medium,
+    in the order of ``media``. ``video_words`` and ``audio_words`` (ours) describe the other medium in words, for the
+    prompt that has both a video and a sound.
     """
 
     id: str
@@ -105,16 +105,17 @@ class Sample:
     video_words: str | None = None
     audio_words: str | None = None
     uses_caption_rules: bool = True
+    """Whether the reference's caption processor is applied (see ``processors.text_processor``)."""
     more_media: tuple[SampleMedium, ...] = ()
     system: str | None = None
-    """The row's own system text; None takes what serving would."""
+    """System text of this row. None: the default of the prompt template."""
 
     @property
     def media(self) -> tuple[SampleMedium, ...]:
-        """All media in the order in which they are shown."""
+        """All media in prompt order."""
         return (SampleMedium(self.id, self.path, self.kind), *self.more_media)
 
     @property
     def text_length(self) -> int:
-        """Characters of the text: a measure of the row's length that costs nothing."""
+        """Number of characters of the text, an estimate of the row's length that needs no tokenization."""
         return len(self.caption) + sum(len(turn.question) + len(turn.answer) for turn in self.turns)

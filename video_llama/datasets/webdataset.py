@@ -1,9 +1,9 @@
-"""WebDataset tar shards in, Samples out; members are read in any order, so the run's order stays what it is elsewhere.
+"""Read WebDataset tar shards into Samples, with random access to their members.
 
-A shard is an uncompressed tar file, local or at any address that fsspec opens (``s3://``, ``https://``, ``memory://``).
-Members that share a name up to its first dot make one sample: a medium (``.mp4``, ``.jpg``, ``.wav``, ...) and its
-text, ``.txt`` (a caption) or ``.json`` (a row as in ``own_rows.py``, without paths). The layout is WebDataset's. Each
-shard's headers are read once; ``index_dir`` keeps what they say.
+A shard is an uncompressed tar file, local or at an address that fsspec supports (``s3://``, ``https://``,
+``memory://``). Members with the same name up to the first dot form one sample: media (``.mp4``, ``.jpg``, ``.wav``,
+...) and a text, ``.txt`` (a caption) or ``.json`` (a row as in ``own_rows.py``, without paths). The tar headers of a
+shard are read once and stored in ``index_dir``.
 """
 
 from __future__ import annotations
@@ -30,72 +30,72 @@ SUFFIX_KINDS: dict[str, SampleKind] = {
 }
 TEXT_SUFFIXES = ("txt", "json")
 STATE_KEYS = (
-    *("mtime", "created", "ino"),  # local and memory://
+    *("mtime", "created", "ino"),  # local files, memory://
     *("ETag", "etag", "Content-MD5", "Digest", "Last-Modified"),  # http, S3
     *("LastModified", "last_modified", "updated", "md5Hash", "generation"),  # S3, Azure, Google
 )
-"""What fsspec's file systems tell of a file that changes with it, each by its own names."""
+"""Keys of fsspec's ``info`` that change with the file, for the various file systems."""
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One sample of a shard: the members that are media, and the text beside them."""
+class ShardEntry:
+    """One sample of a shard: its media, and its texts by suffix (txt or json)."""
 
     key: str
     media: tuple[TarMember, ...]
     texts: dict[str, str]
 
 
-def shard_rows(shards: Iterable[str], index_dir: Path | None) -> Iterator[tuple[str, Entry]]:
-    """The named entries of all shards; "part-{0000..0099}.tar" stands for a hundred.
+def shard_rows(shards: Iterable[str], index_dir: Path | None) -> Iterator[tuple[str, ShardEntry]]:
+    """Yield the named entries of all shards; "part-{0000..0099}.tar" expands to 100 shards.
 
-    Raises DataError for a shard that cannot be opened or is no plain tar file.
+    Raises DataError for a shard that cannot be opened or is not an uncompressed tar file.
     """
-    addresses = [address for pattern in shards for address in expand(pattern)]
-    for address in progress(addresses, "reading the shards' headers"):
+    addresses = [address for pattern in shards for address in expand_pattern(pattern)]
+    for address in progress(addresses, "reading shard headers"):
         for entry in _entries(address, index_dir):
             yield f"{address}:{entry.key}", entry
 
 
-def shard_sample(entry: Entry, name: str) -> Sample:
-    """An entry as a sample. Raises DataError where it has no medium or no text."""
+def shard_sample(entry: ShardEntry, name: str) -> Sample:
+    """Convert an entry to a sample. Raises DataError if it has no medium or no text."""
     media: dict[SampleKind, list[SampleMedium]] = {"image": [], "video": [], "audio": []}
     for member in entry.media:
         kind = SUFFIX_KINDS[_suffix(member.name)]
         media[kind].append(SampleMedium(name, member, kind))
     if not entry.media or not entry.texts:
-        raise DataError(f"{name}: a sample needs a medium and a .txt or .json beside it. Repair or drop it.")
+        raise DataError(f"{name}: a sample needs a medium and a .txt or .json file. Correct or remove it.")
     return conversation_sample(_row(entry, name), name, media)
 
 
-def expand(pattern: str) -> list[str]:
-    """The addresses that a pattern with ranges such as {000..099} stands for."""
+def expand_pattern(pattern: str) -> list[str]:
+    """Return the addresses of a pattern with ranges such as {000..099}."""
     found = _RANGE.search(pattern)
     if found is None:
         return [pattern]
     first, last = found.groups()
     numbers = range(int(first), int(last) + 1)
     texts = [f"{pattern[: found.start()]}{number:0{len(first)}d}{pattern[found.end() :]}" for number in numbers]
-    return [address for text in texts for address in expand(text)]
+    return [address for text in texts for address in expand_pattern(text)]
 
 
-def _row(entry: Entry, name: str) -> dict[str, Any]:
+def _row(entry: ShardEntry, name: str) -> dict[str, Any]:
     if "json" not in entry.texts:
         return {"caption": entry.texts["txt"].strip()}
     try:
         row = json.loads(entry.texts["json"])
     except ValueError as error:
-        raise DataError(f"{name}.json is no JSON: {error}. Repair or drop it.") from error
+        raise DataError(f"{name}.json is not valid JSON: {error}. Correct or remove it.") from error
     if not isinstance(row, dict):
-        raise DataError(f"{name}.json holds a {type(row).__name__}, not an object. Repair or drop it.")
+        raise DataError(f"{name}.json contains a {type(row).__name__}, not an object. Correct or remove it.")
     if not {"caption", "conversations", "messages"} & row.keys() and "txt" in entry.texts:
         return {"caption": entry.texts["txt"].strip()}
     return row
 
 
-def _entries(address: str, index_dir: Path | None) -> list[Entry]:
-    """From the index if it is of this shard as it is now, else from the shard."""
+def _entries(address: str, index_dir: Path | None) -> list[ShardEntry]:
+    """Return the entries of a shard, from the index if it is up to date, else from the tar headers."""
     state = _state(address)
     path = index_dir and index_dir / f"{hashlib.sha256(f'{address} {state}'.encode()).hexdigest()[:32]}.json"
     if path and path.is_file():
@@ -106,12 +106,12 @@ def _entries(address: str, index_dir: Path | None) -> list[Entry]:
     return entries
 
 
-def _restored(entry: dict[str, Any]) -> Entry:
-    return Entry(entry["key"], tuple(TarMember(**member) for member in entry["media"]), entry["texts"])
+def _restored(entry: dict[str, Any]) -> ShardEntry:
+    return ShardEntry(entry["key"], tuple(TarMember(**member) for member in entry["media"]), entry["texts"])
 
 
 def _state(address: str) -> str:
-    """Changes when the shard does, as far as its file system tells."""
+    """Return a string that changes when the shard changes, as far as its file system reports changes."""
     import fsspec  # type: ignore[import-untyped]
 
     try:
@@ -121,19 +121,19 @@ def _state(address: str) -> str:
         package = f"pip install 'fsspec[{address.partition('://')[0]}]'"
         raise DataError(f"{address} needs a package that is not installed ({error}): {package}") from error
     except (OSError, ValueError) as error:
-        raise DataError(f"{address} cannot be opened: {error}. Correct the shard's address.") from error
-    marks = {key: info[key] for key in STATE_KEYS if info.get(key) is not None}
-    if not marks:
+        raise DataError(f"{address} cannot be opened: {error}. Correct the address of the shard.") from error
+    facts = {key: info[key] for key in STATE_KEYS if info.get(key) is not None}
+    if not facts:
         logger.warning(
-            "%s: its address tells neither time nor checksum, so a change that keeps the size is not seen; delete the "
-            "index and the features after one.",
+            "%s: the file system reports neither a time nor a checksum, so a change of the same size is not detected. "
+            "Delete the index and the features after a change.",
             address,
         )
-    marks["size"] = info.get("size")
-    return hashlib.sha256(repr(sorted(marks.items())).encode()).hexdigest()[:16]
+    facts["size"] = info.get("size")
+    return hashlib.sha256(repr(sorted(facts.items())).encode()).hexdigest()[:16]
 
 
-def _read_headers(address: str, state: str) -> list[Entry]:
+def _read_headers(address: str, state: str) -> list[ShardEntry]:
     import fsspec
 
     media: dict[str, list[TarMember]] = {}
@@ -150,9 +150,11 @@ def _read_headers(address: str, state: str) -> list[Entry]:
                     assert content is not None
                     texts.setdefault(key, {})[suffix] = content.read().decode("utf-8")
     except (OSError, tarfile.TarError, UnicodeError) as error:
-        raise DataError(f"{address} is no whole, uncompressed tar file ({error}). Fetch or unpack it again.") from error
+        raise DataError(
+            f"{address} is not a complete, uncompressed tar file ({error}). Download or decompress it again."
+        ) from error
     keys = dict.fromkeys([*media, *texts])
-    return [Entry(key, tuple(media.get(key, ())), texts.get(key, {})) for key in keys]
+    return [ShardEntry(key, tuple(media.get(key, ())), texts.get(key, {})) for key in keys]
 
 
 def _key(name: str) -> str:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from video_llama.datasets.loading import Batch, BatchSource, Place, TrainingSet
+from video_llama.datasets.loading import Batch, BatchIndices, BatchSource, TrainingSet
 from video_llama.errors import DataError
 from video_llama.log import progress
 from video_llama.training.distributed import World
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class RowOrder:
+class SequentialOrder:
     """Every row of every data set once, in the order of the files: an order of batches as ``BatchSource`` reads it."""
 
     def __init__(self, sizes: Sequence[int], batch_size: int) -> None:
         self.batch_size = batch_size
         self._places = [
-            Place(dataset, rows := np.arange(first, min(first + batch_size, size)), rows)
+            BatchIndices(dataset, rows := np.arange(first, min(first + batch_size, size)), rows)
             for dataset, size in enumerate(sizes)
             for first in range(0, size, batch_size)
         ]
@@ -41,7 +41,7 @@ class RowOrder:
     def __len__(self) -> int:
         return len(self._places)
 
-    def __getitem__(self, batch: int) -> Place:
+    def __getitem__(self, batch: int) -> BatchIndices:
         return self._places[batch]
 
 
@@ -64,7 +64,7 @@ class Validation:
         world: World,
     ) -> Validation:
         """A validation on all rows of ``sets``."""
-        order = RowOrder([len(each.samples) for each in sets], batch_size)
+        order = SequentialOrder([len(each.samples) for each in sets], batch_size)
         return cls(BatchSource(sets, order, pad_id, multiple_of, rank=0, world_size=1), every_steps, world)
 
     def is_due(self, num_steps: int) -> bool:
