@@ -1,8 +1,6 @@
-"""The documented demo of the vision branch: python demo_video.py --cfg-path YAML --model_type llama_v2 --gpu-id 0."""
+"""Start the web demo of the vision branch: python demo_video.py --cfg-path YAML --model_type llama_v2 --gpu-id 0."""
 
-import sys
-
-from video_llama.cli.demo import run_reference_demo
+from video_llama.cli.scripts import run_demo_script
 
 if __name__ == "__main__":
-    sys.exit(run_reference_demo(__doc__, with_sound=False))
+    run_demo_script(__doc__, with_sound=False)

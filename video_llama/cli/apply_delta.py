@@ -1,4 +1,4 @@
-"""``video-llama apply-delta BASE DELTA TARGET``: Vicuna out of LLaMA and Vicuna's delta."""
+"""``video-llama apply-delta BASE DELTA OUT``: recover Vicuna from LLaMA and Vicuna's delta weights."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ from typing import Annotated
 
 import typer
 
-from video_llama.cli.options import Debug
-
 
 def apply_delta(
-    base: Annotated[Path, typer.Argument(help="LLaMA's folder, in Hugging Face's layout.", show_default=False)],
-    delta: Annotated[Path, typer.Argument(help="The delta's folder.", show_default=False)],
-    target: Annotated[Path, typer.Argument(help="The new folder of the sum.", show_default=False)],
-    debug: Debug = False,
+    base: Annotated[
+        Path, typer.Argument(metavar="BASE", help="Folder of LLaMA in Hugging Face format.", show_default=False)
+    ],
+    delta: Annotated[Path, typer.Argument(metavar="DELTA", help="Folder of the delta weights.", show_default=False)],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="New folder to write.", show_default=False)],
 ) -> None:
-    """Add a delta to the weights that it was made from, shard by shard; prints the new folder."""
+    """Add delta weights, such as Vicuna's, to the LLaMA weights they were computed from.
+
+    Prints the path of the new folder.
+    """
     from video_llama.checkpoints.delta import apply_delta as write
 
     typer.echo(str(write(base, delta, target)))

@@ -1,4 +1,4 @@
-"""``video-llama ask FILE... "question"``: one answer on standard output, what it rests on beside it."""
+"""``video-llama ask FILE... QUESTION``: print one answer, and on standard error the frames and audio it is based on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from video_llama.cli import options
+from video_llama.cli.options import DecodingOptions, Json, ModelOptions, SegmentOptions, is_existing
 
 if TYPE_CHECKING:
     from video_llama.chat import Answer
@@ -18,90 +18,64 @@ def ask(
     inputs: Annotated[
         list[str],
         typer.Argument(
-            metavar="FILE... QUESTION",
-            help="Videos, images, sounds or folders of frames, in order; the question comes last.",
+            metavar="[FILE]... QUESTION",
+            help="Videos, images, audio files or folders of frames, in order, then the question.",
             show_default=False,
         ),
     ],
-    model: options.Model = "miniature",
-    overrides: options.Overrides = None,
-    device: options.Device = None,
-    dtype: options.Dtype = None,
-    quantization: options.Quantization = None,
-    low_resource: options.LowResource = False,
-    device_map: options.DeviceMap = None,
-    frames: options.NumFrames = None,
-    fps: options.Fps = None,
-    start: options.Start = None,
-    end: options.End = None,
-    times: options.Times = None,
-    no_audio: options.NoAudio = False,
-    require_audio: options.RequireAudio = False,
-    beams: options.Beams = 1,
-    temperature: options.Temperature = None,
-    top_p: options.TopP = None,
-    top_k: options.TopK = None,
-    seed: options.Seed = None,
-    repetition_penalty: options.RepetitionPenalty = 1.0,
-    max_new_tokens: options.MaxNewTokens = None,
-    as_json: options.Json = False,
-    debug: options.Debug = False,
+    *,
+    segment: SegmentOptions,
+    decoding: DecodingOptions,
+    model: ModelOptions,
+    as_json: Json = False,
 ) -> None:
-    """Answer a question about one or several files, or about none.
+    """Answer one question about videos, images or audio.
 
-    The answer goes to standard output; one line on what it rests on, and what these weights can know, to standard
-    error. With --json the whole record goes to standard output, and nothing else.
+    The answer is printed on standard output. One line with the weights, frames and audio that were used is printed on
+    standard error, followed by a note on the model's limitations. With --json, the complete record is printed on
+    standard output and nothing on standard error.
     """
     files, question = _split(inputs)
-    options.require_use(files, frames, fps, start, end, times)
-    decoding = options.decoding(
-        num_beams=beams,
-        temperature=temperature,
-        top_p=top_p,
-        top_k=top_k,
-        seed=seed,
-        repetition_penalty=repetition_penalty,
-        max_new_tokens=max_new_tokens,
-    )
-    assistant = options.load_assistant(
-        model, overrides, device, dtype, quantization=quantization, low_resource=low_resource, device_map=device_map
-    )
-    sampling = options.frame_sampling(assistant, frames, fps, start, end, times)
-    chat = assistant.chat(*files, frames=sampling, no_audio=no_audio, require_audio=require_audio)
-    answer = chat.ask(question, **decoding)
+    segment.check_applicable(files)
+    settings = decoding.settings()
+    assistant = model.load()
+    sampling = segment.frame_sampling(assistant.settings.num_frames)
+    chat = assistant.chat(*files, frames=sampling, no_audio=segment.no_audio, require_audio=segment.require_audio)
+    answer = chat.ask(question, **settings)
     if as_json:
         typer.echo(json.dumps(answer.as_dict(), indent=2, ensure_ascii=False, allow_nan=False))
         return
     typer.echo(answer.text)
-    typer.echo(f"({rests_on(answer)})", err=True)
+    typer.echo(f"({used_inputs(answer)})", err=True)
     if assistant.notice:
         typer.echo(assistant.notice, err=True)
 
 
 def _split(inputs: Sequence[str]) -> tuple[Sequence[str], str]:
     *files, question = inputs
-    if options.existing(question):
-        raise ValueError(f'The last argument is the question, and {question} is a file. Add the question: "..."')
+    if is_existing(question):
+        raise ValueError(f'The last argument must be the question, but {question} is a file. Add a question: "..."')
     return files, question
 
 
-def rests_on(answer: Answer) -> str:
-    """The weights, the frames with their seconds, the sound: one line."""
+def used_inputs(answer: Answer) -> str:
+    """Return one line with the weights, the frames with their times, and the audio that an answer is based on."""
     record = answer.record
-    media = [_taken(medium) for medium in record.media] or ["no media"]
+    media = [_used(medium) for medium in record.media] or ["no media"]
     return "; ".join([f"weights: {record.weights['name']}", *media])
 
 
-def _taken(medium: dict[str, Any]) -> str:
+def _used(medium: dict[str, Any]) -> str:
     frames, sound = medium["frames"], medium["sound"]
-    seen = heard = None
+    parts = []
     if frames is not None and medium["kind"] == "image":
-        seen = "an image"
+        parts.append("1 image")
     elif frames is not None:
         seconds = [f"{second:g}" for second in frames["seconds"]]
-        seen = f"{len(seconds)} frame{'' if len(seconds) == 1 else 's'} at {', '.join(seconds)} s"
+        parts.append(f"{len(seconds)} frame{'' if len(seconds) == 1 else 's'} at {', '.join(seconds)} s")
     if sound is not None:
-        heard = f"sound of {sound['duration']:.1f} s in {len(sound['start_seconds'])} clips"
+        count = len(sound["start_seconds"])
+        parts.append(f"{sound['duration']:.1f} s of audio in {count} clip{'' if count == 1 else 's'}")
     elif medium["kind"] != "image":
-        heard = f"no sound ({medium['why_no_sound']})"
-    return ", ".join(part for part in (seen, heard) if part)
+        parts.append(f"no audio ({medium['why_no_sound']})")
+    return ", ".join(parts)

@@ -1,4 +1,4 @@
-"""``video-llama convert SOURCE TARGET``: published weights to a model folder, and back."""
+"""``video-llama convert SOURCE OUT``: convert published weights to a model folder, and back."""
 
 from __future__ import annotations
 
@@ -7,41 +7,53 @@ from typing import Annotated
 
 import typer
 
-from video_llama.cli import options
-from video_llama.cli.options import MODEL
+from video_llama.cli.options import DTYPE_HELP, EvalOverrides, ModelTypeName, as_model_type
 
 
 def convert(
     paths: Annotated[
         list[str],
         typer.Argument(
-            metavar="[SOURCE] TARGET",
-            help="From an evaluation YAML, a folder of published weights or hub:OWNER/NAME; to a new model folder.",
+            metavar="SOURCE OUT",
+            help="SOURCE: an evaluation YAML, a folder of published weights, or hub:OWNER/NAME. "
+            "OUT: new model folder to write.",
             show_default=False,
         ),
     ],
     hub: Annotated[
-        str | None, typer.Option("--from", metavar="hub:OWNER/NAME", help="Download this in the place of SOURCE.")
+        str | None,
+        typer.Option(
+            "--from", metavar="hub:OWNER/NAME", help="Download the weights from the Hugging Face Hub; replaces SOURCE."
+        ),
     ] = None,
     to_reference: Annotated[
-        bool, typer.Option("--to-reference", help="Back: a model folder, or trained parts, to the reference's files.")
+        bool,
+        typer.Option(
+            "--to-reference",
+            help="Convert in the other direction: SOURCE is a model folder or a training checkpoint, and OUT receives "
+            "the files of the original Video-LLaMA.",
+        ),
     ] = False,
     dtype: Annotated[
-        str | None,
-        typer.Option(help="float32, bfloat16 or float16. (default: each tensor as it is)", rich_help_panel=MODEL),
+        str | None, typer.Option(metavar="DTYPE", help=f"{DTYPE_HELP} (default: as in the source).")
     ] = None,
-    shard_gb: Annotated[float, typer.Option(min=0.001, help="Largest file, in GB.")] = 2.0,
-    overrides: options.Overrides = None,
-    model_type: options.ModelType = None,
-    debug: options.Debug = False,
+    shard_gb: Annotated[
+        float, typer.Option(metavar="GB", min=0.001, help="Maximum size of a weight file, in GB.")
+    ] = 2.0,
+    model_type: ModelTypeName = None,
+    overrides: EvalOverrides = None,
 ) -> None:
-    """Write a model folder from published weights, or with --to-reference the way back; prints the new folder."""
+    """Convert published weights to a model folder.
+
+    With --to-reference, convert a model folder or trained parts back to the original format. Prints the path of the
+    new folder or file.
+    """
     source, target = _source_and_target(paths, hub)
     if to_reference:
         from video_llama.checkpoints.reference import to_reference as write
 
         if any((hub, dtype, overrides, model_type)):
-            raise ValueError("--to-reference takes SOURCE and TARGET alone.")
+            raise ValueError("--to-reference takes only SOURCE and OUT. Remove the other options.")
         typer.echo(str(write(source, target)))
         return
     from video_llama.checkpoints.convert import convert as write_folder
@@ -50,7 +62,7 @@ def convert(
         _local(source),
         target,
         options=overrides or [],
-        model_type=options.as_model_type(model_type),
+        model_type=as_model_type(model_type),
         dtype=dtype,
         max_shard_bytes=round(shard_gb * 1e9),
     )
@@ -60,12 +72,12 @@ def convert(
 def _source_and_target(paths: list[str], hub: str | None) -> tuple[str, str]:
     given = [*([hub] if hub is not None else []), *paths]
     if len(given) != 2:
-        raise ValueError(f"{len(given)} paths are given. Give SOURCE and TARGET, or --from hub:OWNER/NAME and TARGET.")
+        raise ValueError(f"Expected SOURCE and OUT (or --from hub:OWNER/NAME and OUT), got {len(given)} paths.")
     return given[0], given[1]
 
 
 def _local(source: str) -> Path:
-    """The folder of a source; one of the hub's is downloaded."""
+    """Return the local path of a source; download it if it is on the Hub."""
     from video_llama.checkpoints.hub import PREFIX, download
 
     return download(source) if source.startswith(PREFIX) else Path(source)

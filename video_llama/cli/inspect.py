@@ -1,4 +1,4 @@
-"""``video-llama inspect``: what is in a media file, a model folder, or published weights."""
+"""``video-llama inspect``: show the contents of a media file, a model folder, or published weights."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from video_llama.cli import options
-from video_llama.cli.memory import memory_text, predicted
+from video_llama.cli.memory import MemoryOptions, memory_text, predicted_memory
+from video_llama.cli.options import EvalOverrides, Json, ModelTypeName, as_model_type
 from video_llama.errors import CheckpointError
 
 if TYPE_CHECKING:
+    from video_llama.checkpoints.config import ModelType
     from video_llama.checkpoints.inspection import NamesReport
     from video_llama.checkpoints.part_reports import ModelReport, PartReport
 
-MEMORY = "Memory (with --memory)"
 MIB = 2**20
 COLUMNS = (
     *("part", "file", "tensors", "parameters", "dtype", "MiB"),
     *("missing", "unexpected", "misshapen", "zero", "NaN", "sha256"),
 )
 NUM_HASH_DIGITS = 12
-"""What the table shows of a hash; whole ones stand below it."""
+"""Length of the hashes in the table; complete hashes are listed below it."""
 NO_FILE = "missing"
 EXIT_LEFT_OVER = 1
 
@@ -34,57 +34,50 @@ def inspect(
         str | None,
         typer.Argument(
             metavar="FILE|MODEL",
-            help="A media file, or a folder of frames; a model folder, or miniature; an evaluation YAML, a folder of "
-            "published weights, or one file of them.",
+            help="Media file or folder of frames; or model: miniature, a model folder, an evaluation YAML, a folder of "
+            "published weights, or one weight file.",
         ),
     ] = None,
+    *,
     names: Annotated[
         Path | None,
-        typer.Option(metavar="JSON", help="Instead: map a list of the reference's names (full_keys.json) both ways."),
+        typer.Option(
+            metavar="JSON",
+            help="Map the tensor names in a list (full_keys.json) from the original Video-LLaMA to this package and "
+            "back, instead of inspecting a file.",
+        ),
     ] = None,
-    overrides: options.Overrides = None,
-    model_type: options.ModelType = None,
-    memory: Annotated[
-        bool, typer.Option("--memory", help="Instead: predict the memory of a model.", rich_help_panel=MEMORY)
-    ] = False,
-    size: Annotated[
-        str | None, typer.Option(help="7b or 13b, in the place of a model.", rich_help_panel=MEMORY)
-    ] = None,
-    dtype: Annotated[str | None, typer.Option(help="(default: as stored)", rich_help_panel=MEMORY)] = None,
-    quantization: Annotated[str | None, typer.Option(help="int8 or int4.", rich_help_panel=MEMORY)] = None,
-    frames: Annotated[int, typer.Option(help="Frames of a video.", rich_help_panel=MEMORY)] = 8,
-    audio: Annotated[bool, typer.Option("--audio", help="With sound.", rich_help_panel=MEMORY)] = False,
-    tokens: Annotated[
-        int | None,
-        typer.Option(help="Of prompt and answer. (default: 2000, or the context)", rich_help_panel=MEMORY),
-    ] = None,
-    as_json: options.Json = False,
-    debug: options.Debug = False,
+    model_type: ModelTypeName = None,
+    overrides: EvalOverrides = None,
+    as_json: Json = False,
+    memory: MemoryOptions,
 ) -> None:
-    """Tell what a file holds and what would be looked at, or what the weights of a model are made of.
+    """Show what a media file or a model contains.
 
-    A model that could not answer is told as an error, after its table. --names exits with 1 if a name is left over.
+    For a media file: its streams, and the frames and audio clips that would be sampled. For a model: the files,
+    tensors, data types and hashes of each part, and the problems found. Exits with 2 if the model cannot be used, and
+    with 1 if --names leaves a name unmapped.
     """
     if names is not None:
         _inspect_names(names, as_json)
         return
-    if memory:
-        report = predicted(path, size, dtype, quantization, frames, audio, tokens, overrides or [])
-        typer.echo(_json(report.as_dict()) if as_json else memory_text(report))
+    if memory.memory:
+        prediction = predicted_memory(path, memory, overrides or [])
+        typer.echo(_json(prediction.as_dict()) if as_json else memory_text(prediction))
         return
     if path is None:
-        raise ValueError("There is nothing to inspect. Give a media file, a model, or --names JSON.")
-    model_report = _model_report(path, overrides or [], options.as_model_type(model_type))
-    if model_report is None:
+        raise ValueError("Nothing to inspect. Give a media file, a model, or --names JSON.")
+    report = _model_report(path, overrides or [], as_model_type(model_type))
+    if report is None:
         _inspect_media(path, as_json)
         return
-    typer.echo(_json(asdict(model_report)) if as_json else _model_text(model_report))
-    if model_report.problem:
-        raise CheckpointError(model_report.problem)
+    typer.echo(_json(asdict(report)) if as_json else _model_text(report))
+    if report.problem:
+        raise CheckpointError(report.problem)
 
 
-def _model_report(path: str, overrides: list[str], model_type: Any) -> ModelReport | None:
-    """What is in a model, in whichever form it is given; None for what can only be a media file."""
+def _model_report(path: str, overrides: list[str], model_type: ModelType | None) -> ModelReport | None:
+    """Return the report of a model, in any of its formats; None if ``path`` can only be a media file."""
     from video_llama.chat.loading import model_path
     from video_llama.checkpoints.files import PICKLES, SAFETENSORS
     from video_llama.checkpoints.folder import CONFIG_FILE
@@ -123,8 +116,8 @@ def _inspect_names(path: Path, as_json: bool) -> None:
 
 
 def _names_text(report: NamesReport) -> str:
-    counts = f"{report.num_keys} names, {report.num_ours} tensors of ours, {report.num_ignored} known and not needed"
-    lines = [f"{report.name}: {counts}, {len(report.left_over)} left over"]
+    counts = f"{report.num_keys} names, {report.num_ours} mapped tensors, {report.num_ignored} known and not needed"
+    lines = [f"{report.name}: {counts}, {len(report.left_over)} unmapped"]
     return "\n".join([*lines, *(f"  {each}" for each in report.left_over)])
 
 
@@ -142,10 +135,10 @@ def _model_text(report: ModelReport) -> str:
     lines.append(f"{num_parameters:,} parameters, {num_bytes / MIB:.1f} MiB")
     lines += [f"sha256 {hashed}  {file}" for file, hashed in _hashes(report).items()]
     for file, counts in report.leftovers.items():
-        told = ", ".join(f"{owner} {count}" for owner, count in sorted(counts.items()))
-        lines.append(f"{file}: known and not needed: {told or 'nothing'}")
+        owners = ", ".join(f"{owner} {count}" for owner, count in sorted(counts.items()))
+        lines.append(f"{file}: known and not needed: {owners or 'nothing'}")
     if report.untrained_parts:
-        lines.append(f"untrained, so it does not answer: {', '.join(report.untrained_parts)}")
+        lines.append(f"untrained parts (the model cannot be used): {', '.join(report.untrained_parts)}")
     return "\n".join([*lines, *([report.notice] if report.notice else [])])
 
 
@@ -179,19 +172,19 @@ def _media_text(report: dict[str, Any]) -> str:
         lines.append(_line("container", {key: report[key] for key in ("format", "duration", "bytes", "rotation")}))
         lines += [_line(stream.pop("type"), stream) for stream in map(dict, report["streams"])]
     sampled = report["sampled"]
-    for name, why in (("frames", "why_no_frames"), ("sound", "why_no_sound")):
-        if sampled[name] is not None:
-            lines.append(_line(f"sampled {name}", sampled[name]))
-        elif "sound_error" not in report or name != "sound":
-            lines.append(f"  no {name}: {sampled[why]}")
+    for key, name, reason in (("frames", "frames", "why_no_frames"), ("sound", "audio", "why_no_sound")):
+        if sampled[key] is not None:
+            lines.append(_line(f"sampled {name}", sampled[key]))
+        elif "sound_error" not in report or key != "sound":
+            lines.append(f"  no {name}: {sampled[reason]}")
     if "sound_error" in report:
-        lines.append(f"  sound unreadable: {report['sound_error']}")
+        lines.append(f"  audio cannot be read: {report['sound_error']}")
     return "\n".join(lines)
 
 
 def _line(name: str, facts: dict[str, Any]) -> str:
-    told = (f"{key} {_value(value)}" for key, value in facts.items() if value is not None)
-    return f"  {name}: {', '.join(told)}"
+    shown = (f"{key} {_value(value)}" for key, value in facts.items() if value is not None)
+    return f"  {name}: {', '.join(shown)}"
 
 
 def _value(value: Any) -> str:

@@ -1,10 +1,16 @@
-"""Options that several commands share, and the settings that they stand for."""
+"""Groups of options that several commands share, and the settings that they build.
+
+A command takes a group as one parameter; ``expand_groups`` turns it into one option for each field of the group.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
@@ -12,112 +18,264 @@ from video_llama.cli.reporting import turn_on_debug
 
 if TYPE_CHECKING:
     from video_llama.chat import Assistant
+    from video_llama.checkpoints.config import ModelType
     from video_llama.processors import FrameSampling
 
-MEDIA, DECODING, MODEL = "What is seen and heard", "How the answer is chosen", "Model"
+MODEL, SEGMENT, DECODING, OPTIONS = "Model", "Frames and audio", "Decoding", "Options"
 
-Debug = Annotated[bool, typer.Option("--debug", callback=turn_on_debug, help="Show the trace of an error.")]
-RunYaml = Annotated[Path, typer.Argument(help="The run's YAML file.", show_default=False)]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
-Model = Annotated[str, typer.Option(help="miniature, a model folder, or an evaluation YAML.", rich_help_panel=MODEL)]
-Device = Annotated[
-    str | None, typer.Option(help="cpu, cuda, cuda:1, ... (default: the GPU if there is one)", rich_help_panel=MODEL)
+Debug = Annotated[
+    bool,
+    typer.Option("--debug", callback=turn_on_debug, help="Show the traceback of an error.", rich_help_panel=OPTIONS),
 ]
-Dtype = Annotated[
-    str | None, typer.Option(help="float32, bfloat16 or float16. (default: as stored)", rich_help_panel=MODEL)
-]
-Quantization = Annotated[
-    str | None, typer.Option(help="int8 or int4: the decoder packed, docs/memory.md.", rich_help_panel=MODEL)
-]
-LowResource = Annotated[
-    bool, typer.Option("--low-resource", help="int8, and the ViT kept off the GPU.", rich_help_panel=MODEL)
-]
-DeviceMap = Annotated[
-    str | None, typer.Option(help="auto: over all GPUs, memory and disk.", rich_help_panel=MODEL, metavar="auto")
-]
-NumFrames = Annotated[
-    int | None, typer.Option("--frames", help="Frames to look at. (default: the model's)", rich_help_panel=MEDIA)
-]
-Fps = Annotated[float | None, typer.Option(help="Frames per second to look at.", rich_help_panel=MEDIA)]
-Start = Annotated[float | None, typer.Option(help="Look and listen from this second on.", rich_help_panel=MEDIA)]
-End = Annotated[float | None, typer.Option(help="Look and listen up to this second.", rich_help_panel=MEDIA)]
-Times = Annotated[
-    str | None, typer.Option(help="Look at these seconds: 0.5,2,3.5", rich_help_panel=MEDIA, metavar="SECONDS")
-]
-NoAudio = Annotated[bool, typer.Option("--no-audio", help="Leave the sound out.", rich_help_panel=MEDIA)]
-RequireAudio = Annotated[
-    bool, typer.Option("--require-audio", help="A medium without sound is an error.", rich_help_panel=MEDIA)
-]
-Beams = Annotated[int, typer.Option(help="Beams of the search, at most 64. 1 is none.", rich_help_panel=DECODING)]
-Temperature = Annotated[
-    float | None, typer.Option(help="Draw the words, at this temperature. (default: greedy)", rich_help_panel=DECODING)
-]
-TopP = Annotated[
-    float | None, typer.Option(help="Draw from the likeliest words of this sum.", rich_help_panel=DECODING)
-]
-TopK = Annotated[int | None, typer.Option(help="Draw from this many likeliest words.", rich_help_panel=DECODING)]
-Seed = Annotated[int | None, typer.Option(help="Of the draws. (default: drawn, recorded)", rich_help_panel=DECODING)]
-RepetitionPenalty = Annotated[float, typer.Option(help="Above 1, words recur less.", rich_help_panel=DECODING)]
-Overrides = Annotated[
-    list[str] | None,
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.", rich_help_panel=OPTIONS)]
+RunYaml = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file of the training run.", show_default=False)]
+DTYPE_HELP = "Data type of the weights: float32, bfloat16 or float16"
+
+
+def overrides_option(example: str, *, of: str = "the YAML file", panel: str = OPTIONS) -> Any:
+    """Return ``--set``, which overrides a key of a YAML file. ``--options`` is its former name, and still accepted."""
+    help_text = f"Override a key of {of}, such as {example}. Repeatable."
+    return typer.Option("--set", metavar="KEY=VALUE", help=help_text, show_default=False, rich_help_panel=panel)
+
+
+TrainOverrides = Annotated[list[str] | None, overrides_option("run.init_lr=1e-4")]
+EvalOverrides = Annotated[list[str] | None, overrides_option("model.ckpt=FILE", of="an evaluation YAML")]
+ModelTypeName = Annotated[
+    str | None,
     typer.Option(
-        "--options",
-        metavar="KEY=VALUE",
-        help="Overrides of the YAML: model.ckpt=...; may be repeated.",
-        show_default=False,
+        "--model-type",
+        metavar="TYPE",
+        help="Prompt style: vicuna or llama_v2 (default: read from the decoder's folder).",
     ),
 ]
-ModelType = Annotated[
-    str | None,
-    typer.Option("--model-type", "--model_type", help="vicuna or llama_v2. (default: what the decoder's folder says)"),
-]
-MaxNewTokens = Annotated[
-    int | None,
-    typer.Option(help="Longest answer. (default: 300, at most half the context)", rich_help_panel=DECODING),
-]
 
 
-def require_use(
-    files: Sequence[str],
-    num_frames: int | None,
-    fps: float | None,
-    start: float | None,
-    end: float | None,
-    times: str | None,
-) -> None:
-    """Raise ValueError for an option that none of the files has a use for: an image has one frame, a sound none."""
-    from video_llama.processors.medium import media_kind
+@dataclass(frozen=True)
+class ModelOptions:
+    """Which model to load, and how."""
 
-    given = {"--frames": num_frames, "--fps": fps, "--start": start, "--end": end, "--times": times}
-    given = {name: value for name, value in given.items() if value is not None}
-    kinds = {media_kind(file) for file in files} if given else set()
-    if kinds & {"video", "frames"}:
-        return
-    for name, value in given.items():
-        if name not in ("--start", "--end"):
-            raise ValueError(f"{name} is {value}, and there is no video among the files. Leave it out, or add one.")
-        if "audio" not in kinds:
-            raise ValueError(f"{name} is {value:g}, and nothing that is given lasts. Leave it out, or add a video.")
+    model: Annotated[
+        str,
+        typer.Option(
+            metavar="MODEL",
+            help="Model to load: miniature, a model folder, an evaluation YAML, or a folder of published weights.",
+            rich_help_panel=MODEL,
+        ),
+    ] = "miniature"
+    overrides: Annotated[
+        list[str] | None, overrides_option("model.ckpt=FILE", of="the evaluation YAML", panel=MODEL)
+    ] = None
+    device: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DEVICE",
+            help="Device to run on, such as cpu, cuda or cuda:1 (default: the GPU if available).",
+            rich_help_panel=MODEL,
+        ),
+    ] = None
+    dtype: Annotated[
+        str | None, typer.Option(metavar="DTYPE", help=f"{DTYPE_HELP} (default: as stored).", rich_help_panel=MODEL)
+    ] = None
+    quantization: Annotated[
+        str | None,
+        typer.Option(metavar="TYPE", help="Quantize the language model to int8 or int4.", rich_help_panel=MODEL),
+    ] = None
+    low_resource: Annotated[
+        bool,
+        typer.Option(
+            "--low-resource",
+            help="Save GPU memory: int8 language model, and the vision encoder on the CPU.",
+            rich_help_panel=MODEL,
+        ),
+    ] = False
+    device_map: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MAP",
+            help="auto: distribute the model over all GPUs, CPU memory and disk.",
+            rich_help_panel=MODEL,
+        ),
+    ] = None
+
+    def load(self) -> Assistant:
+        """Load the model. Raises what ``video_llama.load`` raises."""
+        from video_llama.chat.loading import load
+
+        return load(
+            self.model,
+            options=self.overrides or (),
+            device=self.device,
+            dtype=self.dtype,
+            quantization=self.quantization,
+            low_resource=self.low_resource,
+            device_map=self.device_map,
+        )
 
 
-def frame_sampling(
-    assistant: Assistant,
-    num_frames: int | None,
-    fps: float | None,
-    start: float | None,
-    end: float | None,
-    times: str | None,
-) -> FrameSampling:
-    """The frames asked for; ValueError where two options exclude each other or a number cannot be."""
-    from video_llama.processors import FrameSampling
+@dataclass(frozen=True)
+class SegmentOptions:
+    """Which frames and which audio of the media to use."""
 
-    given = {"--frames": num_frames, "--fps": fps, "--times": times}
-    excluding = [name for name, value in given.items() if value is not None]
-    if len(excluding) > 1:
-        raise ValueError(f"{' and '.join(excluding)} are given. Give one of them.")
-    return FrameSampling(
-        assistant.settings.num_frames if num_frames is None else num_frames, fps, _seconds(times), start, end
-    )
+    frames: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Number of frames, sampled uniformly from the segment (default: the model's).",
+            rich_help_panel=SEGMENT,
+        ),
+    ] = None
+    fps: Annotated[
+        float | None, typer.Option(metavar="FPS", help="Frames to sample per second.", rich_help_panel=SEGMENT)
+    ] = None
+    times: Annotated[
+        str | None,
+        typer.Option(metavar="SECONDS", help="Times of the frames, such as 0.5,2,3.5.", rich_help_panel=SEGMENT),
+    ] = None
+    start: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="Start of the segment, in seconds.", rich_help_panel=SEGMENT),
+    ] = None
+    end: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="End of the segment, in seconds.", rich_help_panel=SEGMENT),
+    ] = None
+    no_audio: Annotated[
+        bool, typer.Option("--no-audio", help="Ignore the audio of the files.", rich_help_panel=SEGMENT)
+    ] = False
+    require_audio: Annotated[
+        bool, typer.Option("--require-audio", help="Fail if a file has no audio.", rich_help_panel=SEGMENT)
+    ] = False
+
+    def check_applicable(self, files: Sequence[str]) -> None:
+        """Raise ValueError for an option that applies to none of the files.
+
+        ``--frames``, ``--fps`` and ``--times`` apply to videos, ``--start`` and ``--end`` to videos and audio.
+        """
+        from video_llama.processors.medium import media_kind
+
+        given: dict[str, Any] = {
+            f"--{name}": getattr(self, name) for name in ("frames", "fps", "start", "end", "times")
+        }
+        given = {name: value for name, value in given.items() if value is not None}
+        kinds = {media_kind(file) for file in files} if given else set()
+        if kinds & {"video", "frames"}:
+            return
+        for name, value in given.items():
+            if name not in ("--start", "--end"):
+                raise ValueError(f"{name} is {value}, but no file is a video. Remove the option, or add a video.")
+            if "audio" not in kinds:
+                raise ValueError(
+                    f"{name} is {value:g}, but no file is a video or audio. Remove the option, or add such a file."
+                )
+
+    def frame_sampling(self, default_frames: int) -> FrameSampling:
+        """Return the frames to use. Raises ValueError for options that exclude each other, and for invalid values."""
+        from video_llama.processors import FrameSampling
+
+        given = {"--frames": self.frames, "--fps": self.fps, "--times": self.times}
+        excluding = [name for name, value in given.items() if value is not None]
+        if len(excluding) > 1:
+            raise ValueError(f"{' and '.join(excluding)} cannot be combined. Give one of them.")
+        num_frames = default_frames if self.frames is None else self.frames
+        return FrameSampling(num_frames, self.fps, _seconds(self.times), self.start, self.end)
+
+
+@dataclass(frozen=True)
+class DecodingOptions:
+    """How to generate the answer. The fields are those of ``video_llama.chat.Decoding``."""
+
+    max_new_tokens: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Maximum length of the answer, in tokens (default: 300, at most half of the context).",
+            rich_help_panel=DECODING,
+        ),
+    ] = None
+    num_beams: Annotated[
+        int,
+        typer.Option(
+            "--beams", metavar="N", help="Number of beams for beam search, at most 64.", rich_help_panel=DECODING
+        ),
+    ] = 1
+    temperature: Annotated[
+        float | None,
+        typer.Option(
+            metavar="FLOAT", help="Sampling temperature (default: greedy decoding).", rich_help_panel=DECODING
+        ),
+    ] = None
+    top_p: Annotated[
+        float | None,
+        typer.Option(
+            metavar="FLOAT",
+            help="Nucleus sampling: smallest set of tokens whose probabilities add up to this value.",
+            rich_help_panel=DECODING,
+        ),
+    ] = None
+    top_k: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Top-k sampling: number of most probable tokens to sample from.", rich_help_panel=DECODING
+        ),
+    ] = None
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Random seed for sampling (default: random; recorded in the answer).",
+            rich_help_panel=DECODING,
+        ),
+    ] = None
+    repetition_penalty: Annotated[
+        float,
+        typer.Option(
+            metavar="FLOAT",
+            help="Repetition penalty; values above 1 discourage repetition.",
+            rich_help_panel=DECODING,
+        ),
+    ] = 1.0
+
+    def settings(self) -> dict[str, Any]:
+        """Return the given settings by name. Raises ValueError for invalid values."""
+        from video_llama.chat import Decoding
+
+        given = {name: value for name, value in vars(self).items() if value is not None}
+        Decoding(**given)
+        return given
+
+
+def expand_groups(command: Callable[..., None]) -> Callable[..., None]:
+    """Return ``command`` with a parameter for each field of its option groups, and ``--debug``, for typer to read."""
+    hints = get_type_hints(command, include_extras=True)
+    groups: dict[str, Any] = {name: kind for name, kind in hints.items() if is_dataclass(kind)}
+    parameters = []
+    for parameter in inspect.signature(command).parameters.values():
+        if parameter.name in groups:
+            parameters += _field_parameters(groups[parameter.name])
+        else:
+            parameters.append(_keyword(parameter.name, hints[parameter.name], parameter.default))
+    parameters.append(_keyword("debug", Debug, False))
+
+    @wraps(command)
+    def run(*, debug: bool, **values: Any) -> None:
+        built = {
+            name: group(**{field.name: values.pop(field.name) for field in fields(group)})
+            for name, group in groups.items()
+        }
+        command(**values, **built)
+
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {each.name: each.annotation for each in parameters}
+    return run
+
+
+def _field_parameters(group: Any) -> list[inspect.Parameter]:
+    hints = get_type_hints(group, include_extras=True)
+    return [_keyword(field.name, hints[field.name], field.default) for field in fields(group)]
+
+
+def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
 def _seconds(times: str | None) -> tuple[float, ...] | None:
@@ -126,39 +284,22 @@ def _seconds(times: str | None) -> tuple[float, ...] | None:
     try:
         return tuple(float(time) for time in times.split(","))
     except ValueError as error:
-        raise ValueError(f"--times is {times!r}. Give seconds with commas between: 0.5,2,3.5") from error
+        raise ValueError(f"--times is {times!r}. Give seconds separated by commas, such as 0.5,2,3.5.") from error
 
 
-def load_assistant(
-    model: str, overrides: list[str] | None, device: str | None, dtype: str | None, **placing: Any
-) -> Assistant:
-    """The model by name or path; ``placing`` is that of ``video_llama.load``."""
-    from video_llama.chat.loading import load
-
-    return load(model, options=overrides or (), device=device, dtype=dtype, **placing)
-
-
-def existing(path: str) -> bool:
-    """Whether something stands at this path (none does at an empty one, or one too long for the file system)."""
+def is_existing(path: str) -> bool:
+    """Return whether there is a file or folder at ``path``; False for an empty name and one that is too long."""
     try:
         return path != "" and Path(path).exists()
     except (OSError, ValueError):
         return False
 
 
-def as_model_type(name: str | None) -> Any:
-    """The prompt style by the reference's name; ValueError for another."""
+def as_model_type(name: str | None) -> ModelType | None:
+    """Return the prompt style of this name. Raises ValueError for an unknown one."""
     from video_llama.checkpoints.decoder import MODEL_TYPE_TEMPLATES
 
-    if name not in (None, *MODEL_TYPE_TEMPLATES):
-        raise ValueError(f"--model-type is {name!r}. Choose {' or '.join(MODEL_TYPE_TEMPLATES)}.")
-    return name
-
-
-def decoding(**settings: Any) -> dict[str, Any]:
-    """The decoding settings that were given, checked."""
-    from video_llama.chat import Decoding
-
-    given = {name: value for name, value in settings.items() if value is not None}
-    Decoding(**given)
-    return given
+    known: dict[str, ModelType] = {each: each for each in MODEL_TYPE_TEMPLATES}
+    if name is not None and name not in known:
+        raise ValueError(f"--model-type is {name!r}. Choose {' or '.join(known)}.")
+    return None if name is None else known[name]

@@ -1,4 +1,4 @@
-"""``video-llama plot RUN``: the curves of a training run."""
+"""``video-llama plot RUN``: plot the curves of a training run."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from typing import Annotated
 
 import typer
 
-from video_llama.cli.options import Debug
-
 
 def plot(
-    run: Annotated[Path, typer.Argument(help="The run's folder.", show_default=False)],
-    output: Annotated[Path | None, typer.Option(help="The picture. (default: curves.png in the folder)")] = None,
-    debug: Debug = False,
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of the training run.", show_default=False)],
+    output: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Image file to write (default: curves.png in the run's folder).")
+    ] = None,
 ) -> None:
-    """Draw loss, learning rate and speed of a run; prints the picture's path."""
+    """Plot the loss, learning rate and speed of a training run.
+
+    Prints the path of the image.
+    """
     from video_llama.training.plotting import plot_run
 
     typer.echo(str(plot_run(run, output)))

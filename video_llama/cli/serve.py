@@ -1,68 +1,102 @@
-"""``video-llama serve``: OpenAI's chat completions over HTTP, until a signal ends it."""
+"""``video-llama serve``: the HTTP server, compatible with OpenAI's chat completions."""
 
 from __future__ import annotations
 
 import ipaddress
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from video_llama.cli import options
+from video_llama.cli.options import MODEL, ModelOptions
+
+if TYPE_CHECKING:
+    from video_llama.apps.server import ServerSettings
 
 KEY_VARIABLE = "VIDEO_LLAMA_API_KEY"
-LIMITS = "Limits"
+SERVER = "Server"
+
+
+@dataclass(frozen=True)
+class ServedModelOptions(ModelOptions):
+    """The model's options. ``--set`` takes the limits of the server as well."""
+
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Set a limit of the server, such as max_rows=32, or override a key of the evaluation YAML, such as "
+            "model.ckpt=FILE. Repeatable.",
+            show_default=False,
+            rich_help_panel=MODEL,
+        ),
+    ] = None
 
 
 def serve(
-    model: options.Model = "miniature",
-    overrides: options.Overrides = None,
-    device: options.Device = None,
-    dtype: options.Dtype = None,
-    quantization: options.Quantization = None,
-    low_resource: options.LowResource = False,
-    device_map: options.DeviceMap = None,
-    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at.")] = 8000,
+    model: ServedModelOptions,
+    host: Annotated[
+        str,
+        typer.Option(
+            metavar="ADDRESS", help="Address to listen on; 0.0.0.0 accepts other machines.", rich_help_panel=SERVER
+        ),
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(metavar="PORT", min=0, max=65535, help="Port to listen on.", rich_help_panel=SERVER)
+    ] = 8000,
     allow_host: Annotated[
         list[str] | None,
-        typer.Option(help="A host that media may be fetched from; may be repeated.", rich_help_panel=LIMITS),
+        typer.Option(
+            metavar="HOST",
+            help="Host from which media may be downloaded (default: none). Repeatable.",
+            rich_help_panel=SERVER,
+        ),
     ] = None,
     media_root: Annotated[
-        Path | None, typer.Option(help="The folder that file: URLs may name files in.", rich_help_panel=LIMITS)
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Folder that file: URLs may refer to (default: none).", rich_help_panel=SERVER
+        ),
     ] = None,
-    limits: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="max_rows=32 and the like; may be repeated.", rich_help_panel=LIMITS),
-    ] = None,
-    debug: options.Debug = False,
 ) -> None:
-    """Answer over HTTP as OpenAI's API does. A key that clients must send is read from VIDEO_LLAMA_API_KEY."""
+    """Serve a model over HTTP with an OpenAI-compatible API.
+
+    Set the environment variable VIDEO_LLAMA_API_KEY to require a key from clients.
+    """
     from video_llama.apps.server import make_server
 
-    settings = _settings(limits or [], allow_host or [], media_root)
-    assistant = options.load_assistant(
-        model, overrides, device, dtype, quantization=quantization, low_resource=low_resource, device_map=device_map
-    )
+    limits, overrides = split_overrides(model.overrides or [])
+    settings = server_settings(limits, allow_host or [], media_root)
+    assistant = replace(model, overrides=overrides).load()
     server = make_server(assistant, settings, host=host, port=port)
-    typer.echo(
-        f"{assistant.name} answers at http://{host}:{port}/v1 (what it takes: http://{host}:{port}/docs)", err=True
-    )
+    typer.echo(f"Serving {assistant.name} at http://{host}:{port}/v1 (API: http://{host}:{port}/docs)", err=True)
     if assistant.notice:
         typer.echo(assistant.notice, err=True)
-    if settings.api_key is None and not _is_loopback(host):
-        typer.echo(f"Everybody who reaches {host} is answered. Set {KEY_VARIABLE} to ask for a key.", err=True)
+    if settings.api_key is None and not is_loopback(host):
+        typer.echo(
+            f"Warning: every client that can reach {host} is accepted. Set {KEY_VARIABLE} to require a key.", err=True
+        )
     server.run()
 
 
-def _settings(limits: list[str], allowed_hosts: list[str], media_root: Path | None) -> Any:
+def split_overrides(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the server's limits (``max_rows=32``) and the keys of the evaluation YAML (``model.ckpt=FILE``)."""
+    limits = [text for text in overrides if "." not in text.partition("=")[0]]
+    return limits, [text for text in overrides if text not in limits]
+
+
+def server_settings(limits: Sequence[str], allowed_hosts: Sequence[str], media_root: Path | None) -> ServerSettings:
+    """Return the settings of the server, with the key of the environment. Raises ConfigError for an unknown limit."""
     from video_llama.apps.server import ServerSettings
     from video_llama.config import apply_overrides, parse_config
 
     data = apply_overrides({}, limits)
     if allowed_hosts:
-        data["allowed_hosts"] = allowed_hosts
+        data["allowed_hosts"] = list(allowed_hosts)
     if media_root is not None:
         data["media_root"] = media_root
     if os.environ.get(KEY_VARIABLE):
@@ -70,7 +104,8 @@ def _settings(limits: list[str], allowed_hosts: list[str], media_root: Path | No
     return parse_config(ServerSettings, data, source="serve")
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Return whether an address can only be reached from this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -1,4 +1,4 @@
-"""``video-llama chat FILE...``: turns in the terminal, streamed; the same from a pipe, a line a turn."""
+"""``video-llama chat [FILE]...``: a conversation in the terminal, or one line of standard input per turn."""
 
 from __future__ import annotations
 
@@ -12,84 +12,71 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from video_llama.cli import options
-from video_llama.cli.ask import rests_on
-from video_llama.cli.reporting import EXIT_ERROR, report
+from video_llama.cli.ask import used_inputs
+from video_llama.cli.options import DecodingOptions, ModelOptions, SegmentOptions
+from video_llama.cli.reporting import EXIT_ERROR, is_debug_on, report
 from video_llama.errors import VideoLlamaError
 
 if TYPE_CHECKING:
     from video_llama.chat import Chat
+    from video_llama.processors.medium import MediaKind
 
 PROMPT = "> "
 HELP = """\
-/video FILE    show a video (and play its sound)      /record       print what the last answer rests on, as JSON
-/image FILE    show an image                          /save FILE    write every answer and its record, as JSON
-/audio FILE    play a sound                           /reset        forget what was said, keep what was shown
-/help          print this                             /quit         leave (so does the end of the input)
-Everything else is a question. Ctrl-C stops an answer."""
+Type a question, or one of these commands:
+
+  /video FILE   add a video, with its audio
+  /image FILE   add an image
+  /audio FILE   add an audio file
+  /reset        clear the chat and keep the media
+  /record       show the record of the last answer as JSON
+  /save FILE    save all answers and their records as JSON
+  /help         show this message
+  /quit         exit (or press Ctrl-D)
+
+Press Ctrl-C to stop an answer."""
+HINT = "Type a question, or /help for the list of commands."
 
 
 def chat(
+    context: typer.Context,
     files: Annotated[
         list[str] | None,
-        typer.Argument(metavar="FILE...", help="Videos, images, sounds or folders of frames.", show_default=False),
+        typer.Argument(
+            metavar="[FILE]...", help="Videos, images, audio files or folders of frames.", show_default=False
+        ),
     ] = None,
-    model: options.Model = "miniature",
-    overrides: options.Overrides = None,
-    device: options.Device = None,
-    dtype: options.Dtype = None,
-    quantization: options.Quantization = None,
-    low_resource: options.LowResource = False,
-    device_map: options.DeviceMap = None,
-    frames: options.NumFrames = None,
-    fps: options.Fps = None,
-    start: options.Start = None,
-    end: options.End = None,
-    times: options.Times = None,
-    no_audio: options.NoAudio = False,
-    require_audio: options.RequireAudio = False,
-    beams: options.Beams = 1,
-    temperature: options.Temperature = None,
-    top_p: options.TopP = None,
-    top_k: options.TopK = None,
-    seed: options.Seed = None,
-    repetition_penalty: options.RepetitionPenalty = 1.0,
-    max_new_tokens: options.MaxNewTokens = None,
-    debug: options.Debug = False,
+    *,
+    segment: SegmentOptions,
+    decoding: DecodingOptions,
+    model: ModelOptions,
 ) -> None:
-    """Talk about files, turn by turn. /help lists what else can be typed.
+    """Chat about videos, images and audio in the terminal.
 
-    From a pipe every line is a turn, and the exit code is 2 if one of them failed.
+    Type /help in the chat for its commands. If standard input is not a terminal, each of its lines is one turn, and the
+    exit code is 2 if a turn failed.
     """
-    decoding = options.decoding(
-        num_beams=beams,
-        temperature=temperature,
-        top_p=top_p,
-        top_k=top_k,
-        seed=seed,
-        repetition_penalty=repetition_penalty,
-        max_new_tokens=max_new_tokens,
+    settings = decoding.settings()
+    assistant = model.load()
+    sampling = segment.frame_sampling(assistant.settings.num_frames)
+    session = assistant.chat(
+        *files or [], frames=sampling, no_audio=segment.no_audio, require_audio=segment.require_audio
     )
-    assistant = options.load_assistant(
-        model, overrides, device, dtype, quantization=quantization, low_resource=low_resource, device_map=device_map
-    )
-    sampling = options.frame_sampling(assistant, frames, fps, start, end, times)
-    session = assistant.chat(*files or [], frames=sampling, no_audio=no_audio, require_audio=require_audio)
     if assistant.notice:
         typer.echo(assistant.notice, err=True)
-    terminal = Terminal(session, decoding, debug=debug)
+    terminal = Terminal(session, settings, debug=is_debug_on(context))
     if sys.stdin.isatty():
-        typer.echo("/help lists the commands.", err=True)
+        typer.echo(HINT, err=True)
     terminal.run(_lines())
     if terminal.has_failed and not sys.stdin.isatty():
         raise typer.Exit(EXIT_ERROR)
 
 
 def _lines() -> Iterator[str]:
-    """What is typed, line by line, behind a prompt where somebody is there to see it."""
+    """Yield the lines of standard input; show a prompt if it is a terminal."""
     is_terminal = sys.stdin.isatty()
     if is_terminal:
-        _edit_lines()
+        _enable_line_editing()
     while True:
         try:
             yield input(PROMPT) if is_terminal else input()
@@ -97,14 +84,14 @@ def _lines() -> Iterator[str]:
             return
 
 
-def _edit_lines() -> None:
-    """Let the arrow keys move in the line and bring back earlier ones; importing readline is all that it takes."""
-    with suppress(ImportError):  # Windows has none, and edits lines by itself
+def _enable_line_editing() -> None:
+    """Enable arrow keys and history for ``input``; importing readline is sufficient."""
+    with suppress(ImportError):  # not available on Windows, whose terminal edits lines itself
         importlib.import_module("readline")
 
 
 class Terminal:
-    """Takes lines, answers on standard output. An error is reported and the conversation goes on."""
+    """Answers lines of text on standard output. Errors are reported and do not end the chat."""
 
     def __init__(self, chat: Chat, decoding: dict[str, Any], *, debug: bool = False) -> None:
         self._chat, self._decoding, self._debug = chat, decoding, debug
@@ -120,15 +107,15 @@ class Terminal:
         }
 
     def run(self, lines: Iterator[str]) -> None:
-        """Take lines until they end, or /quit."""
+        """Process lines until they end or one is /quit."""
         for line in lines:
             text = line.strip()
             if text == "/quit":
                 return
             if text:
-                self._take(text)
+                self._process(text)
 
-    def _take(self, text: str) -> None:
+    def _process(self, text: str) -> None:
         word, _, rest = text.partition(" ")
         try:
             if not word.startswith("/"):
@@ -136,7 +123,7 @@ class Terminal:
             elif word in self._commands:
                 self._commands[word](rest.strip())
             else:
-                raise ValueError(f"There is no command {word}. /help lists those there are.")
+                raise ValueError(f"Unknown command {word}. Type /help for the list of commands.")
         except (VideoLlamaError, ValueError, OSError) as error:
             if isinstance(error, BrokenPipeError):
                 raise
@@ -153,22 +140,22 @@ class Terminal:
             stream.close()
         typer.echo()
         if stream.answer is not None:
-            typer.echo(f"({rests_on(stream.answer)})", err=True)
+            typer.echo(f"({used_inputs(stream.answer)})", err=True)
 
-    def _add(self, path: str, kind: Any) -> None:
+    def _add(self, path: str, kind: MediaKind) -> None:
         if not path:
-            raise ValueError(f"/{kind} needs the name of a file.")
+            raise ValueError(f"/{kind} needs the path of a file.")
         self._chat.add(path, kind)
         typer.echo(f"Added {path}.", err=True)
 
-    def _last_answer(self) -> Any:
+    def _last_answer(self) -> dict[str, Any]:
         if not self._chat.answers:
-            raise ValueError("There is no answer yet. Ask something first.")
+            raise ValueError("No answer yet. Ask a question first.")
         return self._chat.answers[-1].as_dict()
 
     def _save(self, path: str) -> None:
         if not path:
-            raise ValueError("/save needs the name of a file.")
+            raise ValueError("/save needs the path of a file.")
         Path(path).write_text(_as_json([answer.as_dict() for answer in self._chat.answers]) + "\n", encoding="utf-8")
         typer.echo(f"Saved {path}.", err=True)
 

@@ -1,4 +1,4 @@
-"""``video-llama train CONFIG``: a training run from its YAML file."""
+"""``video-llama train CONFIG``: run a training from its YAML file."""
 
 from __future__ import annotations
 
@@ -6,19 +6,25 @@ from typing import Annotated
 
 import typer
 
-from video_llama.cli.options import Debug, RunYaml
+from video_llama.cli.options import RunYaml, TrainOverrides
 
 
 def train(
     config: RunYaml,
-    options: Annotated[
-        list[str] | None, typer.Option("--set", help="run.init_lr=1e-4 and the like; may be repeated.")
+    overrides: TrainOverrides = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(metavar="CHECKPOINT", help="Checkpoint to resume from, or auto for the newest one of the run."),
     ] = None,
-    resume: Annotated[str | None, typer.Option(help="auto, or a checkpoint to go on from.")] = None,
-    max_steps: Annotated[int | None, typer.Option(min=1, help="Stop after this many steps.")] = None,
-    debug: Debug = False,
+    max_steps: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Stop after this many steps; the learning rate schedule is unchanged."),
+    ] = None,
 ) -> None:
-    """Train as a YAML file says; prints the folder of the run."""
+    """Train or fine-tune a model as described by a YAML file.
+
+    Prints the folder of the run, which contains metrics.jsonl, curves.png and checkpoints/.
+    """
     from video_llama.training.run import train_from_config
 
-    typer.echo(str(train_from_config(config, options or [], resume=resume, max_steps=max_steps)))
+    typer.echo(str(train_from_config(config, overrides or [], resume=resume, max_steps=max_steps)))

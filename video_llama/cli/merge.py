@@ -1,0 +1,72 @@
+"""``video-llama merge RUN... --into MODEL_FOLDER OUT``: combine trained parts with the model they were trained on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from video_llama.models.modeling_llama import Quantization
+
+
+def merge(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN... OUT",
+            help="RUN: training run (its newest checkpoint is used), checkpoint, or .safetensors file. "
+            "OUT: new model folder to write.",
+            show_default=False,
+        ),
+    ],
+    into: Annotated[
+        str,
+        typer.Option(
+            "--into",
+            metavar="MODEL_FOLDER",
+            help="Model folder that the runs were trained from (model.pretrained), or miniature. It is not changed.",
+            show_default=False,
+        ),
+    ],
+    quantization: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TYPE",
+            help="model.quantization of the runs (int8 or int4): round the language model as they did, so that the "
+            "result equals the model that was trained.",
+        ),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Name of the new model (default: the name in MODEL_FOLDER).")
+    ] = None,
+    notice: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="Note on the model's limitations (default: the note in MODEL_FOLDER)."),
+    ] = None,
+) -> None:
+    """Merge training runs into a model folder.
+
+    Writes a complete model folder that contains the trained parts, with LoRA adapters merged into the weights. Several
+    runs, such as one per branch, are merged together. Prints the path of the new folder.
+    """
+    from video_llama.chat.loading import model_path
+    from video_llama.training.merge import merge_into_folder
+
+    *runs, out = paths
+    if not runs:
+        raise ValueError(f"Expected RUN... and OUT, got only {out}. Give the folder of a run first.")
+    merged = merge_into_folder(
+        runs, model_path(into), out, quantization=_as_quantization(quantization), name=name, notice=notice
+    )
+    typer.echo(str(merged))
+
+
+def _as_quantization(name: str | None) -> Quantization | None:
+    from video_llama.models.modeling_llama import QUANTIZATIONS
+
+    known: dict[str, Quantization] = {each: each for each in QUANTIZATIONS}
+    if name is not None and name not in known:
+        raise ValueError(f"--quantization is {name!r}. Choose {' or '.join(known)}.")
+    return None if name is None else known[name]
