@@ -149,26 +149,3 @@ class TestPrediction:
     def test_unknown_size(self):
         with pytest.raises(ValueError, match=r"size is '70b'\. Choose 7b or 13b"):
             published_config("70b")
-
-
-class TestCommand:
-    def test_table_and_json(self, model_path):
-        asked = ["inspect", "--memory", str(model_path), "--audio", "--frames", "4"]
-        table = run(*asked)
-        assert table.exit_code == 0, table.output
-        assert table.stdout.splitlines()[-1].startswith("sum ")
-        report = json.loads(run(*asked, "--json").stdout)
-        assert report["total"] == sum(report["weights"].values()) + report["cache"] + report["activations"]
-
-    def test_neither_model_nor_size(self):
-        refused = run("inspect", "--memory")
-        assert refused.exit_code == 2
-        assert "Give a model folder or --size 7b" in refused.output
-
-
-def run(*arguments):
-    from typer.testing import CliRunner
-
-    from video_llama.cli import app
-
-    return CliRunner().invoke(app, list(arguments))

@@ -1,13 +1,12 @@
-"""``video-llama serve``: what it refuses, and what it needs. That it answers and ends is in test_limits.py."""
+"""``video-llama serve``: its settings and errors. Its answers and its shutdown are tested in tests/apps/server."""
 
 import subprocess
 import sys
 
 import pytest
-from typer.testing import CliRunner
 
-from video_llama.cli import app
-from video_llama.cli.serve import _is_loopback, _settings
+from tests.cli.conftest import invoke
+from video_llama.cli.serve import is_loopback, server_settings, split_overrides
 
 
 @pytest.mark.parametrize(
@@ -20,16 +19,21 @@ from video_llama.cli.serve import _is_loopback, _settings
     ],
 )
 def test_refusals(arguments, message):
-    result = CliRunner().invoke(app, ["serve", *arguments])
+    result = invoke("serve", *arguments)
     assert result.exit_code == 2
     assert message in " ".join(result.stderr.split())
 
 
 def test_settings(monkeypatch, tmp_path):
     monkeypatch.setenv("VIDEO_LLAMA_API_KEY", "s3cret")
-    settings = _settings(["max_rows=3"], ["example.org"], tmp_path)
+    settings = server_settings(["max_rows=3"], ["example.org"], tmp_path)
     assert (settings.max_rows, settings.allowed_hosts, settings.media_root) == (3, ("example.org",), tmp_path)
     assert settings.api_key.get_secret_value() == "s3cret"
+
+
+def test_set_takes_limits_and_keys_of_the_yaml():
+    given = ["max_rows=3", "model.ckpt=a.pth", "media_root=/data/a.b"]
+    assert split_overrides(given) == (["max_rows=3", "media_root=/data/a.b"], ["model.ckpt=a.pth"])
 
 
 @pytest.mark.parametrize(
@@ -37,7 +41,7 @@ def test_settings(monkeypatch, tmp_path):
     [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("a.test", False)],
 )
 def test_loopback(host, expected):
-    assert _is_loopback(host) == expected
+    assert is_loopback(host) == expected
 
 
 @pytest.mark.parametrize("package", ["fastapi", "uvicorn", "prometheus_client"])
