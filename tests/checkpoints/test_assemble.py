@@ -227,7 +227,7 @@ class TestStrict:
     def test_a_folder_with_two_branches_of_a_kind(self, published):
         second = published / "VL_LLaMA_2_7B_Pretrained.pth"
         second.write_bytes((published / "VL_LLaMA_2_7B_Finetuned.pth").read_bytes())
-        with pytest.raises(CheckpointError, match=r"Say which: --options model\.ckpt="):
+        with pytest.raises(CheckpointError, match=r"Say which: --set model\.ckpt="):
             planned(published)
 
     def test_a_folder_without_a_decoder(self, tmp_path):

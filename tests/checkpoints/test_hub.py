@@ -108,7 +108,7 @@ def test_what_is_needed_comes_and_is_kept(tmp_path, files, endpoint):
 
 def test_convert_from_the_hub(tmp_path, endpoint):
     target = tmp_path / "model"
-    command = ("-m", "video_llama", "convert", "--from", f"hub:{NAME}", str(target), "--options", OPTIONS[0])
+    command = ("-m", "video_llama", "convert", "--from", f"hub:{NAME}", str(target), "--set", OPTIONS[0])
     done = run(*command, endpoint=endpoint, home=tmp_path / "home")
     assert (done.returncode, done.stdout) == (0, f"{target}\n"), done.stderr
     assert json.loads((target / "manifest.json").read_text())["sources"]["files"][0]["file"] == "eva_vit_g.pth"

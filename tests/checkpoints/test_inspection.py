@@ -95,7 +95,7 @@ class TestSources:
         report = inspect_sources(repository / f"eval_configs/video_llama_eval_{name}.yaml")
         assert {part.part for part in report.parts if not part.files} == parts
         assert "model.ckpt (path/pretrained_visual_branch_ckpt)" in report.problem
-        assert "Put your own path there, or override it: --options model.llama_model=/data/..." in report.problem
+        assert "Put your own path there, or override it: --set model.llama_model=/data/..." in report.problem
 
 
 class TestFile:

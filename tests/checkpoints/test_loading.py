@@ -127,4 +127,4 @@ def test_memory_of_a_yaml_is_its_folder_s(tmp_path, eval_yaml):
 
 
 def test_inspect_takes_the_folder_of_published_files(published):
-    assert invoke("inspect", published, "--options", OPTIONS[0]).exit_code == 0
+    assert invoke("inspect", published, "--set", OPTIONS[0]).exit_code == 0

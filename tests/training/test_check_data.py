@@ -72,7 +72,7 @@ def test_every_bad_row_is_found_and_can_be_excluded(write_yaml: Write, mixed: di
 def test_sound_data_without_a_fault_exits_0(write_yaml: Write, clips: Path, tmp_path: Path) -> None:
     done = run_command("validate-data", str(write_yaml("audio", stage=1)), "--report", str(tmp_path / "report.jsonl"))
     assert (done.exit_code, (tmp_path / "report.jsonl").read_text()) == (0, "")
-    assert "rows, nothing wrong" in done.stdout
+    assert "rows, no problems" in done.stdout
 
 
 def test_a_clip_shorter_than_asked_for_is_a_warning(write_yaml: Write, clips: Path, tmp_path: Path) -> None:

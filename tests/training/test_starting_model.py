@@ -161,7 +161,7 @@ def test_data_are_validated_without_a_folder(write_pieces: Write) -> None:
     from video_llama.cli import app
 
     result = CliRunner().invoke(app, ["validate-data", str(write_pieces("vision", 1))])
-    assert (result.exit_code, "12 rows, nothing wrong" in result.stdout) == (0, True), result.output
+    assert (result.exit_code, "12 rows, no problems" in result.stdout) == (0, True), result.output
 
 
 def test_drawn_values_are_the_reference_s() -> None:

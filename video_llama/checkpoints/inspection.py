@@ -70,7 +70,7 @@ def _inspect_present(path: str | Path, config: EvalConfig, absent: Mapping[str, 
     listed = ", ".join(f"model.{key} ({value})" for key, value in absent.items())
     report.problem = (
         f"{path}: {listed} {'is' if len(absent) == 1 else 'are'} not there. Put your own path there, or override it: "
-        f"--options model.{next(iter(absent))}=/data/..."
+        f"--set model.{next(iter(absent))}=/data/..."
     )
     return report
 

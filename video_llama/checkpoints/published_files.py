@@ -180,7 +180,7 @@ def _discover(folder: Path) -> dict[str, Any]:
             files = [file for file in files if "audiobranch" not in file.name]
         if len(files) > 1:
             raise CheckpointError(
-                f"{folder} has {', '.join(file.name for file in files)}. Say which: --options model.{key}={files[0]}"
+                f"{folder} has {', '.join(file.name for file in files)}. Say which: --set model.{key}={files[0]}"
             )
         if files:
             found[key] = str(files[0])
