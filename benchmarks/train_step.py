@@ -26,9 +26,8 @@ import torch
 from video_llama.checkpoints.folder import Manifest, write_model_folder
 from video_llama.conversation import Tokenizer
 from video_llama.log import logger
-from video_llama.miniature.assemble import settings
+from video_llama.miniature.configuration import miniature_config, processor_settings
 from video_llama.miniature.dataset import write_dataset
-from video_llama.miniature.recipe import miniature_config
 from video_llama.miniature.tokenizer import train_tokenizer
 from video_llama.miniature.train import config_path, moved_paths
 from video_llama.models.configuration import VideoLlamaConfig
@@ -67,7 +66,7 @@ def prepare(root: Path, num_clips: int, tokenizer_path: Path | None, decoder_lay
         train_tokenizer(tokenizer_path, seed=0)
     if decoder_layers is None:
         torch.manual_seed(0)
-        model, processing = VideoLlamaForConditionalGeneration(miniature_config()), settings()
+        model, processing = VideoLlamaForConditionalGeneration(miniature_config()), processor_settings()
     else:
         model, processing = published_model(tokenizer_path, decoder_layers), ProcessorSettings()
     manifest = Manifest("random", untrained_parts=("model.",))

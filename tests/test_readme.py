@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-TOO_LONG = ("miniature evaluate",)  # minutes; tests/miniature/test_evaluate.py examines fewer clips
+TOO_LONG = ("miniature evaluate",)  # minutes; tests/miniature/test_evaluation.py uses fewer clips
 
 
 @pytest.fixture(scope="module")

@@ -1,14 +1,17 @@
-"""``video-llama miniature``: clips as told, mistakes in one line, and a table that says what was counted."""
+"""``video-llama miniature``: scenes from options, errors, written clips and evaluations."""
 
+import json
 import shlex
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from video_llama.cli import app
 from video_llama.errors import ConfigError
 from video_llama.miniature.commands import make_scene
+from video_llama.miniature.dataset import NUM_TRAINING_CLIPS
 from video_llama.miniature.world import ScenePart
 from video_llama.processors import read_video, read_waveform
 
@@ -61,3 +64,26 @@ def test_shipped_examples_are_what_their_readme_says(name: str, repository: Path
     assert shipped.duration == again.duration
     # Another build of the encoder may choose other bits; the pictures stay close.
     assert abs(shipped.frames.astype(int) - again.frames.astype(int)).mean() < 4
+
+
+def test_the_command_prints_json(tmp_path: Path) -> None:
+    arguments = ["--num-clips", "3", "--seed", "5", "--json", "--answers", str(tmp_path / "answers.jsonl")]
+    run = CliRunner().invoke(app, ["miniature", "evaluate", *arguments])
+    assert run.exit_code == 0, run.output
+    data = json.loads(run.stdout)
+    assert (data["seed"], data["num_clips"], data["weights"]) == (5, 3, "miniature")
+    assert len((tmp_path / "answers.jsonl").read_text().splitlines()) > 20
+
+
+def test_clips_writes_the_training_clips(tmp_path: Path) -> None:
+    arguments = ["--output", str(tmp_path), "--num-clips", "2", "--workers", "1"]
+    run = CliRunner().invoke(app, ["miniature", "clips", *arguments])
+    assert run.exit_code == 0, run.output
+    assert run.stdout == f"{tmp_path / 'data'}\n"
+    assert len(list((tmp_path / "data/videos").rglob("*.mp4"))) == 2
+
+
+def test_clips_writes_as_many_as_training_uses() -> None:
+    command = get_command(app).commands["miniature"].commands["clips"]
+    [num_clips] = [option for option in command.params if option.name == "num_clips"]
+    assert num_clips.default == NUM_TRAINING_CLIPS

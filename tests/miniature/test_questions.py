@@ -1,12 +1,12 @@
-"""The language: canonical answers for every kind and view, honest answers without a medium, and the marking."""
+"""Questions: the canonical answers of every kind, answers without a picture or sound, and grading."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from video_llama.miniature import questions, wording
-from video_llama.miniature.questions import NO_PICTURE, NO_SOUND, QA, QUESTION_KINDS, dialogue, facts, grade, question
+from video_llama.miniature import questions
+from video_llama.miniature.questions import NO_PICTURE, NO_SOUND, QA, QUESTION_KINDS, facts, grade, question
 from video_llama.miniature.world import Scene, ScenePart, sample_scene
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -140,55 +140,3 @@ def test_grading_minds_the_order_and_the_verdict() -> None:
     assert not grade(QA("hear", "", NO_SOUND), NO_PICTURE)
     assert not grade(QA("chat", "", "Goodbye."), "Hello.")
     assert grade(QA("chat", "", "Goodbye."), "Goodbye.")
-
-
-@settings(max_examples=80, deadline=None)
-@given(SEEDS)
-def test_captions_state_the_scene_in_any_wording(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    scene = sample_scene(rng)
-    for field in ("colour", "shape"):
-        expected = tuple(getattr(part, field) for part in scene.parts)
-        assert facts(wording.caption(scene, rng), field) == expected  # type: ignore[arg-type]
-        assert facts(wording.canonical_caption(scene), field) == expected  # type: ignore[arg-type]
-        assert facts(wording.image_caption(scene, rng), field) == expected[:1]  # type: ignore[arg-type]
-    sound = wording.sound_caption(scene.sounds, rng)
-    names = tuple(wording.SOUND_NAMES[shape] for shape in scene.sounds)
-    assert facts(sound, "shape") == scene.sounds or facts(sound, "sound") == names
-    told, plain = questions.caption_pair(rng)
-    assert facts(told, "colour") == facts(plain, "colour")
-
-
-@settings(max_examples=80, deadline=None)
-@given(SEEDS)
-def test_dialogues_hold_the_slots_of_their_medium(seed: int) -> None:
-    document = dialogue(np.random.default_rng(seed))
-    assert document == dialogue(np.random.default_rng(seed))
-    assert 1 <= len(document.turns) <= 3
-    assert (document.video_words is not None) == (document.medium in ("video", "audio_video"))
-    assert (document.image_words is not None) == (document.medium == "image")
-    assert (document.sound_words is not None) == (document.medium in ("audio", "audio_video"))
-    assert document.medium == "video" or not document.frame_seconds
-
-
-def test_dialogues_follow_their_arguments() -> None:
-    rng = np.random.default_rng(0)
-    documents = [dialogue(rng, max_turns=1, hard_share=1.0, media_shares={"video": 1.0}) for _ in range(100)]
-    assert {document.turns[0].kind for document in documents} == {"order", "yes_no", "colour", "shape"}
-    singles = [dialogue(rng, two_part_share=0.0, media_shares={"video": 1.0}) for _ in range(50)]
-    assert all(len(facts(document.video_words or "", "shape")) == 1 for document in singles)
-    both = [dialogue(rng) for _ in range(600)]
-    matches = [qa.answer for document in both for qa in document.turns if qa.kind == "match" and "hear a" in qa.answer]
-    assert 0.25 < np.mean([answer.endswith("yes.") for answer in matches]) < 0.7
-    assert {document.medium for document in both} == set(questions.MEDIA_SHARES)
-
-
-def test_the_vocabulary_stays_small() -> None:
-    rng = np.random.default_rng(0)
-    words: set[str] = set()
-    for _ in range(1500):
-        document = dialogue(rng)
-        texts = [document.video_words or "", document.sound_words or "", document.image_words or ""]
-        texts += [text for qa in document.turns for text in (qa.question, qa.answer)]
-        words |= {word.strip(".,?!").lower() for text in texts for word in text.split()}
-    assert len(words) < 220

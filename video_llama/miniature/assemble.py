@@ -5,29 +5,19 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from video_llama.checkpoints.folder import Manifest, write_model_folder
-from video_llama.miniature.recipe import (
-    IMAGE_MEAN,
-    IMAGE_STD,
-    MEL_BINS,
-    MEL_FRAMES,
-    NUM_CLIPS,
-    NUM_FRAMES,
-    miniature_config,
-)
-from video_llama.miniature.sounds import SAMPLING_RATE
-from video_llama.miniature.world import FRAME_SIZE
-from video_llama.processors.settings import ProcessorSettings
+import torch
+from torch import Tensor
+from transformers import LlamaForCausalLM
 
-if TYPE_CHECKING:
-    from torch import Tensor
-    from transformers import LlamaForCausalLM
-
-    from video_llama.models.blip2 import FrameEncoder
-    from video_llama.models.imagebind import ImageBindTower
-    from video_llama.models.qformer import SequenceQFormer
+from video_llama.checkpoints.folder import Manifest, read_model_folder, write_model_folder
+from video_llama.miniature.configuration import miniature_config, processor_settings
+from video_llama.miniature.pretrain_vision import initialise
+from video_llama.models.blip2 import FrameEncoder
+from video_llama.models.imagebind import ImageBindTower
+from video_llama.models.qformer import SequenceQFormer
+from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
+from video_llama.training.merge import merge_into_folder
 
 BRANCHES = ("model.video_qformer.", "model.audio_qformer.")
 QUERY_STD = 0.5
@@ -49,26 +39,8 @@ class Backbones:
     imagebind_audio: ImageBindTower
 
 
-def settings() -> ProcessorSettings:
-    """How files become what the miniature reads."""
-    return ProcessorSettings(
-        image_size=FRAME_SIZE,
-        image_mean=IMAGE_MEAN,
-        image_std=IMAGE_STD,
-        num_frames=NUM_FRAMES,
-        sampling_rate=SAMPLING_RATE,
-        num_mel_bins=MEL_BINS,
-        target_length=MEL_FRAMES,
-        num_clips=NUM_CLIPS,
-    )
-
-
 def write_base(folder: Path, backbones: Backbones, tokenizer_path: Path, seed: int) -> None:
     """Write the model folder that the branches' training starts from; it never answers."""
-    import torch
-
-    from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
-
     torch.manual_seed(seed + 3)
     model = VideoLlamaForConditionalGeneration(miniature_config())
     body = model.model
@@ -86,15 +58,11 @@ def write_base(folder: Path, backbones: Backbones, tokenizer_path: Path, seed: i
         untrained_parts=BRANCHES,
         notice=NOTICE,
     )
-    write_model_folder(folder, model, tokenizer_path=tokenizer_path, settings=settings(), manifest=manifest)
+    write_model_folder(folder, model, tokenizer_path=tokenizer_path, settings=processor_settings(), manifest=manifest)
 
 
 def _initialise_branch(branch: SequenceQFormer, word_scale: Tensor) -> None:
     """Random weights of a size for narrow layers; tokens come out as large as the decoder's words."""
-    import torch
-
-    from video_llama.miniature.pretrain_vision import initialise
-
     initialise(branch)
     with torch.no_grad():
         branch.query_tokens.normal_(std=QUERY_STD)
@@ -105,9 +73,6 @@ def _initialise_branch(branch: SequenceQFormer, word_scale: Tensor) -> None:
 
 def write_weights(target: Path, base: Path, runs: list[Path], seed: int) -> None:
     """Put both trained branches into the base and write the weights that answer, as float16 (half the size)."""
-    from video_llama.checkpoints.folder import read_model_folder
-    from video_llama.training.merge import merge_into_folder
-
     merged = target.with_name(f"{target.name}.fp32")
     shutil.rmtree(merged, ignore_errors=True)
     merge_into_folder(runs, base, merged, name="miniature")

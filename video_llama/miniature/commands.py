@@ -66,20 +66,23 @@ def evaluate(
     from rich.console import Console
 
     from video_llama.chat.loading import load
-    from video_llama.miniature import evaluate as examination
+    from video_llama.miniature import evaluation_report
+    from video_llama.miniature.evaluation import evaluate as run_evaluation
 
     assistant = load(model)
     with ExitStack() as stack:
         folder = clips_dir or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="video-llama-clips-")))
-        evaluation = examination.evaluate(assistant, folder, num_clips=num_clips, seed=seed, workers=workers)
+        evaluation = run_evaluation(assistant, folder, num_clips=num_clips, seed=seed, workers=workers)
     if plot is not None:
-        examination.plot(evaluation, plot)
+        evaluation_report.plot(evaluation, plot)
     if answers is not None:
-        answers.write_text("".join(f"{json.dumps(row)}\n" for row in examination.answer_rows(evaluation)), "utf-8")
+        answers.write_text(
+            "".join(f"{json.dumps(row)}\n" for row in evaluation_report.answer_rows(evaluation)), "utf-8"
+        )
     if as_json:
         typer.echo(json.dumps(evaluation.as_dict(), indent=2))
     else:
-        Console().print(examination.table_of(evaluation))
+        Console().print(evaluation_report.table_of(evaluation))
 
 
 @app.command()

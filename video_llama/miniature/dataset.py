@@ -29,12 +29,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from video_llama.errors import DataError
 from video_llama.files import replace_text
 from video_llama.log import progress
+from video_llama.miniature.captions import caption, choose, plain_caption, sound_caption
 from video_llama.miniature.questions import HARD_KINDS, HEARING_KINDS, JOINT_KINDS, SEEING_KINDS, Sees, question
-from video_llama.miniature.wording import caption, choose, plain_caption, sound_caption
 from video_llama.miniature.world import (
     TWO_PART_SHARE,
     Scene,
@@ -155,8 +156,6 @@ def _annotations(scenes: Sequence[Scene], seed: int, *, hears: bool) -> str:
 
 def _write_pictures(folder: Path, scenes: Sequence[Scene], seed: int) -> str:
     """Write the stills that are not there yet, and return the LLaVA rows about all of them."""
-    from PIL import Image
-
     rng = np.random.default_rng([seed, 12])
     pictures = folder / "pictures"
     pictures.mkdir(parents=True, exist_ok=True)

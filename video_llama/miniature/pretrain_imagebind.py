@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,27 +18,19 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from video_llama.log import progress
+from video_llama.miniature.configuration import MEL_BINS, MEL_FRAMES, NUM_CLIPS, miniature_config
 from video_llama.miniature.pretrain_vision import initialise, sample_pictures
-from video_llama.miniature.pretraining import fit
-from video_llama.miniature.recipe import (
-    IMAGEBIND_AUDIO,
-    MEL_BINS,
-    MEL_FRAMES,
-    NUM_CLIPS,
-    Pretraining,
-    miniature_config,
-)
+from video_llama.miniature.pretraining_loop import Pretraining, fit
 from video_llama.miniature.sounds import SAMPLING_RATE, sample_sequence
 from video_llama.miniature.world import DURATIONS, SHAPES
+from video_llama.models.imagebind import ImageBindTower
 from video_llama.processors import AudioProcessor
-
-if TYPE_CHECKING:
-    from video_llama.models.imagebind import ImageBindTower
 
 NUM_TRACKS = 600
 TWO_SOUND_SHARE = 0.4
 TEMPERATURE = 0.2  # at 0.1 sounds and pictures stay apart: a wider gap between the modalities
 VISION_HEAD_LR_SCALE = 6.0
+IMAGEBIND_AUDIO = Pretraining(num_steps=500, batch_size=64, peak_lr=1e-3)
 
 
 @dataclass(frozen=True)
@@ -87,8 +78,6 @@ class BindingLearner(nn.Module):
     """The audio tower and the vision tower's head; the vision trunk is frozen."""
 
     def __init__(self, vision: ImageBindTower) -> None:
-        from video_llama.models.imagebind import ImageBindTower
-
         super().__init__()
         self.vision = vision.requires_grad_(False)
         self.vision.head.requires_grad_(True)

@@ -7,27 +7,72 @@ branches then learn to say, in its embeddings, what the words said.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
+from torch import Generator, Tensor
+from transformers import LlamaForCausalLM
 
 from video_llama.conversation import IGNORE_INDEX, Tokenizer, TrainingExample, pad_batch
-from video_llama.miniature.documents import caption_document, dialogue_example
-from video_llama.miniature.pretraining import StepLoss, fit
-from video_llama.miniature.questions import caption_pair, dialogue
-from video_llama.miniature.recipe import LANGUAGE, LanguagePhase, miniature_config
-
-if TYPE_CHECKING:
-    from torch import Generator, Tensor
-    from transformers import LlamaForCausalLM
+from video_llama.miniature.configuration import miniature_config
+from video_llama.miniature.dialogues import caption_document, caption_pair, dialogue, dialogue_example
+from video_llama.miniature.pretraining_loop import Pretraining, StepLoss, fit
+from video_llama.miniature.questions import NAMED_SHARE
 
 CAPTION_SHARE = 0.1  # of the documents: bare captions, as stage 1 of both branches has them
 HEARD_CAPTION_SHARE = 0.5  # of those
 POOL_BATCHES = 4  # documents of so many batches are sorted by length, so that little is padding
 NOISE_SEED = 1_000_003  # times the seed plus one, plus the step
 PAD_MULTIPLE = 16  # oneDNN keeps a kernel for each shape it meets
+
+
+@dataclass(frozen=True)
+class LanguagePhase:
+    """A pre-training of the language model on one mixture of documents."""
+
+    name: str
+    stream: int
+    """Number of its random stream."""
+    recipe: Pretraining
+    two_part_share: float
+    """Of the scenes: two shapes one after the other."""
+    hard_share: float
+    """Of the questions: only from the kinds that are learnt late."""
+    text_weight: float
+    """Of the loss on the tokens that are not answers."""
+    named_share: float = NAMED_SHARE
+    """Of the questions about one of two colours: those that name the shape."""
+    max_noise: float = 0.0
+    """Gaussian noise on the embeddings of all that is no answer: for each document a deviation between 0 and this,
+    in units of the words' own. A branch's tokens are never quite words; so the model learns to read what is near."""
+    media_noise_share: float = 0.0
+    """Of the documents with a medium: those with the weakest noise, which have it on the media's words alone. When the
+    model is served, only the branches' tokens are inexact."""
+
+
+LANGUAGE = (
+    LanguagePhase("language", 21, Pretraining(1600, 40, peak_lr=2e-3, weight_decay=0.05), 0.5, 0.5, 0.1),
+    # The rest of the text is chance by now; without its noise what needs two steps of reading is learnt sooner.
+    LanguagePhase("language_hard", 26, Pretraining(900, 40, peak_lr=1.5e-3, weight_decay=0.05), 0.5, 0.7, 0.02),
+    # Which colour belongs to which of two shapes comes last.
+    LanguagePhase("language_two_part", 27, Pretraining(900, 40, peak_lr=1.5e-3, weight_decay=0.05), 0.8, 0.8, 0.02),
+    # Every kind again, with more of the easy ones.
+    LanguagePhase("language_all", 29, Pretraining(1500, 40, peak_lr=1.5e-3, weight_decay=0.05), 0.75, 0.25, 0.02),
+    LanguagePhase(
+        "language_noise",
+        31,
+        Pretraining(1200, 40, peak_lr=1.2e-3, weight_decay=0.05),
+        0.6,
+        0.4,
+        0.02,
+        named_share=0.0,
+        max_noise=3.0,
+        media_noise_share=0.5,
+    ),
+)
 
 
 def _document(rng: np.random.Generator, tokenizer: Tokenizer, phase: LanguagePhase) -> TrainingExample:
@@ -50,8 +95,6 @@ def make_batches(tokenizer: Tokenizer, phase: LanguagePhase, seed: int, pool: in
 
 def weighted_loss(logits: Tensor, input_ids: Tensor, labels: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
     """Mean cross-entropy of the answers, and of all other tokens: logits [B, L, vocabulary], the rest [B, L]."""
-    import torch
-
     losses = torch.nn.functional.cross_entropy(
         logits[:, :-1].float().flatten(0, 1), input_ids[:, 1:].flatten(), reduction="none"
     )
@@ -76,8 +119,6 @@ def noisy_positions(examples: Sequence[TrainingExample], labels: Tensor, is_medi
 
 def add_noise(embeddings: Tensor, is_noisy: Tensor, deviations: Tensor, generator: Generator) -> Tensor:
     """Gaussian noise on the marked tokens: embeddings [B, L, D], is_noisy [B, L], deviations [B] -> [B, L, D]."""
-    import torch
-
     noise = torch.randn(embeddings.shape, generator=generator) * deviations[:, None, None]
     return embeddings + noise * is_noisy[:, :, None]
 
@@ -86,9 +127,6 @@ def pretrain_language(
     tokenizer_path: Path, root: Path, seed: int, phases: Sequence[LanguagePhase] = LANGUAGE
 ) -> LlamaForCausalLM:
     """Train the language model through its phases, each with a folder below ``root``; finished ones are loaded."""
-    import torch
-    from transformers import LlamaForCausalLM
-
     tokenizer = Tokenizer(tokenizer_path)
     torch.manual_seed(seed)
     model = LlamaForCausalLM(miniature_config().text_config)
@@ -98,8 +136,6 @@ def pretrain_language(
 
 
 def _step_loss(model: LlamaForCausalLM, tokenizer: Tokenizer, phase: LanguagePhase, seed: int) -> StepLoss:
-    import torch
-
     @lru_cache(maxsize=1)
     def batches(pool: int) -> list[list[TrainingExample]]:
         return make_batches(tokenizer, phase, seed, pool)

@@ -10,23 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from video_llama.miniature.pretraining import fit
-from video_llama.miniature.recipe import (
-    IMAGE_MEAN,
-    IMAGE_STD,
-    IMAGEBIND_VISION,
-    VISION,
-    VISION_WIDTH,
-    Pretraining,
-    miniature_config,
-)
+from video_llama.miniature.configuration import IMAGE_MEAN, IMAGE_STD, VISION_WIDTH, miniature_config
+from video_llama.miniature.pretraining_loop import Pretraining, fit
 from video_llama.miniature.world import (
     COLOURS,
     FRAME_SIZE,
@@ -36,11 +27,9 @@ from video_llama.miniature.world import (
     FrameLabels,
     sample_frame,
 )
+from video_llama.models.blip2 import FrameEncoder
+from video_llama.models.imagebind import ImageBindTower
 from video_llama.processors import VideoProcessor
-
-if TYPE_CHECKING:
-    from video_llama.models.blip2 import FrameEncoder
-    from video_llama.models.imagebind import ImageBindTower
 
 NUM_CLASSES = {
     "colour": len(COLOURS),
@@ -52,6 +41,9 @@ NUM_CLASSES = {
 PATCH_LR_SCALE = 0.03
 """On the patch projection. At the common rate it swamps the positions, and shapes and places are never learnt."""
 PATCH_WEIGHT = 0.5  # of the patches' losses beside the pictures'
+
+VISION = Pretraining(num_steps=2400, batch_size=48, peak_lr=1e-3)
+IMAGEBIND_VISION = Pretraining(num_steps=1500, batch_size=48, peak_lr=1e-3)
 
 Targets = dict[str, Tensor]
 
@@ -134,8 +126,6 @@ class FrameLearner(nn.Module):
     """The frame encoder with its heads: on the class token, on the patches, and on the queries together."""
 
     def __init__(self) -> None:
-        from video_llama.models.blip2 import FrameEncoder
-
         super().__init__()
         config = miniature_config()
         self.encoder = FrameEncoder(config)
@@ -173,8 +163,6 @@ class TowerLearner(nn.Module):
     """ImageBind's vision tower with a head on its class token: a training of its own, apart from the ViT's."""
 
     def __init__(self) -> None:
-        from video_llama.models.imagebind import ImageBindTower
-
         super().__init__()
         self.tower = ImageBindTower(miniature_config().imagebind_vision_config)
         self.tower.reset_parameters(0.5)

@@ -10,16 +10,23 @@ not learnt by a model of this size.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
+from video_llama.miniature.captions import (
+    CANONICAL_MOTIONS,
+    SOUND_NAMES,
+    canonical_caption,
+    choose,
+    noun,
+    sentence,
+)
 from video_llama.miniature.question_wordings import (
     ANY_SOUND,
     BOTH,
-    CHAT,
     COLOUR_OF_ONE,
     COLOUR_OF_ORDINAL,
     COUNT,
@@ -34,22 +41,9 @@ from video_llama.miniature.question_wordings import (
     SHAPE_OF_ORDINAL,
     SOURCE,
 )
-from video_llama.miniature.wording import (
-    CANONICAL_MOTIONS,
-    SOUND_NAMES,
-    canonical_caption,
-    caption,
-    choose,
-    image_caption,
-    noun,
-    plain_caption,
-    sentence,
-    sound_caption,
-)
-from video_llama.miniature.world import COLOURS, MOTIONS, SHAPES, Scene, sample_scene
+from video_llama.miniature.world import COLOURS, MOTIONS, SHAPES, Scene
 
 Sees = Literal["video", "image", "nothing"]
-Modality = Literal["audio_video", "video", "image", "audio", "text"]
 Field = Literal["all", "colour", "shape", "motion", "sound", "verdict"]
 
 NO_PICTURE = "I see no picture."
@@ -276,7 +270,7 @@ def facts(text: str, field: Field = "all") -> tuple[str, ...]:
 
 
 def grade(qa: QA, answer: str, field: Field = "all") -> bool:
-    """Whether an answer states exactly the facts of the canonical one, in its order, in whatever wording.
+    """Whether an answer states exactly the facts of the canonical one, in its order, in whatever captions.
 
     With ``field`` only that sort of fact counts: the shape of "A red circle moves left." may be right by itself
     (a sort of fact that the canonical answer lacks must be lacking in the answer too).
@@ -284,112 +278,3 @@ def grade(qa: QA, answer: str, field: Field = "all") -> bool:
     if not facts(qa.answer):
         return answer.strip().lower() == qa.answer.lower()
     return facts(answer, field) == facts(qa.answer, field)
-
-
-@dataclass(frozen=True)
-class Dialogue:
-    """One training document as plain data: what stands in each media slot, and the turns.
-
-    ``video_words``, ``image_words``, ``sound_words``: None where there is no such slot. ``frame_seconds``: the times
-    for "The video contains ... frames" after a video without sound; empty leaves that sentence out.
-    """
-
-    medium: Modality
-    turns: tuple[QA, ...]
-    video_words: str | None = None
-    image_words: str | None = None
-    sound_words: str | None = None
-    frame_seconds: tuple[float, ...] = ()
-
-
-MEDIA_SHARES: Mapping[Modality, float] = {"audio_video": 0.4, "video": 0.31, "image": 0.08, "audio": 0.18, "text": 0.03}
-MEDIA_KINDS: dict[Modality, tuple[tuple[tuple[str, ...], float], ...]] = {
-    "audio_video": ((SEEING_KINDS, 0.45), (HEARING_KINDS, 0.4), (JOINT_KINDS, 0.15)),
-    "video": ((SEEING_KINDS, 0.86), (HEARING_KINDS, 0.09), (JOINT_KINDS, 0.05)),
-    "image": ((SEEING_KINDS, 0.86), (HEARING_KINDS, 0.09), (JOINT_KINDS, 0.05)),
-    "audio": ((HEARING_KINDS, 0.75), (SEEING_KINDS, 0.2), (JOINT_KINDS, 0.05)),
-    "text": ((SEEING_KINDS, 0.5), (HEARING_KINDS, 0.5)),
-}
-HARD_KINDS_OF: dict[Modality, tuple[str, ...]] = {
-    "audio_video": HARD_KINDS,
-    "video": ("order", "yes_no", "colour", "shape"),
-    "image": ("yes_no", "colour", "shape"),
-    "audio": ("hear", "source"),
-    "text": (),
-}
-CHAT_SHARE = 0.7  # of the dialogues without a medium
-SOUND_SHARES = {"matched": 0.45, "mismatched": 0.45, "single": 0.1}
-SENTENCE_SHARE = 0.7  # of the videos without sound
-FRAME_COUNTS = (8, 8, 8, 8, 4, 16)
-
-
-def _pick_kind(rng: np.random.Generator, medium: Modality, hard_share: float) -> str:
-    if HARD_KINDS_OF[medium] and rng.random() < hard_share:
-        return choose(rng, HARD_KINDS_OF[medium])
-    groups = MEDIA_KINDS[medium]
-    chosen = int(rng.choice(len(groups), p=[share for _, share in groups]))
-    return choose(rng, groups[chosen][0])
-
-
-def _frame_seconds(rng: np.random.Generator) -> tuple[float, ...]:
-    """The times of frames spread evenly over a clip of any length: they tell nothing about what happens in it."""
-    if rng.random() >= SENTENCE_SHARE:
-        return ()
-    count = FRAME_COUNTS[int(rng.integers(len(FRAME_COUNTS)))]
-    total, rate = int(rng.integers(20, 81)), 10
-    return tuple(int(index * total / count) / rate for index in range(count))
-
-
-def _chat(rng: np.random.Generator) -> QA:
-    questions, answer = CHAT[int(rng.integers(len(CHAT)))]
-    return QA("chat", choose(rng, questions), answer)
-
-
-def dialogue(
-    rng: np.random.Generator,
-    *,
-    two_part_share: float = 0.5,
-    hard_share: float = 0.5,
-    max_turns: int = 3,
-    media_shares: Mapping[Modality, float] = MEDIA_SHARES,
-    named_share: float = NAMED_SHARE,
-) -> Dialogue:
-    """Draw a document for the language model, in which media are told in words.
-
-    Args:
-        rng: source of chance; the same state gives the same document.
-        two_part_share: how many scenes show two shapes one after the other.
-        hard_share: how many questions come from ``HARD_KINDS`` alone (order, comparisons, colour, shape).
-        max_turns: 1 to this many turns, each number equally likely.
-        media_shares: which media there are, as shares that sum to 1.
-        named_share: how many questions about one of two colours name the shape.
-    """
-    media = list(media_shares)
-    medium = media[int(rng.choice(len(media), p=list(media_shares.values())))]
-    num_turns = int(rng.integers(1, max_turns + 1))
-    if medium == "text" and rng.random() < CHAT_SHARE:
-        return Dialogue(medium, tuple(_chat(rng) for _ in range(num_turns)))
-    sort = list(SOUND_SHARES)[int(rng.choice(len(SOUND_SHARES), p=list(SOUND_SHARES.values())))]
-    scene = sample_scene(rng, "any", sound=sort, two_part_share=two_part_share)  # type: ignore[arg-type]
-    sees: Sees = "image" if medium == "image" else "video" if medium in ("audio_video", "video") else "nothing"
-    hears = medium in ("audio_video", "audio")
-    kinds = [_pick_kind(rng, medium, hard_share) for _ in range(num_turns)]
-    return Dialogue(
-        medium=medium,
-        turns=tuple(question(scene, kind, rng, sees=sees, hears=hears, named_share=named_share) for kind in kinds),
-        video_words=caption(scene, rng) if sees == "video" else None,
-        image_words=image_caption(scene, rng) if sees == "image" else None,
-        sound_words=sound_caption(scene.sounds, rng) if hears else None,
-        frame_seconds=_frame_seconds(rng) if medium == "video" else (),
-    )
-
-
-def caption_pair(rng: np.random.Generator, *, two_part_share: float = 0.5, hears: bool = False) -> tuple[str, str]:
-    """A bare caption document, as stage 1 trains: the words in the slot and the canonical caption after them.
-
-    With ``hears`` the slot holds the words of a sound, and the caption names what makes it: "a circle".
-    """
-    scene = sample_scene(rng, "any", two_part_share=two_part_share)
-    if hears:
-        return sound_caption(scene.sounds, rng), " and then ".join(f"a {shape}" for shape in scene.sounds)
-    return caption(scene, rng), plain_caption(scene)

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import sentencepiece
 
 from video_llama.conversation import prompt_text
 from video_llama.files import new_file
-from video_llama.miniature.documents import dialogue_conversation
-from video_llama.miniature.questions import caption_pair, dialogue
+from video_llama.miniature.dialogues import caption_pair, dialogue, dialogue_conversation
 
 NUM_PIECES = 640
 NUM_DOCUMENTS = 12_000
@@ -34,8 +34,6 @@ def _texts(seed: int) -> Iterator[str]:
 
 def train_tokenizer(path: Path, seed: int) -> None:
     """Learn the pieces (about 3 s) and write ``path``, whole or not at all."""
-    import sentencepiece
-
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=_texts(seed),

@@ -10,16 +10,16 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch import Tensor, nn
 
 from video_llama.errors import CheckpointError
 from video_llama.files import new_file
 from video_llama.log import logger, progress
-from video_llama.miniature.recipe import Pretraining
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
 
 FINAL_LR_SHARE = 0.03
 BETAS = (0.9, 0.98)
@@ -27,7 +27,20 @@ MAX_GRADIENT_NORM = 1.0
 SAVE_EVERY_SECONDS = 60.0
 STATE_FILE = "state.pt"
 
-StepLoss = Callable[[int], "tuple[Tensor, dict[str, float]]"]
+
+@dataclass(frozen=True)
+class Pretraining:
+    """One pre-training: ``num_steps`` of ``batch_size``, learning rate from 0 over ``warmup_steps`` to ``peak_lr``,
+    then by a cosine to 3 % of it; AdamW with ``weight_decay``."""
+
+    num_steps: int
+    batch_size: int
+    peak_lr: float
+    weight_decay: float = 0.02
+    warmup_steps: int = 40
+
+
+StepLoss = Callable[[int], tuple[Tensor, dict[str, float]]]
 
 
 def learning_rate(recipe: Pretraining, step: int) -> float:
@@ -58,8 +71,6 @@ def fit(
     Raises:
         CheckpointError: the folder holds another recipe's state, or the loss is no number.
     """
-    import torch
-
     optimizer = torch.optim.AdamW(_groups(module, recipe, lr_scales or {}), lr=recipe.peak_lr, betas=BETAS)
     state_path = folder / STATE_FILE
     first = _restore(state_path, module, optimizer, recipe)
@@ -107,8 +118,6 @@ def _append(path: Path, row: Mapping[str, Any]) -> None:
 
 
 def _save(path: Path, module: nn.Module, optimizer: Any, recipe: Pretraining, step: int) -> None:
-    import torch
-
     state = {"step": step, "recipe": repr(recipe), "module": module.state_dict(), "optimizer": optimizer.state_dict()}
     with new_file(path) as unfinished:
         torch.save(state, unfinished)
@@ -116,8 +125,6 @@ def _save(path: Path, module: nn.Module, optimizer: Any, recipe: Pretraining, st
 
 def _restore(path: Path, module: nn.Module, optimizer: Any, recipe: Pretraining) -> int:
     """Load the state if there is one; return the step to go on with."""
-    import torch
-
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
         return 0

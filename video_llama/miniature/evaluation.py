@@ -7,14 +7,26 @@ from the marked probes a table of counts with 95 % intervals.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
-from video_llama.miniature.questions import QA, question
-from video_llama.miniature.world import Scene
+from video_llama.chat import Assistant
+from video_llama.log import progress
+from video_llama.miniature.dataset import read_scenes, write_dataset
+from video_llama.miniature.questions import QA, grade, question
+from video_llama.miniature.world import Scene, SoundSort
+from video_llama.processors.medium import ReadMedium
+
+TEST_SOUNDS: tuple[SoundSort, ...] = ("matched", "mismatched", "silent")
+TWO_PART_SHARE = 0.3
+BATCH_SIZE = 32
+MAX_NEW_TOKENS = 48
 
 Ablation = Literal["", "frames_shuffled", "frames_reversed", "audio_replaced", "audio_left_out"]
 
@@ -177,3 +189,110 @@ def tally(probes: Sequence[Probe], marks: Iterable[bool]) -> dict[str, Count]:
             right[metric] += mark
             total[metric] += 1
     return {metric: Count(right[metric], total[metric]) for metric in names}
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A probe with the answer that was given to it."""
+
+    probe: Probe
+    answer: str
+    is_right: bool
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The counts of every figure, the marked answers, and what they were made with."""
+
+    counts: dict[str, Count]
+    marks: list[Mark]
+    weights: str
+    seed: int
+    num_clips: int
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Accuracies, counts and ablations as plain data."""
+
+        def details(count: Count) -> dict[str, float]:
+            low, high = count.interval
+            return {**asdict(count), "low": low, "high": high}
+
+        asked = {name: count for name, count in self.counts.items() if count.total}
+        return {
+            "accuracy": {name: count.accuracy for name, count in asked.items() if name in EXPLANATIONS},
+            "ablations": {name: count.accuracy for name, count in asked.items() if name in ABLATIONS},
+            "counts": {name: details(count) for name, count in asked.items()},
+            "targets": TARGETS,
+            "weights": self.weights,
+            "seed": self.seed,
+            "num_clips": self.num_clips,
+            "seconds": round(self.seconds, 1),
+        }
+
+
+def evaluate(
+    assistant: Assistant, clips_dir: Path, *, num_clips: int = 400, seed: int = 1, workers: int = 2
+) -> Evaluation:
+    """Write the clips of ``seed`` to ``clips_dir`` (those that are there are kept), ask, and count.
+
+    Raises ValueError for fewer than one clip, DataError for a folder that holds the clips of another seed.
+    """
+    start = time.perf_counter()
+    write_dataset(
+        clips_dir,
+        num_clips=num_clips,
+        seed=seed,
+        split="test",
+        workers=workers,
+        two_part_share=TWO_PART_SHARE,
+        sounds=TEST_SOUNDS,
+    )
+    clips = read_scenes(clips_dir)
+    probes = plan([scene for _, scene in clips], seed)
+    marks = list(_ask(assistant, clips, probes, np.random.default_rng([seed, 31])))
+    counts = tally(probes, (mark.is_right for mark in marks))
+    return Evaluation(counts, marks, assistant.name, seed, num_clips, time.perf_counter() - start)
+
+
+def _ask(
+    assistant: Assistant, clips: Sequence[tuple[Path, Scene]], probes: Sequence[Probe], rng: np.random.Generator
+) -> Iterator[Mark]:
+    """The answers to the probes, in their order; each clip is read and encoded once for all questions about it."""
+    waiting: list[tuple[Probe, Any]] = []
+    by_clip = [list(group) for _, group in groupby(probes, key=lambda probe: probe.clip)]
+    for group in progress(by_clip, "asking"):
+        sources: dict[tuple[Ablation, int | None], Any] = {}
+        for probe in group:
+            key = (probe.ablation, probe.other)
+            if key not in sources:
+                sources[key] = assistant.encode(_medium(assistant, clips, probe, rng))
+            waiting.append((probe, sources[key]))
+        while len(waiting) >= BATCH_SIZE:
+            yield from _answer(assistant, waiting[:BATCH_SIZE])
+            waiting = waiting[BATCH_SIZE:]
+    if waiting:
+        yield from _answer(assistant, waiting)
+
+
+def _answer(assistant: Assistant, batch: Sequence[tuple[Probe, Any]]) -> Iterator[Mark]:
+    requests = [(medium, probe.qa.question) for probe, medium in batch]
+    answers = assistant.ask_batch(requests, batch_size=BATCH_SIZE, max_new_tokens=MAX_NEW_TOKENS)
+    for (probe, _), answer in zip(batch, answers, strict=True):
+        yield Mark(probe, answer.text, grade(probe.qa, answer.text))
+
+
+def _medium(
+    assistant: Assistant, clips: Sequence[tuple[Path, Scene]], probe: Probe, rng: np.random.Generator
+) -> ReadMedium:
+    """A probe's clip as it is, or after its ablation."""
+    medium = assistant.read(clips[probe.clip][0], no_audio=probe.ablation == "audio_left_out")
+    if probe.ablation == "audio_replaced":
+        assert probe.other is not None
+        return replace(medium, sound=assistant.read(clips[probe.other][0]).sound, why_no_sound=None)
+    if probe.ablation in ("frames_shuffled", "frames_reversed"):
+        assert medium.frames is not None
+        count = len(medium.frames.frames)
+        order = rng.permutation(count) if probe.ablation == "frames_shuffled" else np.arange(count)[::-1]
+        return replace(medium, frames=replace(medium.frames, frames=medium.frames.frames[order]))
+    return medium

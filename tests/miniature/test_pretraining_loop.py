@@ -8,9 +8,8 @@ import torch
 from torch import nn
 
 from video_llama.errors import CheckpointError
-from video_llama.miniature import pretraining
-from video_llama.miniature.pretraining import fit, learning_rate
-from video_llama.miniature.recipe import Pretraining
+from video_llama.miniature import pretraining_loop
+from video_llama.miniature.pretraining_loop import Pretraining, fit, learning_rate
 
 RECIPE = Pretraining(num_steps=30, batch_size=8, peak_lr=0.05, warmup_steps=5)
 
@@ -37,7 +36,7 @@ def test_learning_rate_rises_then_falls_to_its_last_share() -> None:
     assert rates[0] < rates[4]
     assert max(rates) <= RECIPE.peak_lr
     assert rates[4:] == sorted(rates[4:], reverse=True)
-    assert rates[-1] == pytest.approx(pretraining.FINAL_LR_SHARE * RECIPE.peak_lr, rel=0.1)
+    assert rates[-1] == pytest.approx(pretraining_loop.FINAL_LR_SHARE * RECIPE.peak_lr, rel=0.1)
 
 
 def test_it_learns_and_writes_a_row_for_each_step(tmp_path: Path) -> None:
@@ -52,7 +51,7 @@ def test_it_learns_and_writes_a_row_for_each_step(tmp_path: Path) -> None:
 def test_a_run_that_was_cut_off_goes_on_as_if_it_had_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = fresh()
     fit("line", whole, line_loss(whole), RECIPE, tmp_path / "whole")
-    monkeypatch.setattr(pretraining, "SAVE_EVERY_SECONDS", 0.0)  # a checkpoint at every step
+    monkeypatch.setattr(pretraining_loop, "SAVE_EVERY_SECONDS", 0.0)  # a checkpoint at every step
     cut = fresh()
     with pytest.raises(KeyboardInterrupt):
         fit("line", cut, line_loss(cut, stop_at=12), RECIPE, tmp_path / "cut")

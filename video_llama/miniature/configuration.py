@@ -5,15 +5,11 @@ The branches' own training is not here: it is in ``train_configs/miniature/*.yam
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-from video_llama.miniature.questions import NAMED_SHARE
+from video_llama.miniature.sounds import SAMPLING_RATE
 from video_llama.miniature.tokenizer import NUM_PIECES
 from video_llama.miniature.world import FRAME_SIZE, PATCH_SIZE
-
-if TYPE_CHECKING:
-    from video_llama.models.configuration import VideoLlamaConfig
+from video_llama.models.configuration import VideoLlamaConfig, audio_tower_config
+from video_llama.processors.settings import ProcessorSettings
 
 NUM_FRAMES = 8
 NUM_CLIPS = 8
@@ -26,8 +22,6 @@ EMBEDDING_SIZE = 64  # of ImageBind's shared space
 
 def miniature_config() -> VideoLlamaConfig:
     """The real architecture, small: 84 px frames, a decoder 192 wide with 4 layers, about 6 M parameters."""
-    from video_llama.models.configuration import VideoLlamaConfig, audio_tower_config
-
     # Fresh data at every step, so nothing to gain from dropout, and at this width much to lose.
     no_dropout = dict(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     heads = dict(hidden_size=VISION_WIDTH, num_attention_heads=4, vocab_size=1, **no_dropout)
@@ -95,62 +89,15 @@ def miniature_config() -> VideoLlamaConfig:
     )
 
 
-@dataclass(frozen=True)
-class Pretraining:
-    """One pre-training: ``num_steps`` of ``batch_size``, learning rate from 0 over ``warmup_steps`` to ``peak_lr``,
-    then by a cosine to 3 % of it; AdamW with ``weight_decay``."""
-
-    num_steps: int
-    batch_size: int
-    peak_lr: float
-    weight_decay: float = 0.02
-    warmup_steps: int = 40
-
-
-@dataclass(frozen=True)
-class LanguagePhase:
-    """A pre-training of the language model on one mixture of documents."""
-
-    name: str
-    stream: int
-    """Number of its random stream."""
-    recipe: Pretraining
-    two_part_share: float
-    """Of the scenes: two shapes one after the other."""
-    hard_share: float
-    """Of the questions: only from the kinds that are learnt late."""
-    text_weight: float
-    """Of the loss on the tokens that are not answers."""
-    named_share: float = NAMED_SHARE
-    """Of the questions about one of two colours: those that name the shape."""
-    max_noise: float = 0.0
-    """Gaussian noise on the embeddings of all that is no answer: for each document a deviation between 0 and this,
-    in units of the words' own. A branch's tokens are never quite words; so the model learns to read what is near."""
-    media_noise_share: float = 0.0
-    """Of the documents with a medium: those with the weakest noise, which have it on the media's words alone. When the
-    model is served, only the branches' tokens are inexact."""
-
-
-LANGUAGE = (
-    LanguagePhase("language", 21, Pretraining(1600, 40, peak_lr=2e-3, weight_decay=0.05), 0.5, 0.5, 0.1),
-    # The rest of the text is chance by now; without its noise what needs two steps of reading is learnt sooner.
-    LanguagePhase("language_hard", 26, Pretraining(900, 40, peak_lr=1.5e-3, weight_decay=0.05), 0.5, 0.7, 0.02),
-    # Which colour belongs to which of two shapes comes last.
-    LanguagePhase("language_two_part", 27, Pretraining(900, 40, peak_lr=1.5e-3, weight_decay=0.05), 0.8, 0.8, 0.02),
-    # Every kind again, with more of the easy ones.
-    LanguagePhase("language_all", 29, Pretraining(1500, 40, peak_lr=1.5e-3, weight_decay=0.05), 0.75, 0.25, 0.02),
-    LanguagePhase(
-        "language_noise",
-        31,
-        Pretraining(1200, 40, peak_lr=1.2e-3, weight_decay=0.05),
-        0.6,
-        0.4,
-        0.02,
-        named_share=0.0,
-        max_noise=3.0,
-        media_noise_share=0.5,
-    ),
-)
-VISION = Pretraining(num_steps=2400, batch_size=48, peak_lr=1e-3)
-IMAGEBIND_VISION = Pretraining(num_steps=1500, batch_size=48, peak_lr=1e-3)
-IMAGEBIND_AUDIO = Pretraining(num_steps=500, batch_size=64, peak_lr=1e-3)
+def processor_settings() -> ProcessorSettings:
+    """How files become what the miniature reads."""
+    return ProcessorSettings(
+        image_size=FRAME_SIZE,
+        image_mean=IMAGE_MEAN,
+        image_std=IMAGE_STD,
+        num_frames=NUM_FRAMES,
+        sampling_rate=SAMPLING_RATE,
+        num_mel_bins=MEL_BINS,
+        target_length=MEL_FRAMES,
+        num_clips=NUM_CLIPS,
+    )

@@ -1,7 +1,7 @@
 """The words of the miniature: how scenes and sounds are told, in one canonical form and in many others.
 
 In: a scene (or the shapes that sound). Out: text. The canonical form is what answers and captions use; the varied
-forms are what stands in a media slot while the language model is trained, so that it reads a fact in any wording.
+forms are what stands in a media slot while the language model is trained, so that it reads a fact in any captions.
 That a circle hums low, and so on, is said here and nowhere else: the audio branch never sees these words.
 """
 

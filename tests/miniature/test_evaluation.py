@@ -1,17 +1,29 @@
-"""The shipped weights on fresh clips, through the code that serves users; and what an evaluation writes down."""
+"""Evaluation: the planned questions and their counts, and the shipped weights on new clips."""
 
-import json
 from pathlib import Path
 
+import numpy as np
 import pytest
-from typer.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
 
 import video_llama
 from video_llama.chat import Assistant
-from video_llama.cli import app
 from video_llama.errors import DataError
-from video_llama.miniature.evaluate import Evaluation, answer_rows, evaluate, plot, table_of
-from video_llama.miniature.examination import TARGETS
+from video_llama.miniature.dataset import read_scenes
+from video_llama.miniature.evaluation import (
+    ABLATIONS,
+    EXPLANATIONS,
+    TARGETS,
+    Count,
+    Evaluation,
+    evaluate,
+    plan,
+    sort_of,
+    tally,
+)
+from video_llama.miniature.questions import grade
+from video_llama.miniature.world import Scene, sample_scene
 
 NUM_CLIPS = 24
 SEED = 77  # no other evaluation's
@@ -24,6 +36,58 @@ MEASURED = {  # docs/miniature.md, rounded down
     "hear_mismatched": 0.99,
     "silence": 0.99,
 }
+
+
+@pytest.fixture(scope="module")
+def scenes() -> list[Scene]:
+    rng = np.random.default_rng(0)
+    return [sample_scene(rng, "test", sound=sort) for _ in range(20) for sort in ("matched", "mismatched", "silent")]
+
+
+@given(st.integers(0, 500), st.integers(1, 500))
+def test_intervals_hold_the_share(right: int, total: int) -> None:
+    right = min(right, total)
+    low, high = Count(right, total).interval
+    assert 0 <= low <= Count(right, total).accuracy + 1e-12
+    assert Count(right, total).accuracy - 1e-12 <= high <= 1
+    assert high - low < 2 / total**0.5
+
+
+def test_nothing_counted_tells_nothing() -> None:
+    assert Count(0, 0).interval == (0.0, 1.0)
+    assert np.isnan(Count(0, 0).accuracy)
+
+
+def test_every_figure_is_asked_for(scenes: list[Scene]) -> None:
+    asked = {metric for probe in plan(scenes, seed=1) for metric in probe.metrics}
+    assert asked == {*EXPLANATIONS, *ABLATIONS}
+    assert set(TARGETS) <= set(EXPLANATIONS)
+
+
+def test_the_plan_follows_from_the_seed(scenes: list[Scene]) -> None:
+    assert plan(scenes, 1) == plan(scenes, 1)
+    assert plan(scenes, 1) != plan(scenes, 2)
+
+
+def test_sounds_are_asked_about_where_there_are_any(scenes: list[Scene]) -> None:
+    for probe in plan(scenes, seed=1):
+        sort = sort_of(scenes[probe.clip])
+        if "silence" in probe.metrics:
+            assert sort == "silent"
+            assert probe.qa.answer == "I hear no sound."
+        for metric in probe.metrics:
+            if metric in ("hear_matched", "hear_mismatched"):
+                assert metric == f"hear_{sort}"
+        if probe.ablation == "audio_replaced":
+            assert scenes[probe.other].sounds != scenes[probe.clip].sounds
+
+
+def test_right_answers_count_and_wrong_ones_do_not(scenes: list[Scene]) -> None:
+    probes = plan(scenes, seed=1)
+    right = tally(probes, (grade(probe.qa, probe.qa.answer) for probe in probes))
+    assert all(count.right == count.total > 0 for count in right.values())
+    wrong = tally(probes, (grade(probe.qa, "It is a purple whale.") for probe in probes))
+    assert all(count.right == 0 for count in wrong.values())
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +133,6 @@ def test_an_evaluation_repeats_itself(assistant: Assistant, clips: Path, evaluat
 
 def test_batches_and_encoding_once_change_no_answer(assistant: Assistant, clips: Path, evaluation: Evaluation) -> None:
     plain = [mark for mark in evaluation.marks if not mark.probe.ablation and mark.probe.clip in (0, 1, 2)]
-    from video_llama.miniature.dataset import read_scenes
-
     paths = [path for path, _ in read_scenes(clips)]
     for mark in plain[::3]:
         answer = assistant.chat(paths[mark.probe.clip]).ask(mark.probe.qa.question)
@@ -80,26 +142,3 @@ def test_batches_and_encoding_once_change_no_answer(assistant: Assistant, clips:
 def test_clips_of_another_seed_are_refused(assistant: Assistant, clips: Path, evaluation: Evaluation) -> None:
     with pytest.raises(DataError, match="Name another folder or delete it"):
         evaluate(assistant, clips, num_clips=NUM_CLIPS, seed=SEED + 1)
-
-
-def test_figures_are_written_as_table_rows_and_picture(evaluation: Evaluation, tmp_path: Path) -> None:
-    data = json.loads(json.dumps(evaluation.as_dict()))
-    assert set(data["accuracy"]) >= {*TARGETS, "see_mismatched"}
-    assert set(data["counts"]) == set(data["accuracy"]) | set(data["ablations"])
-    assert all(0 <= row["low"] <= row["high"] <= 1 for row in data["counts"].values())
-    assert table_of(evaluation).row_count == len(data["counts"])
-    rows = list(answer_rows(evaluation))
-    assert len(rows) == len(evaluation.marks)
-    assert json.dumps(rows)
-    pytest.importorskip("matplotlib")
-    plot(evaluation, tmp_path / "figures.png")
-    assert (tmp_path / "figures.png").stat().st_size > 10_000
-
-
-def test_the_command_prints_json(tmp_path: Path) -> None:
-    arguments = ["--num-clips", "3", "--seed", "5", "--json", "--answers", str(tmp_path / "answers.jsonl")]
-    run = CliRunner().invoke(app, ["miniature", "evaluate", *arguments])
-    assert run.exit_code == 0, run.output
-    data = json.loads(run.stdout)
-    assert (data["seed"], data["num_clips"], data["weights"]) == (5, 3, "miniature")
-    assert len((tmp_path / "answers.jsonl").read_text().splitlines()) > 20
