@@ -1,4 +1,4 @@
-"""A tiny random model and real media files, for all who put it to use."""
+"""A tiny random model and real media files for the tests of the applications."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ SEED = 3
 
 @pytest.fixture(scope="session")
 def model_path(tmp_path_factory) -> Path:
-    """A folder of a tiny random model. Its manifest calls it trained, so that it answers: the tests are about how."""
+    """A model folder with random weights. Its manifest marks it as trained, as untrained models are refused."""
     return make_talkative_folder(tmp_path_factory.mktemp("models") / "tiny", seed=SEED)
 
 
@@ -26,5 +26,5 @@ def assistant(model_path):
 
 @pytest.fixture(scope="session")
 def clips(tmp_path_factory) -> dict[str, Path]:
-    """A video with sound, one without, a sound and an image."""
+    """A video with audio, a video without audio, an audio file and an image."""
     return write_media(tmp_path_factory.mktemp("clips"), np.random.default_rng(0))

@@ -1,4 +1,4 @@
-"""A real server on the loopback, and real clients."""
+"""A real server on the loopback interface, and real clients."""
 
 import base64
 import json
@@ -7,18 +7,31 @@ import threading
 import time
 from contextlib import contextmanager
 
+import httpx
 import pytest
 
-PATIENCE = 120.0
-"""Seconds until a test gives up waiting; for machines that are busy with other things."""
+from tests.factories.models import make_folder
 
-MIME = {"video": "video/mp4", "silent": "video/mp4", "sound": "audio/wav", "image": "image/png"}
+PATIENCE = 120.0
+"""Time limit of a wait, in seconds; long enough for a busy machine."""
+
+CHAT_PATH = "/v1/chat/completions"
+MIME_TYPES = {"video": "video/mp4", "silent": "video/mp4", "sound": "audio/wav", "image": "image/png"}
+
+MANY_TOKENS = 20_000
+LONG_REQUEST = {
+    "model": "tiny",
+    "messages": [{"role": "user", "content": "What do you see?"}],
+    "max_tokens": MANY_TOKENS,
+    "stream": True,
+}
+"""A request to the ``endless`` model whose answer is still being generated at the next step of a test."""
 
 
 @pytest.fixture(scope="session")
 def urls(clips) -> dict[str, str]:
     """The clips as data: URLs."""
-    return {name: data_url(path.read_bytes(), MIME[name]) for name, path in clips.items()}
+    return {name: data_url(path.read_bytes(), MIME_TYPES[name]) for name, path in clips.items()}
 
 
 def data_url(data: bytes, mime: str = "video/mp4") -> str:
@@ -26,7 +39,7 @@ def data_url(data: bytes, mime: str = "video/mp4") -> str:
 
 
 class Running:
-    """A server that answers at ``url``."""
+    """A running server at ``url``."""
 
     def __init__(self, server) -> None:
         self.server, self.service = server, server.service
@@ -35,20 +48,20 @@ class Running:
         self.url = f"http://127.0.0.1:{port}"
 
     def client(self, key: str = "none"):
-        """The official client, as anybody would make it. Without retries: a refusal is to be seen."""
+        """Return the official client, without retries so that tests see every error."""
         import openai
 
         return openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=PATIENCE)
 
     def metric(self, name: str, **labels: str) -> float:
-        """A value out of /metrics; 0 where it was never counted."""
+        """Return a value of /metrics, 0 if it does not exist yet."""
         value = self.service.metrics._registry.get_sample_value(name, labels)
         return 0.0 if value is None else value
 
 
 @contextmanager
 def running(assistant, **settings):
-    """A server with these settings, in a thread; it has stopped when the block ends."""
+    """Run a server with these settings in a thread, until the end of the block."""
     from video_llama.apps.server import ServerSettings, make_server
 
     server = make_server(assistant, ServerSettings(**settings), port=0)
@@ -64,7 +77,7 @@ def running(assistant, **settings):
 
 
 def until(condition, seconds: float = PATIENCE) -> None:
-    """Wait for a condition; an AssertionError if it does not come true."""
+    """Wait for a condition. Raises AssertionError if it does not become true in time."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"not within {seconds} s"
@@ -83,21 +96,56 @@ def client(server):
     return server.client()
 
 
+@pytest.fixture(scope="session")
+def endless_path(tmp_path_factory):
+    """A model whose answers only end at the token limit: all logits are equal, so that it repeats the first id."""
+    from video_llama.chat import read_model_folder, write_model_folder
+
+    path = make_folder(tmp_path_factory.mktemp("models") / "tiny")
+    folder = read_model_folder(path)
+    folder.model.config.text_config.max_position_embeddings = 2 * MANY_TOKENS
+    folder.model.lm_head.weight.data.zero_()
+    rest = dict(settings=folder.settings, manifest=folder.manifest)
+    write_model_folder(path, folder.model, tokenizer_path=path.with_name("tiny.tokenizer.model"), **rest)
+    return path
+
+
+@pytest.fixture(scope="session")
+def endless(endless_path):
+    import video_llama
+
+    return video_llama.load(endless_path, device="cpu")
+
+
+def running_long(endless, **settings):
+    """Run a server that allows very long answers."""
+    return running(endless, max_new_tokens=MANY_TOKENS, **settings)
+
+
 @contextmanager
-def held(server: Running, num_orders: int):
-    """The model does nothing in this block, and nothing after it before so many answers wait for it."""
-    go_on, thread = threading.Event(), server.service.scheduler
-    thread.call(lambda: go_on.wait(PATIENCE))
+def long_answer(server):
+    """Start a streamed answer; the client disconnects at the end of the block."""
+    with httpx.stream("POST", f"{server.url}{CHAT_PATH}", json=LONG_REQUEST, timeout=PATIENCE) as stream:
+        lines = stream.iter_lines()
+        next(lines)
+        yield lines
+
+
+@contextmanager
+def held(server: Running, num_jobs: int):
+    """Block the scheduler in this block, and after it until this many jobs wait."""
+    go_on, scheduler = threading.Event(), server.service.scheduler
+    scheduler.call(lambda: go_on.wait(PATIENCE))
     try:
         yield
-        until(lambda: len(thread._orders) >= num_orders)
+        until(lambda: len(scheduler._jobs) >= num_jobs)
     finally:
         go_on.set()
 
 
 @contextmanager
 def posted(server: Running, path: str, request: dict):
-    """A request that was sent and whose answer nobody reads; the client leaves at the end of the block."""
+    """Send a request without reading the response; the client disconnects at the end of the block."""
     body = json.dumps(request).encode()
     lines = (f"POST {path} HTTP/1.1", "Host: x", "Content-Type: application/json", f"Content-Length: {len(body)}")
     with socket.create_connection(server.address) as connection:
@@ -106,6 +154,6 @@ def posted(server: Running, path: str, request: dict):
 
 
 def ask(question: str, **media: str) -> list[dict]:
-    """One user's message; ``media`` are URLs by the kind of their part (video, image, audio)."""
+    """Return one user message; ``media`` are URLs by the kind of their part (video, image, audio)."""
     parts = [{"type": f"{kind}_url", f"{kind}_url": {"url": url}} for kind, url in media.items()]
     return [{"role": "user", "content": [{"type": "text", "text": question}, *parts]}]

@@ -1,8 +1,10 @@
-"""Rows that join and leave a batch at any time get the tokens that they get alone, one by one."""
+"""Rows that join and leave a batch at any time get the same tokens as alone."""
 
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from transformers import DynamicCache
 
 from video_llama.apps.server.batch import DecodeBatch, PrefixCache, prompt_labels
 from video_llama.chat.decoding import Decoding, TokenChooser, token_steps
@@ -19,11 +21,11 @@ DECODINGS = tuple(
 
 
 @pytest.fixture(scope="module")
-def asked(assistant, clips):
-    """Turns about each clip and about none, in every way of decoding; each with its media's keys and its ids."""
+def turns(assistant, clips):
+    """Turns about each clip and without media, with various decoding settings; each with its media keys and tokens."""
     engine = assistant.engine
     media = {name: engine.encode(path, MediaOptions()) for name, path in clips.items()}
-    turns = []
+    found = []
     for number, name in enumerate([None, *media, "video", "video"]):
         conversation = Conversation(engine.template)
         given = [] if name is None else [media[name]]
@@ -31,13 +33,11 @@ def asked(assistant, clips):
             conversation.add_media(message_for(medium.read))
         question, decoding = QUESTIONS[number % len(QUESTIONS)], DECODINGS[number % len(DECODINGS)]
         turn = engine.turn(conversation, given, question, decoding)
-        turns.append((turn, [name] * len(given), ids_alone(engine, turn)))
-    return turns
+        found.append((turn, [name] * len(given), ids_alone(engine, turn)))
+    return found
 
 
 def ids_alone(engine, turn) -> list[int]:
-    from transformers import DynamicCache
-
     embeds, mask = engine.embed([turn])
     choose = TokenChooser(turn.decoding, engine.tokenizer.bos_id, 1, engine.model.device)
     steps = token_steps(engine.model, embeds, mask, DynamicCache(), choose)
@@ -49,8 +49,8 @@ def ids_alone(engine, turn) -> list[int]:
     arrivals=st.lists(st.tuples(st.integers(0, 6), st.integers(0, 3)), min_size=1, max_size=8),
     max_tokens=st.sampled_from([0, 600]),
 )
-def test_tokens_are_those_of_alone(assistant, asked, arrivals, max_tokens):
-    """``arrivals``: which turn comes, and after how many more steps; every row leaves when it has its tokens."""
+def test_tokens_are_the_same_as_alone(assistant, turns, arrivals, max_tokens):
+    """``arrivals``: index of a turn that joins, and number of steps before the next one. Complete rows leave."""
     batch, rows, done = DecodeBatch(assistant.engine, PrefixCache(max_tokens)), [], []
 
     def advance() -> None:
@@ -63,7 +63,7 @@ def test_tokens_are_those_of_alone(assistant, asked, arrivals, max_tokens):
         assert len(batch) == len(rows)
 
     for which, pause in arrivals:
-        turn, keys, expected = asked[which]
+        turn, keys, expected = turns[which]
         rows.append((expected, [batch.join(turn, keys)[0]]))
         for _ in range(pause):
             if rows:
@@ -75,30 +75,30 @@ def test_tokens_are_those_of_alone(assistant, asked, arrivals, max_tokens):
         assert ids == expected
 
 
-def test_padding_goes_with_the_row_that_needed_it(assistant, asked):
+def test_unneeded_padding_is_removed(assistant, turns):
     batch = DecodeBatch(assistant.engine, PrefixCache(0))
     for which in (0, 1):
-        batch.join(*asked[which][:2])
-    lengths = [len(asked[which][0].prompt.input_ids) for which in (0, 1)]
+        batch.join(*turns[which][:2])
+    lengths = [len(turns[which][0].prompt.input_ids) for which in (0, 1)]
     assert batch._mask_BL.shape[1] == max(lengths) > min(lengths)
     batch.leave([lengths.index(max(lengths))])
     assert batch._mask_BL.shape[1] == min(lengths)
 
 
-def test_prompt_about_the_same_medium_is_read_from_where_it_differs(assistant, asked):
-    store = PrefixCache(600)
-    batch = DecodeBatch(assistant.engine, store)
-    same = [(turn, keys) for turn, keys, _ in asked if keys == ["video"]]
+def test_common_prefix_is_reused(assistant, turns):
+    cache = PrefixCache(600)
+    batch = DecodeBatch(assistant.engine, cache)
+    same = [(turn, keys) for turn, keys, _ in turns if keys == ["video"]]
     assert batch.join(*same[0])[1] == 0
     media_end = max(span.start + span.length for span in same[1][0].prompt.spans)
     assert batch.join(*same[1])[1] >= media_end
-    # Another medium has the same ids, and not the same tokens behind them.
+    # A prompt with another medium has the same ids but different embeddings.
     turn, _ = same[1]
     assert batch.join(turn, ["another"])[1] <= min(span.start for span in turn.prompt.spans)
 
 
-def test_labels_tell_media_apart(asked):
-    turn, keys, _ = next(row for row in asked if row[1] == ["video"])
+def test_labels_distinguish_media(turns):
+    turn, keys, _ = next(row for row in turns if row[1] == ["video"])
     labels, others = prompt_labels(turn, keys), prompt_labels(turn, ["another"])
     differ = {place for place, pair in enumerate(zip(labels, others, strict=True)) if pair[0] != pair[1]}
     spans = {place for span in turn.prompt.spans for place in range(span.start, span.start + span.length)}
@@ -106,24 +106,22 @@ def test_labels_tell_media_apart(asked):
     assert len(labels) == len(turn.prompt.input_ids)
 
 
-def test_store_keeps_within_its_tokens():
-    import torch
-
-    store = PrefixCache(10)
+def test_prefix_cache_limits_its_tokens():
+    cache = PrefixCache(10)
 
     def keep(labels):
-        store.keep(list(labels), [(torch.zeros(1, 1, len(labels), 2), torch.zeros(1, 1, len(labels), 2))])
+        cache.keep(list(labels), [(torch.zeros(1, 1, len(labels), 2), torch.zeros(1, 1, len(labels), 2))])
 
     keep("abcd")
-    keep("abcdef")  # contains the first
-    assert store.num_tokens == 6
-    keep("abc")  # is contained
-    assert store.num_tokens == 6
+    keep("abcdef")  # replaces its prefix
+    assert cache.num_tokens == 6
+    keep("abc")  # is a prefix of an entry
+    assert cache.num_tokens == 6
     keep("xyz")
-    length, [(keys, _)] = store.longest("abcd")
-    assert (length, keys.shape[2]) == (3, 3)  # one is always left to read
-    keep("uvw")  # the least recently used goes
-    assert store.longest("xyzz")[0] == 0
-    assert store.longest("abcdq")[0] == 4
+    length, [(keys, _)] = cache.longest("abcd")
+    assert (length, keys.shape[2]) == (3, 3)  # the last token is never reused
+    keep("uvw")  # removes the least recently used entry
+    assert cache.longest("xyzz")[0] == 0
+    assert cache.longest("abcdq")[0] == 4
     keep("0123456789-")
-    assert store.longest("0123456789-")[0] == 0
+    assert cache.longest("0123456789-")[0] == 0

@@ -1,4 +1,7 @@
-"""The HTTP server: ``video-llama serve``, with OpenAI's chat completions. Importing this loads no web framework."""
+"""The HTTP server of ``video-llama serve``: an OpenAI-compatible chat completions API.
+
+The web framework is an optional extra and is imported when a server is created.
+"""
 
 from __future__ import annotations
 
@@ -17,23 +20,23 @@ __all__ = ["ServerSettings", "create_app", "make_server"]
 
 
 def create_app(assistant: Assistant, settings: ServerSettings | None = None) -> FastAPI:
-    """The ASGI application for a loaded model. Raises MissingExtraError without the ``serve`` extra."""
+    """Create the ASGI application for a loaded model. Raises MissingExtraError without the ``serve`` extra."""
     try:
-        from video_llama.apps.server import app
+        from video_llama.apps.server.app import build_app
     except ImportError as error:
         raise MissingExtraError(error.name or "fastapi", "serve") from error
-    return app.create_app(assistant, settings or ServerSettings())
+    return build_app(assistant, settings or ServerSettings())
 
 
 def make_server(
     assistant: Assistant, settings: ServerSettings | None = None, *, host: str = "127.0.0.1", port: int = 8000
 ) -> GracefulServer:
-    """A server that is ready to ``run()``; SIGTERM or SIGINT ends it, once running answers are done.
+    """Create a server; its ``run()`` blocks until SIGTERM or SIGINT, then finishes running answers and returns.
 
     Raises MissingExtraError without the ``serve`` extra.
     """
     try:
-        from video_llama.apps.server import uvicorn_server
+        from video_llama.apps.server.uvicorn_server import build_server
     except ImportError as error:
         raise MissingExtraError(error.name or "uvicorn", "serve") from error
-    return uvicorn_server.make_server(assistant, settings or ServerSettings(), host, port)
+    return build_server(assistant, settings or ServerSettings(), host, port)

@@ -1,11 +1,11 @@
-"""The HTTP face: OpenAI's chat completions over a ``Service``, models, health, metrics, and the API's description."""
+"""The HTTP application: routes, error responses, and the middleware for authentication, body size and metrics."""
 
 from __future__ import annotations
 
 import asyncio
 import hmac
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, MutableMapping
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -13,38 +13,39 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import video_llama
-from video_llama.apps.server.api_page import page
+from video_llama.apps.server.api_page import api_page
 from video_llama.apps.server.errors import ApiError
 from video_llama.apps.server.metrics import Metrics
-from video_llama.apps.server.protocol import ChatCompletion, ChatRequest, ErrorBody, Health, Model, ModelList
+from video_llama.apps.server.protocol import ChatCompletion, ChatRequest, ErrorBody, Health, ModelInfo, ModelList
 from video_llama.apps.server.service import PendingAnswers, Service
 from video_llama.apps.server.settings import ServerSettings
 from video_llama.apps.server.streaming import ReplyWriter
 from video_llama.chat.assistant import Assistant
 
-Result = TypeVar("Result")
+ResponseT = TypeVar("ResponseT")
 
-DESCRIPTION = "Ask videos, sounds and images, in the words of OpenAI's chat completions."
-EVERYWHERE = {401: "The key is missing or wrong."}
+API_DESCRIPTION = "Chat about videos, images and audio through an OpenAI-compatible chat completions API."
+COMMON_ERRORS = {401: "The API key is missing or wrong."}
 CHAT_ERRORS = {
-    400: "The request or one of its media cannot be used.",
-    404: "No such model.",
+    400: "The request or one of its media is invalid.",
+    404: "The model does not exist.",
     413: "The request is too large.",
-    429: "Every place is taken; Retry-After says when to come back.",
+    429: "The queue is full. The Retry-After header gives the time to wait, in seconds.",
     500: "The server failed.",
     503: "The server is shutting down.",
-    504: "No answer within the deadline.",
+    504: "The time limit was exceeded.",
 }
-STREAM = {"text/event-stream": {"schema": {"type": "string"}}}
+EVENT_STREAM_CONTENT = {"text/event-stream": {"schema": {"type": "string"}}}
 
 
-class Api(FastAPI):
-    """FastAPI, whose own description promises 422 for what is answered here with 400 in OpenAI's shape."""
+class VideoLlamaApi(FastAPI):
+    """FastAPI without status 422 in its OpenAPI description: invalid requests get status 400 here."""
 
     def openapi(self) -> dict[str, Any]:
-        """The API's description."""
+        """Return the OpenAPI description."""
         if self.openapi_schema is None:
             description = super().openapi()
             for methods in description["paths"].values():
@@ -55,12 +56,12 @@ class Api(FastAPI):
         return super().openapi()
 
 
-class ClientGoneError(Exception):
-    """Nobody waits for the response any more."""
+class ClientDisconnectedError(Exception):
+    """The client has disconnected."""
 
 
-def create_app(assistant: Assistant, settings: ServerSettings) -> FastAPI:
-    """The application for one loaded model; its thread starts and ends with the application's lifespan."""
+def build_app(assistant: Assistant, settings: ServerSettings) -> FastAPI:
+    """Create the application for one loaded model. Its lifespan starts and stops the scheduler."""
     service = Service(assistant, settings)
 
     @asynccontextmanager
@@ -69,10 +70,10 @@ def create_app(assistant: Assistant, settings: ServerSettings) -> FastAPI:
         yield
         await service.stop()
 
-    app = Api(
+    app = VideoLlamaApi(
         title="Video-LLaMA",
         version=video_llama.__version__,
-        description=DESCRIPTION,
+        description=API_DESCRIPTION,
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
@@ -83,53 +84,58 @@ def create_app(assistant: Assistant, settings: ServerSettings) -> FastAPI:
     _add_chat(app, service)
     key = None if settings.api_key is None else settings.api_key.get_secret_value()
     paths = {str(getattr(route, "path", "")) for route in app.routes}
-    limits: dict[str, Any] = {"key": key, "max_body_bytes": settings.max_body_bytes}
-    app.add_middleware(RequestMiddleware, **limits, metrics=service.metrics, paths=paths)
+    app.add_middleware(
+        RequestMiddleware, key=key, max_body_bytes=settings.max_body_bytes, metrics=service.metrics, paths=paths
+    )
     return app
 
 
 def _add_routes(app: FastAPI, service: Service) -> None:
     started_at = int(time.time())
-    model = Model(id=service.model, created=started_at, owned_by="video-llama", notice=service.notice)
+    model = ModelInfo(id=service.model, created=started_at, owned_by="video-llama", notice=service.notice)
 
-    @app.get("/v1/models", responses=_errors(EVERYWHERE))
+    @app.get("/v1/models", responses=_errors(COMMON_ERRORS))
     async def list_models() -> ModelList:
-        """The model that this server has."""
+        """List the served models."""
         return ModelList(data=[model])
 
-    @app.get("/v1/models/{name}", responses=_errors({**EVERYWHERE, 404: "No such model."}))
-    async def get_model(name: str) -> Model:
-        """The model of this name."""
+    @app.get("/v1/models/{name}", responses=_errors({**COMMON_ERRORS, 404: "The model does not exist."}))
+    async def get_model(name: str) -> ModelInfo:
+        """Return a model by name."""
         if name != model.id:
-            raise ApiError(404, f"There is no model {name!r} here.", code="model_not_found", param="model")
+            message = f"There is no model {name!r} here. This server has {model.id!r}."
+            raise ApiError(404, message, code="model_not_found", param="model")
         return model
 
     @app.get("/health")
     async def health() -> Health:
-        """Whether the server answers; needs no key."""
-        # The model's thread lets an answer's place go a moment after its client has been told the end.
+        """Return the status of the server. Requires no API key."""
+        # The scheduler removes a finished row shortly after the client has received the end of its answer.
         running = min(service.num_running, service.num_taken)
         return Health(running=running, waiting=service.num_taken - running)
 
     @app.get(
-        "/metrics", response_class=Response, responses={**_errors(EVERYWHERE), 200: {"content": {"text/plain": {}}}}
+        "/metrics", response_class=Response, responses={**_errors(COMMON_ERRORS), 200: {"content": {"text/plain": {}}}}
     )
     async def metrics() -> Response:
-        """Counters in Prometheus' text format."""
+        """Return the metrics in the Prometheus text format."""
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     @app.get("/docs", response_class=HTMLResponse, include_in_schema=False)
     async def docs() -> str:
-        """This API, readable without a script or a network."""
-        return page(app.openapi())
+        """Return the documentation of this API."""
+        return api_page(app.openapi())
 
 
 def _add_chat(app: FastAPI, service: Service) -> None:
-    responses = {**_errors({**EVERYWHERE, **CHAT_ERRORS}), 200: {"model": ChatCompletion, "content": STREAM}}
+    responses = {
+        **_errors({**COMMON_ERRORS, **CHAT_ERRORS}),
+        200: {"model": ChatCompletion, "content": EVENT_STREAM_CONTENT},
+    }
 
     @app.post("/v1/chat/completions", responses=responses)
     async def chat_completions(request: ChatRequest, http: Request) -> Response:
-        """Answer a conversation about media, whole or as a stream of events."""
+        """Answer a conversation about media, as one response or as a stream of events."""
         reply = ReplyWriter(request, service.notice)
         if request.stream:
             answers = await while_connected(http, service.answer(request))
@@ -139,11 +145,11 @@ def _add_chat(app: FastAPI, service: Service) -> None:
 
 
 async def _complete(service: Service, request: ChatRequest, reply: ReplyWriter) -> ChatCompletion:
-    return await reply.whole(await service.answer(request))
+    return await reply.completion(await service.answer(request))
 
 
 class EventStream(StreamingResponse):
-    """Server-sent events; the answers' places are freed however the response ends, even before it began."""
+    """A stream of server-sent events. Closes the answers when the response ends, for whatever reason."""
 
     def __init__(self, reply: ReplyWriter, answers: PendingAnswers) -> None:
         headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
@@ -151,34 +157,34 @@ class EventStream(StreamingResponse):
         self._answers = answers
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Send the events until they end or the client goes away."""
+        """Send the events until the last one or until the client disconnects."""
         try:
             await super().__call__(scope, receive, send)
         finally:
             self._answers.close()
 
 
-async def while_connected(http: Request, work: Coroutine[Any, Any, Result]) -> Result:
-    """The result of ``work``, which is cancelled when the client goes away: then ClientGoneError."""
-    task, gone = asyncio.create_task(work), asyncio.create_task(_until_gone(http))
+async def while_connected(http: Request, work: Coroutine[Any, Any, ResponseT]) -> ResponseT:
+    """Return the result of ``work``. Cancels it and raises ClientDisconnectedError if the client disconnects."""
+    task, disconnected = asyncio.create_task(work), asyncio.create_task(_until_disconnected(http))
     try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({task, disconnected}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
-            raise ClientGoneError
+            raise ClientDisconnectedError
         return task.result()
     finally:
         task.cancel()
-        gone.cancel()
-        await asyncio.gather(task, gone, return_exceptions=True)
+        disconnected.cancel()
+        await asyncio.gather(task, disconnected, return_exceptions=True)
 
 
-async def _until_gone(http: Request) -> None:
+async def _until_disconnected(http: Request) -> None:
     while (await http.receive())["type"] != "http.disconnect":
         pass
 
 
 def _add_errors(app: FastAPI) -> None:
-    """Every error leaves in OpenAI's shape, and none with a trace."""
+    """Send every error in the format of the OpenAI API, without a traceback."""
 
     async def refused(request: Request, error: Exception) -> Response:
         assert isinstance(error, ApiError)
@@ -192,55 +198,51 @@ def _add_errors(app: FastAPI) -> None:
         assert isinstance(error, HTTPException)
         return error_response(ApiError(error.status_code, str(error.detail), headers=dict(error.headers or {})))
 
-    async def gone(request: Request, error: Exception) -> Response:
-        return Response(status_code=CLIENT_GONE)
+    async def disconnected(request: Request, error: Exception) -> Response:
+        return Response(status_code=CLIENT_DISCONNECTED)
 
     async def failed(request: Request, error: Exception) -> Response:
-        return error_response(ApiError(500, "The server failed. Its log says why."))
+        return error_response(ApiError(500, "The server failed. See the server log for details."))
 
     app.add_exception_handler(ApiError, refused)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http_error)
-    app.add_exception_handler(ClientGoneError, gone)
+    app.add_exception_handler(ClientDisconnectedError, disconnected)
     app.add_exception_handler(Exception, failed)
 
 
 def _first_problem(error: RequestValidationError) -> ApiError:
-    """The first of pydantic's complaints, with the place in the request; what was sent is not repeated."""
+    """Return the first validation error with its location in the request, without repeating the invalid value."""
     problem = error.errors()[0]
-    place = ".".join(str(step) for step in problem["loc"][1:])
-    return ApiError(400, f"{place or 'The request'}: {problem['msg']}.", param=place or None)
+    location = ".".join(str(step) for step in problem["loc"][1:])
+    return ApiError(400, f"{location or 'The request'}: {problem['msg']}.", param=location or None)
 
 
 def _errors(descriptions: dict[int, str]) -> dict[int | str, dict[str, Any]]:
-    """The error responses of a route, for the API's description."""
+    """Return the error responses of a route for the OpenAPI description."""
     return {status: {"model": ErrorBody, "description": text} for status, text in descriptions.items()}
 
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
-
 OPEN_PATHS = ("/health",)
-"""What needs no key: whoever starts the server must be able to ask whether it lives."""
+"""Paths that require no API key. Health checks must work without one."""
 
-CLIENT_GONE = 499
-"""The status, for our counts only, of a request whose client went away (nginx's word for it)."""
+CLIENT_DISCONNECTED = 499
+"""Status in the metrics of a request whose client disconnected, as in nginx. It is never sent."""
 
 
 class RequestMiddleware:
-    """ASGI middleware: refuses without the key, and bodies that are too large; counts requests by path and status."""
+    """ASGI middleware that checks the API key, limits the body size, and counts requests by path and status."""
 
-    def __init__(self, app: App, *, key: str | None, max_body_bytes: int, metrics: Metrics, paths: set[str]) -> None:
+    def __init__(
+        self, app: ASGIApp, *, key: str | None, max_body_bytes: int, metrics: Metrics, paths: set[str]
+    ) -> None:
         self._app, self._max_body_bytes, self._metrics, self._paths = app, max_body_bytes, metrics, paths
         self._expected = None if key is None else f"Bearer {key}".encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        status = CLIENT_GONE
+        status = CLIENT_DISCONNECTED
 
         async def counted(message: Message) -> None:
             nonlocal status
@@ -249,29 +251,29 @@ class RequestMiddleware:
             await send(message)
 
         try:
-            refusal = self._refusal(scope)
-            if refusal is not None:
-                return await error_response(refusal)(scope, receive, counted)
+            error = self._check(scope)
+            if error is not None:
+                return await error_response(error)(scope, receive, counted)
             await self._app(scope, self._limited(receive), counted)
         finally:
-            # Paths that do not exist are a client's to invent, and would each be a counter.
+            # Unknown paths share one counter; clients could otherwise create any number of counters.
             path = scope["path"] if scope["path"] in self._paths else "other"
             self._metrics.requests.labels(path, str(status)).inc()
 
-    def _refusal(self, scope: Scope) -> ApiError | None:
+    def _check(self, scope: Scope) -> ApiError | None:
         headers = dict(scope["headers"])
         if self._expected is not None and scope["path"] not in OPEN_PATHS:
             given = headers.get(b"authorization", b"")
             if not hmac.compare_digest(given, self._expected):
-                message = "The key is missing or wrong. Send it as: Authorization: Bearer KEY"
+                message = "The API key is missing or wrong. Send it in the header Authorization: Bearer KEY"
                 return ApiError(401, message, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
         length = headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > self._max_body_bytes:
-            return ApiError(413, self._too_large())
+            return ApiError(413, self._too_large_message())
         return None
 
     def _limited(self, receive: Receive) -> Receive:
-        """``receive`` that stops at the limit, whatever the request said of its length."""
+        """Wrap ``receive`` to enforce the limit independently of the Content-Length header."""
         num_bytes = 0
 
         async def limited() -> Message:
@@ -279,15 +281,15 @@ class RequestMiddleware:
             message = await receive()
             num_bytes += len(message.get("body", b""))
             if num_bytes > self._max_body_bytes:
-                raise HTTPException(413, self._too_large())
+                raise HTTPException(413, self._too_large_message())
             return message
 
         return limited
 
-    def _too_large(self) -> str:
+    def _too_large_message(self) -> str:
         return f"The request is larger than {self._max_body_bytes:,} bytes. Send a smaller one."
 
 
 def error_response(error: ApiError) -> JSONResponse:
-    """An error as a response."""
+    """Return the response for an error."""
     return JSONResponse(error.body(), error.status, headers=error.headers)

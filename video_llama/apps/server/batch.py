@@ -1,7 +1,7 @@
-"""Answers that are decoded together: each joins with its prompt read, all advance by a token, the finished leave.
+"""Continuous batching: rows join and leave a batch between two decoding steps, with a cache of prompt prefixes.
 
-Rows are padded on the left to the longest, and a prompt is read alone, so that no row sees another. Greedy rows get the
-tokens that they get alone (in float32, where rounding decides no token).
+Rows are padded on the left to the longest row and each prompt is processed alone, so rows do not influence each other.
+In float32 a greedy row generates the same tokens as it does alone.
 """
 
 # B rows, L positions, D decoder width, V vocabulary
@@ -20,11 +20,11 @@ from video_llama.chat.decoding import TokenChooser, last_logits
 from video_llama.chat.engine import Engine, PreparedTurn
 
 KeyValues = list[tuple[Tensor, Tensor]]
-"""Of each layer, keys and values [B, heads, L, width]."""
+"""Keys and values of each layer, each [B, heads, L, width]."""
 
 
 class DecodeBatch:
-    """Any number of rows, in the order in which they joined."""
+    """The rows being decoded, in the order in which they joined."""
 
     def __init__(self, engine: Engine, prefixes: PrefixCache) -> None:
         self._engine, self._prefixes = engine, prefixes
@@ -34,33 +34,33 @@ class DecodeBatch:
         return len(self._choosers)
 
     def clear(self) -> None:
-        """Drop every row."""
+        """Remove all rows."""
         self._choosers: list[TokenChooser] = []
         self._tokens: list[int] = []
         self._mask_BL: Tensor | None = None
         self._cache: Any = None
 
     def join(self, turn: PreparedTurn, media_keys: Sequence[str]) -> tuple[int, int]:
-        """Read a prompt and add its row at the end.
+        """Process a prompt and append its row.
 
-        Returns the answer's first id, and how many of the prompt's tokens another prompt had read before.
+        Returns the first token of the answer and the number of prompt tokens taken from the prefix cache.
         """
         engine, labels = self._engine, prompt_labels(turn, media_keys)
-        num_reused, key_values = self._prefixes.longest(labels)
-        cache = _cache_of(key_values)
+        num_reused, prefix = self._prefixes.longest(labels)
+        cache = _cache_of(prefix)
         embeds_1LD, mask_1L = engine.embed([turn])
         logits_1V = last_logits(engine.model, embeds_1LD[:, num_reused:], mask_1L, cache)
         choose = TokenChooser(turn.decoding, engine.tokenizer.bos_id, 1, engine.model.device)
         token = int(choose(logits_1V))
-        read = _key_values(cache)
-        self._prefixes.keep(labels, read)
-        self._add(read, mask_1L)
+        key_values = _key_values(cache)
+        self._prefixes.keep(labels, key_values)
+        self._append(key_values, mask_1L)
         self._choosers.append(choose)
         self._tokens.append(token)
         return token, num_reused
 
     def step(self) -> list[int]:
-        """The next id of every row. Not to be called without rows."""
+        """Return the next token of every row. The batch must not be empty."""
         assert self._mask_BL is not None
         model = self._engine.model
         self._mask_BL = torch.cat([self._mask_BL, self._mask_BL.new_ones(len(self), 1)], dim=1)
@@ -71,7 +71,7 @@ class DecodeBatch:
         return self._tokens
 
     def leave(self, rows: Sequence[int]) -> None:
-        """Drop these rows, and the padding that no other row needs."""
+        """Remove these rows, and the padding that no remaining row needs."""
         kept = [row for row in range(len(self)) if row not in set(rows)]
         if len(kept) == len(self):
             return
@@ -86,8 +86,8 @@ class DecodeBatch:
         self._choosers = [self._choosers[row] for row in kept]
         self._tokens = [self._tokens[row] for row in kept]
 
-    def _add(self, key_values: KeyValues, mask_1L: Tensor) -> None:
-        """Put one row under the others, both padded on the left to one length."""
+    def _append(self, key_values: KeyValues, mask_1L: Tensor) -> None:
+        """Append one row, padding it or the other rows on the left to equal length."""
         if self._mask_BL is None:
             self._mask_BL, self._cache = mask_1L, _cache_of(key_values)
             return
@@ -104,7 +104,7 @@ class DecodeBatch:
 
 
 def _padded(tensor: Tensor, length: int, dim: int) -> Tensor:
-    """Zeros in front along ``dim`` up to ``length``."""
+    """Prepend zeros along ``dim`` up to ``length``."""
     missing = length - tensor.shape[dim]
     if missing == 0:
         return tensor
@@ -122,43 +122,46 @@ def _key_values(cache: Any) -> KeyValues:
 
 
 def prompt_labels(turn: PreparedTurn, media_keys: Sequence[str]) -> list[Hashable]:
-    """One label per token of a prompt: its id, or for a medium's token the medium's key and the place in it.
+    """Return one label per prompt token: its id, or for a media token the key of the medium and the token's index.
 
-    ``media_keys`` name the content of ``turn.media``, in their order. Two prompts with the same beginning of labels
-    put the same embeddings before the decoder there.
+    ``media_keys`` identify the content of ``turn.media``, in the same order. Equal label prefixes imply equal input
+    embeddings, so keys and values can be shared.
     """
     labels: list[Hashable] = list(turn.prompt.input_ids)
     keyed = list(zip(media_keys, turn.media, strict=True))
-    names = {
+    keys = {
         "video": iter([key for key, medium in keyed if medium.video_tokens is not None]),
         "audio": iter([key for key, medium in keyed if medium.audio_tokens is not None]),
     }
     for span in turn.prompt.spans:
-        key = next(names[span.kind])
-        labels[span.start : span.start + span.length] = [(span.kind, key, place) for place in range(span.length)]
+        key = next(keys[span.kind])
+        labels[span.start : span.start + span.length] = [(span.kind, key, index) for index in range(span.length)]
     return labels
 
 
 @dataclass(frozen=True)
-class _Entry:
+class _CachedPrompt:
     labels: list[Hashable]
     key_values: KeyValues
 
 
 class PrefixCache:
-    """Keeps the prompts that were used last, as many as ``max_tokens`` tokens allow."""
+    """Keys and values of the most recently used prompts, up to ``max_tokens`` tokens in total."""
 
     def __init__(self, max_tokens: int) -> None:
         self._max_tokens = max_tokens
-        self._entries: list[_Entry] = []
+        self._entries: list[_CachedPrompt] = []
 
     @property
     def num_tokens(self) -> int:
-        """Tokens that are kept."""
+        """Number of cached prompt tokens."""
         return sum(len(entry.labels) for entry in self._entries)
 
     def longest(self, labels: Sequence[Hashable]) -> tuple[int, KeyValues]:
-        """The longest beginning of ``labels`` at hand, always shorter than all of them: its length, keys and values."""
+        """Return the length, keys and values of the longest cached prefix of ``labels``.
+
+        The prefix is always shorter than ``labels``, since at least one token must be processed to get logits.
+        """
         if not self._entries:
             return 0, []
         lengths = [_num_common(entry.labels, labels) for entry in self._entries]
@@ -171,17 +174,18 @@ class PrefixCache:
         return length, [(keys[..., :length, :], values[..., :length, :]) for keys, values in entry.key_values]
 
     def keep(self, labels: list[Hashable], key_values: KeyValues) -> None:
-        """Keep a prompt's keys and values; what it contains whole is dropped, and the oldest where room is wanted."""
+        """Add a prompt. Removes entries that are a prefix of it, then the least recently used ones above the limit."""
         if len(labels) > self._max_tokens:
             return
         if any(_num_common(entry.labels, labels) == len(labels) for entry in self._entries):
             return
         self._entries = [entry for entry in self._entries if _num_common(entry.labels, labels) < len(entry.labels)]
-        self._entries.append(_Entry(labels, key_values))
+        self._entries.append(_CachedPrompt(labels, key_values))
         while self.num_tokens > self._max_tokens:
             self._entries.pop(0)
 
 
-def _num_common(kept: Sequence[Hashable], asked: Sequence[Hashable]) -> int:
-    limit = min(len(kept), len(asked))
-    return next((place for place in range(limit) if kept[place] != asked[place]), limit)
+def _num_common(first: Sequence[Hashable], second: Sequence[Hashable]) -> int:
+    """Return the length of the common prefix."""
+    limit = min(len(first), len(second))
+    return next((index for index in range(limit) if first[index] != second[index]), limit)

@@ -1,4 +1,4 @@
-"""What a client is told when it cannot be served, in the shape of OpenAI's errors."""
+"""HTTP errors in the format of the OpenAI API."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 INVALID, AUTHENTICATION, NOT_FOUND = "invalid_request_error", "authentication_error", "not_found_error"
 RATE_LIMIT, SERVER, TIMEOUT, UNAVAILABLE = "rate_limit_error", "server_error", "timeout_error", "unavailable_error"
 
-TYPES = {401: AUTHENTICATION, 404: NOT_FOUND, 429: RATE_LIMIT, 500: SERVER, 503: UNAVAILABLE, 504: TIMEOUT}
-"""The error's type by HTTP status; every other status is ``INVALID``."""
+ERROR_TYPES = {401: AUTHENTICATION, 404: NOT_FOUND, 429: RATE_LIMIT, 500: SERVER, 503: UNAVAILABLE, 504: TIMEOUT}
+"""Error type for each HTTP status; any other status has the type ``INVALID``."""
 
 
 class ApiError(Exception):
-    """An answer that is an error: HTTP status, message, and, where they help, a code and the parameter at fault."""
+    """An error response: HTTP status, message, optional code, and the request parameter that caused it."""
 
     def __init__(
         self,
@@ -27,6 +27,6 @@ class ApiError(Exception):
         self.status, self.code, self.param, self.headers = status, code, param, headers
 
     def body(self) -> dict[str, Any]:
-        """The error as JSON's dict."""
-        kind = TYPES.get(self.status, INVALID)
+        """Return the response body."""
+        kind = ERROR_TYPES.get(self.status, INVALID)
         return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}}

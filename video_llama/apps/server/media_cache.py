@@ -1,4 +1,4 @@
-"""Media that were encoded before, by their content: a second request about the same file costs no decoding."""
+"""A cache of encoded media, keyed by content: repeated requests about a file neither decode nor encode it again."""
 
 from __future__ import annotations
 
@@ -16,65 +16,66 @@ from video_llama.chat.engine import EncodedMedium, Engine
 from video_llama.processors.medium import MediaOptions
 
 ENCODED, SHARED, KEPT = "encoded", "shared", "kept"
-"""Where a medium came from: made now, being made for another request, made before."""
+"""Source of a medium in the metrics: newly encoded, shared with a concurrent request, or taken from the cache."""
 
 
 @dataclass
-class _Making:
-    """A medium being made, and how many requests wait for it."""
+class _Encoding:
+    """A medium that is being encoded, and the number of requests that wait for it."""
 
     task: asyncio.Task[EncodedMedium]
     num_waiting: int = 0
 
 
 class MediaCache:
-    """Encodes each content once and keeps the ``max_entries`` used last."""
+    """Encodes each content once and keeps the ``max_entries`` most recently used media."""
 
     def __init__(
-        self, engine: Engine, pool: MediaPool, thread: Scheduler, metrics: Metrics, *, max_entries: int
+        self, engine: Engine, pool: MediaPool, scheduler: Scheduler, metrics: Metrics, *, max_entries: int
     ) -> None:
-        self._engine, self._pool, self._thread, self._metrics = engine, pool, thread, metrics
+        self._engine, self._pool, self._scheduler, self._metrics = engine, pool, scheduler, metrics
         self._max_entries = max_entries
         self._kept: OrderedDict[str, EncodedMedium] = OrderedDict()
-        self._making: dict[str, _Making] = {}
+        self._encoding: dict[str, _Encoding] = {}
 
-    async def medium(self, content: MediaBytes, options: MediaOptions) -> tuple[str, EncodedMedium]:
-        """A medium's key (equal contents, read alike, have equal keys) and its tokens, under the name it has here.
+    async def encoded(self, content: MediaBytes, options: MediaOptions) -> tuple[str, EncodedMedium]:
+        """Return the key and the encoded medium of a content.
 
-        Raises as ``MediaPool.read`` does.
+        Equal contents that are read with equal options have equal keys. The source of the returned medium is the name
+        of ``content``. Raises MediaError like ``MediaPool.read``.
         """
         digest = await asyncio.to_thread(lambda: hashlib.sha256(content.data).hexdigest())
         key = f"{digest} {content.kind} {options}"
         medium = self._kept.get(key)
         if medium is None:
-            medium = await self._made(key, content, options)
+            medium = await self._wait_for(key, content, options)
         else:
             self._kept.move_to_end(key)
             self._metrics.media.labels(KEPT).inc()
             medium = replace(medium, decode_seconds=0.0, encode_seconds=0.0)
         return key, replace(medium, read=replace(medium.read, source=content.name))
 
-    async def _made(self, key: str, content: MediaBytes, options: MediaOptions) -> EncodedMedium:
-        """Make it, or wait with those who do; the work ends early only when nobody waits any more."""
-        making = self._making.get(key)
-        self._metrics.media.labels(ENCODED if making is None else SHARED).inc()
-        if making is None:
-            making = self._making[key] = _Making(asyncio.create_task(self._make(key, content, options)))
-        making.num_waiting += 1
+    async def _wait_for(self, key: str, content: MediaBytes, options: MediaOptions) -> EncodedMedium:
+        """Encode a medium, or wait for the request that does. The work is cancelled when no request waits any more."""
+        encoding = self._encoding.get(key)
+        self._metrics.media.labels(ENCODED if encoding is None else SHARED).inc()
+        if encoding is None:
+            encoding = self._encoding[key] = _Encoding(asyncio.create_task(self._encode(key, content, options)))
+        encoding.num_waiting += 1
         try:
-            return await asyncio.shield(making.task)
+            return await asyncio.shield(encoding.task)
         finally:
-            making.num_waiting -= 1
-            if making.num_waiting == 0:
-                making.task.cancel()
-                if self._making.get(key) is making:
-                    del self._making[key]
+            encoding.num_waiting -= 1
+            if encoding.num_waiting == 0:
+                encoding.task.cancel()
+                if self._encoding.get(key) is encoding:
+                    del self._encoding[key]
 
-    async def _make(self, key: str, content: MediaBytes, options: MediaOptions) -> EncodedMedium:
+    async def _encode(self, key: str, content: MediaBytes, options: MediaOptions) -> EncodedMedium:
         start = time.perf_counter()
         read = await self._pool.read(content.data, content.name, content.kind, options)
         seconds = time.perf_counter() - start
-        call = self._thread.call(lambda: self._engine.encode(read, options))
+        call = self._scheduler.call(lambda: self._engine.encode(read, options))
         medium = replace(await asyncio.wrap_future(call), decode_seconds=seconds)
         self._kept[key] = medium
         while len(self._kept) > self._max_entries:

@@ -1,4 +1,4 @@
-"""A content part in, the bytes of its medium out: from a ``data:`` URL, an allowed host, or the media folder."""
+"""Bytes of the media in a request: from base64, ``data:`` URLs, allowed hosts, or files below the media folder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from video_llama.processors.medium import MediaKind
 
 @dataclass(frozen=True)
 class MediaBytes:
-    """A medium as it was sent. ``name`` is what messages and records call it by; ``kind`` is what it has to be."""
+    """The content of one media part. ``name`` identifies it in messages and records; ``kind`` is the expected kind."""
 
     name: str
     kind: MediaKind
@@ -27,7 +27,7 @@ class MediaBytes:
 
 
 class MediaInput:
-    """Gets the bytes that content parts stand for, within the server's limits."""
+    """Reads the content of media parts within the limits of the server."""
 
     def __init__(self, settings: ServerSettings) -> None:
         self._settings = settings
@@ -35,27 +35,31 @@ class MediaInput:
             settings.allowed_hosts, settings.max_media_bytes, settings.fetch_seconds, settings.max_redirects
         )
 
-    def get(self, part: MediaPart, place: str) -> MediaBytes:
-        """The bytes of a part; ``place`` is where it stands in the request. May block for as long as a fetch may last.
+    def get(self, part: MediaPart, location: str) -> MediaBytes:
+        """Return the content of a part; ``location`` is its place in the request, such as ``messages[0].content[1]``.
 
-        Raises MediaError, naming the place, for what cannot be had or is too large.
+        Blocks while a URL is fetched. Raises MediaError for content that is unavailable, not allowed or too large.
         """
         if isinstance(part, InputAudioPart):
-            return self._checked(place, "audio", _base64(part.input_audio.data, f"{place}.input_audio.data"))
+            data = _decode_base64(part.input_audio.data, f"{location}.input_audio.data")
+            return self._checked(location, "audio", data)
         kind, url = _kind_and_url(part)
         scheme = url.partition(":")[0].lower()
         if scheme == "data":
-            return self._checked(place, kind, _data_url(url, place))
+            return self._checked(location, kind, _decode_data_url(url, location))
         if scheme == "file":
-            return self._checked(url, kind, read_local(url, self._settings.media_root, self._settings.max_media_bytes))
+            data = read_local_file(url, self._settings.media_root, self._settings.max_media_bytes)
+            return self._checked(url, kind, data)
         if scheme in ("http", "https"):
             return self._checked(url.partition("?")[0], kind, self._fetcher.fetch(url))
-        raise MediaError(f"{place}: the URL is neither data:, http(s): nor file:. Send the file as a data: URL.")
+        raise MediaError(
+            f"{location}: the URL must start with data:, http:, https: or file:. Send the file as a data: URL."
+        )
 
     def _checked(self, name: str, kind: MediaKind, data: bytes) -> MediaBytes:
         limit = self._settings.max_media_bytes
         if len(data) > limit:
-            raise MediaError(f"{name} has {len(data):,} bytes; the server takes {limit:,}. Send a smaller file.")
+            raise MediaError(f"{name} has {len(data):,} bytes; the limit is {limit:,}. Send a smaller file.")
         return MediaBytes(name, kind, data)
 
 
@@ -67,33 +71,38 @@ def _kind_and_url(part: ImagePart | VideoPart | AudioPart) -> tuple[MediaKind, s
     return "audio", part.audio_url.url
 
 
-def _data_url(url: str, place: str) -> bytes:
-    """The content of ``data:TYPE;base64,...``. The type is not believed: the content says what it is."""
+def _decode_data_url(url: str, location: str) -> bytes:
+    """Return the content of a ``data:`` URL. Its media type is ignored: the kind is detected from the content."""
     head, comma, body = url.partition(",")
     if not comma:
-        raise MediaError(f"{place}: the data: URL has no comma. Write data:video/mp4;base64,CONTENT.")
+        raise MediaError(f"{location}: the data: URL has no comma. Write data:video/mp4;base64,CONTENT.")
     if head.lower().endswith(";base64"):
-        return _base64(body, place)
+        return _decode_base64(body, location)
     return unquote_to_bytes(body)
 
 
-def _base64(text: str, place: str) -> bytes:
+def _decode_base64(text: str, location: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise MediaError(f"{place} is no base64 ({error}). Encode the file's bytes, without line breaks.") from error
+        message = f"{location} is not valid base64 ({error}). Encode the bytes of the file, without line breaks."
+        raise MediaError(message) from error
 
 
-def read_local(url: str, root: Path | None, max_bytes: int) -> bytes:
-    """The bytes of a ``file:`` URL's file. Raises MediaError unless it is a regular file below ``root``.
+def read_local_file(url: str, root: Path | None, max_bytes: int) -> bytes:
+    """Return the content of the regular file that a ``file:`` URL refers to.
 
-    What lies outside and what is not there give one answer, so that nobody can ask which files exist.
+    Raises MediaError unless the file is below ``root`` after resolving ``..`` and symbolic links. The error is the same
+    for files outside ``root`` and for missing files, so that clients cannot find out which files exist.
     """
     if root is None:
         raise MediaError(
-            "This server reads no files of its own disk. Send the file as a data: URL, or start it with --media-root."
+            "This server does not read local files. Send the file as a data: URL, or start the server with "
+            "--media-root FOLDER."
         )
-    refusal = MediaError(f"{url} is no file below the server's media folder. Give file:///FOLDER/NAME of one that is.")
+    refusal = MediaError(
+        f"{url} is not a file below the server's media folder. Give file:///FOLDER/NAME of such a file."
+    )
     parts = urlsplit(url)
     if parts.netloc not in ("", "localhost") or "\0" in unquote(parts.path):
         raise refusal
@@ -104,21 +113,23 @@ def read_local(url: str, root: Path | None, max_bytes: int) -> bytes:
         raise refusal from error
     if not path.is_relative_to(base):
         raise refusal
-    return _read(path, base, max_bytes, refusal)
+    return _read_resolved(path, base, max_bytes, refusal)
 
 
-def _read(path: Path, base: Path, max_bytes: int, refusal: MediaError) -> bytes:
-    """Read a resolved path, unless a link was put in its way since."""
+def _read_resolved(path: Path, base: Path, max_bytes: int, refusal: MediaError) -> bytes:
+    """Read a resolved path. Raises ``refusal`` if it was replaced by a link since it was resolved."""
     try:
         file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK))  # noqa: SIM115
     except OSError as error:
         raise refusal from error
     with file:
         status = os.fstat(file.fileno())
-        # The name under which the kernel opened it: a folder on the way may have become a link after resolve().
+        # The path that the kernel opened: a folder of the path may have been replaced by a link after resolve().
         opened = Path(os.readlink(f"/proc/self/fd/{file.fileno()}"))
         if not stat.S_ISREG(status.st_mode) or not opened.is_relative_to(base):
             raise refusal
         if status.st_size > max_bytes:
-            raise MediaError(f"{path.name} has {status.st_size:,} bytes; the server takes {max_bytes:,}.")
+            raise MediaError(
+                f"{path.name} has {status.st_size:,} bytes; the limit is {max_bytes:,}. Use a smaller file."
+            )
         return file.read(max_bytes)

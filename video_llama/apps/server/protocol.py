@@ -1,7 +1,6 @@
-"""What the API takes and gives: OpenAI's chat completions, as far as this model can honour them, and one key of ours.
+"""Request and response schemas: the supported part of OpenAI's chat completions, and one extension key.
 
-A parameter that is not here is refused by its name: an answer that ignores what was asked would look like one that
-does not.
+Unsupported parameters are refused by name instead of ignored: clients could not detect that a parameter was ignored.
 """
 
 from __future__ import annotations
@@ -11,72 +10,72 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 EXTENSION = "video_llama"
-"""The key of what OpenAI's API has no word for, in requests and in answers."""
+"""Key for parameters and results that OpenAI's API does not define, in requests and responses."""
 
 MAX_LIST = 1024
-"""Messages in a request, and parts in a message."""
+"""Maximum number of messages in a request and of parts in a message."""
 
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Url = Annotated[str, StringConstraints(min_length=1)]
 
 
-class Wire(BaseModel):
-    """Base of everything that is received: no unknown keys."""
+class RequestModel(BaseModel):
+    """Base class of request schemas. Unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 
-class TextPart(Wire):
-    """Words."""
+class TextPart(RequestModel):
+    """Text."""
 
     type: Literal["text"]
     text: str
 
 
-class ImageUrl(Wire):
-    """Where an image is: a ``data:`` URL; ``http(s):`` or ``file:`` where the server allows it."""
+class ImageUrl(RequestModel):
+    """The URL of an image: a ``data:`` URL, or an ``http(s):`` or ``file:`` URL if the server allows it."""
 
     url: Url
     detail: Literal["auto", "low", "high"] = "auto"
-    """Without effect: every image is seen in the model's one size."""
+    """Ignored: all images are resized to the input size of the model."""
 
 
-class MediaUrl(Wire):
-    """Where a video or sound is, as for an image."""
+class MediaUrl(RequestModel):
+    """The URL of a video or audio file; the same schemes as for images."""
 
     url: Url
 
 
-class ImagePart(Wire):
+class ImagePart(RequestModel):
     """An image."""
 
     type: Literal["image_url"]
     image_url: ImageUrl
 
 
-class VideoPart(Wire):
-    """A video; its sound is heard, too."""
+class VideoPart(RequestModel):
+    """A video. Its audio track is used as well."""
 
     type: Literal["video_url"]
     video_url: MediaUrl
 
 
-class AudioPart(Wire):
-    """A sound; of a video, its track."""
+class AudioPart(RequestModel):
+    """An audio file, or a video file of which only the audio track is used."""
 
     type: Literal["audio_url"]
     audio_url: MediaUrl
 
 
-class InputAudio(Wire):
-    """A sound in base64. What it is is seen from its content."""
+class InputAudio(RequestModel):
+    """An audio file in base64. Its format is detected from its content; ``format`` is ignored."""
 
     data: str
     format: Annotated[str, StringConstraints(max_length=16)]
 
 
-class InputAudioPart(Wire):
-    """A sound, as OpenAI's audio models take it."""
+class InputAudioPart(RequestModel):
+    """An audio file in the format of OpenAI's audio models."""
 
     type: Literal["input_audio"]
     input_audio: InputAudio
@@ -86,120 +85,123 @@ MediaPart = ImagePart | VideoPart | AudioPart | InputAudioPart
 ContentPart = Annotated[TextPart | MediaPart, Field(discriminator="type")]
 
 
-class UserMessage(Wire):
-    """A question. Its media are put before its words, as the model was trained, whatever their order here."""
+class UserMessage(RequestModel):
+    """A question. The prompt contains its media before its text, as in training, regardless of their order here."""
 
     role: Literal["user"]
     content: str | Annotated[list[ContentPart], Field(min_length=1, max_length=MAX_LIST)]
     name: str | None = None
-    """Without effect."""
+    """Ignored."""
 
 
-class AssistantMessage(Wire):
-    """An answer given before."""
+class AssistantMessage(RequestModel):
+    """A previous answer."""
 
     role: Literal["assistant"]
     content: str | Annotated[list[TextPart], Field(min_length=1, max_length=MAX_LIST)]
     name: str | None = None
-    """Without effect."""
+    """Ignored."""
 
 
-class SystemMessage(Wire):
-    """Replaces the model's system text. Only the first message can be one."""
+class SystemMessage(RequestModel):
+    """Replaces the system prompt of the model. Must be the first message."""
 
     role: Literal["system", "developer"]
     content: str | Annotated[list[TextPart], Field(min_length=1, max_length=MAX_LIST)]
     name: str | None = None
-    """Without effect."""
+    """Ignored."""
 
 
 ChatMessage = Annotated[UserMessage | AssistantMessage | SystemMessage, Field(discriminator="role")]
 
 
-class StreamOptions(Wire):
-    """What a stream tells beside the answer."""
+class StreamOptions(RequestModel):
+    """Options of a streamed response."""
 
     include_usage: bool = False
-    """A last chunk with the counts of tokens."""
+    """Send the token counts in a final chunk."""
 
 
-class TextFormat(Wire):
-    """The only format of an answer."""
+class TextFormat(RequestModel):
+    """The only supported response format."""
 
     type: Literal["text"]
 
 
-class RequestExtension(Wire):
-    """What OpenAI's API has no word for: how media are read, how tokens are chosen, and the record."""
+class RequestExtension(RequestModel):
+    """Parameters that OpenAI's API does not define: frame sampling, audio, decoding, and the record."""
 
     record: bool = False
-    """Give what each answer rests on: weights, media, prompt, decoding, counts and times."""
+    """Return a record of each answer: weights, media, prompt, decoding settings, token counts and times."""
     frames: Annotated[int, Field(ge=1)] | None = None
-    """Frames to look at; the model's own number by default. At most one of frames, fps and times."""
+    """Number of frames to sample (default: set by the model). At most one of frames, fps and times may be given."""
     fps: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    """Frames per second to look at."""
+    """Frames to sample per second of video."""
     times: Annotated[list[Seconds], Field(min_length=1, max_length=MAX_LIST)] | None = None
-    """Seconds to look at."""
+    """Times of the frames to sample, in seconds."""
     start: Seconds | None = None
-    """Look and listen from this second on."""
+    """Start of the segment, in seconds."""
     end: Seconds | None = None
-    """Look and listen up to this second."""
+    """End of the segment, in seconds."""
     no_audio: bool = False
-    """Leave the sound out."""
+    """Do not use audio."""
     require_audio: bool = False
-    """A medium without sound is an error."""
+    """Return an error for media without audio."""
     top_k: Annotated[int, Field(ge=1)] | None = None
-    """Draw from this many likeliest tokens."""
+    """Top-k sampling: number of most probable tokens to sample from."""
     repetition_penalty: Annotated[float, Field(ge=0.1, le=10, allow_inf_nan=False)] = 1.0
-    """Above 1, words recur less."""
+    """Repetition penalty; values above 1 discourage repetition."""
     num_beams: Annotated[int, Field(ge=1)] = 1
-    """Above 1, the answer is searched for with so many beams. It comes whole: not with stream."""
+    """Number of beams; values above 1 use beam search, which cannot be combined with stream."""
 
 
 Stop = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 
 
-class ChatRequest(Wire):
-    """A conversation to be answered."""
+class ChatRequest(RequestModel):
+    """A chat completion request."""
 
     model: str
-    """As ``/v1/models`` names it."""
+    """Model id as listed by ``/v1/models``."""
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_LIST)]
-    """From the first to the question; the last is a user's."""
+    """The conversation. The last message must have the role user."""
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
-    """Of the draws. 0 is greedy (below 0.001 counts as 0), and so is leaving it and top_p out, unlike OpenAI's."""
+    """Sampling temperature; values below 0.001 select greedy decoding. Unlike OpenAI's API, decoding is also greedy if
+    temperature, top_p and top_k are all omitted."""
     top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
-    """Draw from the likeliest tokens of this sum."""
+    """Nucleus sampling: smallest set of tokens whose probabilities add up to this value."""
     max_tokens: Annotated[int, Field(ge=1)] | None = None
-    """Longest answer. By default 300, at most half the context."""
+    """Maximum number of tokens in the answer (default: 300, or half of the context length if that is smaller)."""
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
-    """The newer name of max_tokens."""
+    """Newer name of max_tokens, which is ignored if both are given."""
     seed: Annotated[int, Field(ge=0, lt=2**62)] | None = None
-    """Of the draws: the same seed draws the same answer. The n-th choice takes seed + n - 1."""
+    """Random seed for sampling (default: random; included in the record). Choice i uses the seed plus i."""
     stop: Stop | Annotated[list[Stop], Field(max_length=4)] | None = None
-    """The answer ends in front of the first of these."""
+    """Stop strings. The answer ends before the first of them, which is not part of the answer."""
     n: Annotated[int, Field(ge=1)] = 1
-    """How many answers."""
+    """Number of answers."""
     stream: bool | None = None
-    """Send the answer while it is made, as server-sent events."""
+    """Stream the answer as server-sent events."""
     stream_options: StreamOptions | None = None
     response_format: TextFormat | None = None
     frequency_penalty: Annotated[float, Field(ge=0, le=0)] | None = None
-    """Only 0. See repetition_penalty under video_llama."""
+    """Only 0 is supported. Use video_llama.repetition_penalty instead."""
     presence_penalty: Annotated[float, Field(ge=0, le=0)] | None = None
-    """Only 0."""
+    """Only 0 is supported."""
     logprobs: Literal[False] | None = None
-    """Only false."""
+    """Only false is supported."""
     user: str | None = None
-    """Without effect, as metadata and store: nothing of a request is kept."""
+    """Ignored."""
     metadata: dict[str, Any] | None = None
+    """Ignored."""
     store: bool | None = None
+    """Ignored: requests are never stored."""
     video_llama: RequestExtension = RequestExtension()
-    """The key of ours."""
+    """Parameters that OpenAI's API does not define."""
 
 
 class AnswerMessage(BaseModel):
-    """The answer."""
+    """The text of an answer."""
 
     role: Literal["assistant"] = "assistant"
     content: str
@@ -207,7 +209,7 @@ class AnswerMessage(BaseModel):
 
 
 class Choice(BaseModel):
-    """One of the answers."""
+    """One answer."""
 
     index: int
     message: AnswerMessage
@@ -216,13 +218,13 @@ class Choice(BaseModel):
 
 
 class PromptDetails(BaseModel):
-    """Of the prompt's tokens."""
+    """Details of the prompt tokens: how many were read from the prefix cache."""
 
     cached_tokens: int
 
 
 class Usage(BaseModel):
-    """Tokens: the prompt's with its media, counted once, and those of all answers."""
+    """Token counts: the prompt with its media, counted once, and all answers together."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -231,14 +233,14 @@ class Usage(BaseModel):
 
 
 class ReplyExtension(BaseModel):
-    """What our key gives back: what the weights can know, and one record per choice."""
+    """The extension key of a response: the notice of the weights, and one record per choice."""
 
     notice: str
     records: list[dict[str, Any]]
 
 
 class ChatCompletion(BaseModel):
-    """A whole answer."""
+    """A chat completion response."""
 
     id: str
     object: Literal["chat.completion"] = "chat.completion"
@@ -249,26 +251,26 @@ class ChatCompletion(BaseModel):
     video_llama: ReplyExtension | None = None
 
 
-class Model(BaseModel):
-    """A model that can be asked."""
+class ModelInfo(BaseModel):
+    """The model served here."""
 
     id: str
     object: Literal["model"] = "model"
     created: int
     owned_by: str
     notice: str
-    """What its weights can and cannot know."""
+    """Provenance and limitations of the weights."""
 
 
 class ModelList(BaseModel):
-    """All of them; here, one."""
+    """The list of served models, which contains one model."""
 
     object: Literal["list"] = "list"
-    data: list[Model]
+    data: list[ModelInfo]
 
 
 class Health(BaseModel):
-    """That the server answers, and what it has to do."""
+    """Status of the server, with the numbers of running and waiting answers."""
 
     status: Literal["ok"] = "ok"
     running: int
@@ -276,7 +278,7 @@ class Health(BaseModel):
 
 
 class ErrorDetails(BaseModel):
-    """What went wrong; ``param`` names the parameter at fault."""
+    """An error. ``param`` is the request parameter that caused it."""
 
     message: str
     type: str
@@ -285,6 +287,6 @@ class ErrorDetails(BaseModel):
 
 
 class ErrorBody(BaseModel):
-    """Every answer that is an error."""
+    """The body of every error response."""
 
     error: ErrorDetails

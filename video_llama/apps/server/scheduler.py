@@ -1,7 +1,7 @@
-"""The one thread that runs the model: between two tokens it takes in what waits, lets go what ended, and encodes media.
+"""The thread that runs the model: it decodes all running answers in one batch and encodes media between two steps.
 
-Everything else of the server runs in the event loop and speaks to this thread through ``submit`` and ``call``. A search
-with beams is in no batch: it takes turns with it, a token of the search and one of every other answer.
+The rest of the server runs in the event loop and uses ``Scheduler.submit`` and ``Scheduler.call``. A beam search is not
+part of the batch: it alternates with the batch, one step of the search and one token for every other answer.
 """
 
 from __future__ import annotations
@@ -21,87 +21,82 @@ from video_llama.chat.engine import MAX_NEW_TOKENS, STOP_STRING, Effort, Engine,
 from video_llama.chat.record import Record
 from video_llama.conversation import has_stop
 
-Result = TypeVar("Result")
+CallResult = TypeVar("CallResult")
 
 
 @dataclass(frozen=True)
 class FinishedAnswer:
-    """The whole answer. ``num_prompt``, ``num_reused`` and ``num_generated`` count tokens."""
+    """A complete answer: its text, why it ended, and its record."""
 
     text: str
     reason: Literal["stop", "length"]
     record: Record
 
 
-Event = str | FinishedAnswer | Exception
-"""The next piece of text; the end; or what went wrong, which is an end, too."""
+AnswerEvent = str | FinishedAnswer | Exception
+"""A piece of text, or one of the two final events: the complete answer or an error."""
 
 
 @dataclass
 class DecodeJob:
-    """An answer that is wanted. ``emit`` is called in the model thread, with pieces of text and then one end.
+    """A request for one answer.
 
-    ``media_keys`` name the content of ``turn.media``. Once ``cancelled`` is set nothing more is emitted.
+    The scheduler calls ``emit`` in its thread, with pieces of text and then one final event. ``media_keys`` identify
+    the content of ``turn.media``. Nothing is emitted after ``cancelled`` is set.
     """
 
     turn: PreparedTurn
     media_keys: tuple[str, ...]
     stops: tuple[str, ...]
-    emit: Callable[[Event], None]
+    emit: Callable[[AnswerEvent], None]
     cancelled: threading.Event = field(default_factory=threading.Event)
-    ordered_at: float = field(default_factory=time.perf_counter)
+    submitted_at: float = field(default_factory=time.perf_counter)
 
 
 class BatchRow:
-    """An order that is being answered."""
+    """The state of an answer between two tokens."""
 
-    def __init__(self, engine: Engine, order: DecodeJob) -> None:
-        self.order, self._engine = order, engine
+    def __init__(self, engine: Engine, job: DecodeJob) -> None:
+        self.job, self._engine = job, engine
         self.effort = Effort()
-        self._writer = engine.writer(order.turn)
-        self._filter = StopFilter(order.stops)
+        self._writer = engine.writer(job.turn)
+        self._filter = StopFilter(job.stops)
 
-    @property
-    def num_generated(self) -> int:
-        """Tokens so far."""
-        return self._writer.num_tokens
-
-    def take(self, token: int) -> bool:
-        """Take the next id, emit what it makes certain, and say whether the answer has ended."""
+    def push(self, token: int) -> bool:
+        """Add the next token, emit the text that is now final, and return whether the answer is complete."""
         writer = self._writer
         piece = writer.push(token)
-        certain = self._filter.push(piece, is_last=writer.stop_reason is not None)
+        text = self._filter.push(piece, is_last=writer.stop_reason is not None)
         if self._filter.is_stopped:
             writer.stop_reason = STOP_STRING
-        if certain:
-            self.order.emit(certain)
+        if text:
+            self.job.emit(text)
         if writer.stop_reason is not None:
-            self.order.emit(self._finished())
+            self.job.emit(self._finished())
         return writer.stop_reason is not None
 
     def _finished(self) -> FinishedAnswer:
-        record = self._engine.record(self.order.turn, self._writer, self.effort, self.order.turn.media)
+        record = self._engine.record(self.job.turn, self._writer, self.effort, self.job.turn.media)
         reason: Literal["stop", "length"] = "length" if self._writer.stop_reason == MAX_NEW_TOKENS else "stop"
-        return FinishedAnswer(cut_at_stop(self._writer.text, self.order.stops), reason, record)
+        return FinishedAnswer(cut_at_stop(self._writer.text, self.job.stops), reason, record)
 
 
 class SchedulerStoppedError(RuntimeError):
-    """The thread has ended: what was asked of it will not be done."""
+    """The scheduler has stopped and does not run the job or call."""
 
 
 class JobCancelledError(Exception):
-    """Nobody waits for the answer any more."""
+    """The job was cancelled during its beam search."""
 
 
 class Scheduler:
-    """Decodes up to ``max_rows`` answers at once, in one batch that answers join and leave between two tokens; of the
-    searches with beams one at a time."""
+    """Decodes up to ``max_rows`` answers at once in one thread. At most one of them uses beam search."""
 
     def __init__(self, engine: Engine, metrics: Metrics, *, max_rows: int, prefix_tokens: int) -> None:
         self._engine, self._metrics, self._max_rows = engine, metrics, max_rows
         self._batch = DecodeBatch(engine, PrefixCache(prefix_tokens))
         self._rows: list[BatchRow] = []
-        self._orders: deque[DecodeJob] = deque()
+        self._jobs: deque[DecodeJob] = deque()
         self._calls: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._changed = threading.Condition()
         self._is_stopping, self._is_searching = False, False
@@ -109,31 +104,31 @@ class Scheduler:
 
     @property
     def num_running(self) -> int:
-        """Answers that are being decoded."""
+        """Number of answers being generated."""
         return len(self._rows) + self._is_searching
 
     def start(self) -> None:
-        """Begin; once."""
+        """Start the thread. Call this once."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End after the token in hand; what is not done then fails with SchedulerStoppedError."""
+        """Stop after the current token. Unfinished jobs and calls fail with SchedulerStoppedError."""
         with self._changed:
             self._is_stopping = True
             self._changed.notify()
         if self._thread.is_alive():
             self._thread.join()
 
-    def submit(self, order: DecodeJob) -> None:
-        """Queue an answer. Raises SchedulerStoppedError after ``stop``."""
+    def submit(self, job: DecodeJob) -> None:
+        """Queue a job. Raises SchedulerStoppedError after ``stop``."""
         with self._changed:
             self._refuse_if_stopping()
-            self._orders.append(order)
+            self._jobs.append(job)
             self._changed.notify()
 
-    def call(self, function: Callable[[], Result]) -> Future[Result]:
-        """Run a function in this thread, between two tokens. Raises SchedulerStoppedError after ``stop``."""
-        future: Future[Result] = Future()
+    def call(self, function: Callable[[], CallResult]) -> Future[CallResult]:
+        """Run a function in the thread, between two tokens. Raises SchedulerStoppedError after ``stop``."""
+        future: Future[CallResult] = Future()
         with self._changed:
             self._refuse_if_stopping()
             self._calls.append((function, future))
@@ -147,23 +142,23 @@ class Scheduler:
     def _run(self) -> None:
         while self._wait_for_work():
             self._advance()
-        self._give_up()
+        self._fail_remaining()
 
     def _advance(self) -> None:
-        """A token for every answer in the batch, and what stands between two of them."""
+        """Run one iteration: remove cancelled rows, run one call, admit one job, decode one token per row."""
         self._drop_cancelled()
-        self._make_one_call()
+        self._run_one_call()
         self._admit_one()
         if self._rows:
             self._step()
 
     def _wait_for_work(self) -> bool:
-        """Sleep while there is nothing to do; False when it is time to stop."""
+        """Block until there is work. Return False when the scheduler is stopping."""
         with self._changed:
-            self._changed.wait_for(lambda: self._is_stopping or self._rows or self._orders or self._calls)
+            self._changed.wait_for(lambda: self._is_stopping or self._rows or self._jobs or self._calls)
             return not self._is_stopping
 
-    def _make_one_call(self) -> None:
+    def _run_one_call(self) -> None:
         if not self._calls:
             return
         function, future = self._calls.popleft()
@@ -175,43 +170,43 @@ class Scheduler:
             future.set_exception(error)
 
     def _admit_one(self) -> None:
-        """Let one waiting order join: one at a time, so that those who listen wait for one prompt at most."""
-        self._metrics.waiting.set(len(self._orders))
-        order = self._next_order()
-        if order is None or order.cancelled.is_set():
+        """Start one waiting job. One per iteration, so that running answers wait for one prompt at most."""
+        self._metrics.waiting.set(len(self._jobs))
+        job = self._next_job()
+        if job is None or job.cancelled.is_set():
             return
-        if order.turn.decoding.num_beams > 1:
-            self._search(order)
+        if job.turn.decoding.num_beams > 1:
+            self._search(job)
             return
-        row = BatchRow(self._engine, order)
+        row = BatchRow(self._engine, job)
         start = time.perf_counter()
         try:
-            token, row.effort.reused = self._batch.join(row.order.turn, row.order.media_keys)
+            token, row.effort.reused = self._batch.join(job.turn, job.media_keys)
         except Exception as error:
-            row.order.emit(error)
+            job.emit(error)
             return
         row.effort.prefill = time.perf_counter() - start
         self._rows.append(row)
         self._count_prompt(row)
-        self._deliver({len(self._rows) - 1: token})
+        self._push_tokens({len(self._rows) - 1: token})
 
-    def _next_order(self) -> DecodeJob | None:
-        """Take the order that has waited longest out of the queue, of those that there is room for now."""
+    def _next_job(self) -> DecodeJob | None:
+        """Remove and return the oldest queued job that can start now."""
         if self.num_running >= self._max_rows:
             return None
         with self._changed:
-            for place, order in enumerate(self._orders):
-                if not (self._is_searching and order.turn.decoding.num_beams > 1):
-                    del self._orders[place]
-                    return order
+            for index, job in enumerate(self._jobs):
+                if not (self._is_searching and job.turn.decoding.num_beams > 1):
+                    del self._jobs[index]
+                    return job
         return None
 
-    def _search(self, order: DecodeJob) -> None:
-        """Find an answer with beams; all its text is emitted at the end."""
-        row, start = BatchRow(self._engine, order), time.perf_counter()
+    def _search(self, job: DecodeJob) -> None:
+        """Generate an answer with beam search. Its text is emitted when the search is complete."""
+        row, start = BatchRow(self._engine, job), time.perf_counter()
 
-        def take_turns() -> None:
-            if order.cancelled.is_set():
+        def after_step() -> None:
+            if job.cancelled.is_set():
                 raise JobCancelledError
             self._refuse_if_stopping()
             self._advance()
@@ -219,25 +214,25 @@ class Scheduler:
         self._is_searching = True
         self._metrics.running.set(self.num_running)
         try:
-            tokens = beam_search(self._engine, order.turn, take_turns)
+            tokens = beam_search(self._engine, job.turn, after_step)
             row.effort.generate = time.perf_counter() - start
             self._count_prompt(row)
-            for number, token in enumerate(tokens, start=1):
-                if self._has_ended(row, token):
-                    self._metrics.tokens.labels("generated").inc(number)
+            for count, token in enumerate(tokens, start=1):
+                if self._is_complete(row, token):
+                    self._metrics.tokens.labels("generated").inc(count)
                     return
-            raise AssertionError("a search ends as an answer does")
+            raise AssertionError("beam search must return a complete answer")
         except JobCancelledError:
             return
         except Exception as error:
-            order.emit(error)
+            job.emit(error)
         finally:
             self._is_searching = False
             self._metrics.running.set(self.num_running)
 
     def _count_prompt(self, row: BatchRow) -> None:
-        self._metrics.first_token_seconds.observe(time.perf_counter() - row.order.ordered_at)
-        self._metrics.tokens.labels("prompt").inc(len(row.order.turn.prompt.input_ids))
+        self._metrics.first_token_seconds.observe(time.perf_counter() - row.job.submitted_at)
+        self._metrics.tokens.labels("prompt").inc(len(row.job.turn.prompt.input_ids))
         self._metrics.tokens.labels("reused").inc(row.effort.reused)
 
     def _step(self) -> None:
@@ -246,7 +241,7 @@ class Scheduler:
             tokens = self._batch.step()
         except Exception as error:
             for row in self._rows:
-                row.order.emit(error)
+                row.job.emit(error)
             self._rows = []
             self._batch.clear()
             self._metrics.running.set(self.num_running)
@@ -254,64 +249,78 @@ class Scheduler:
         seconds = time.perf_counter() - start
         for row in self._rows:
             row.effort.generate += seconds
-        self._deliver(dict(enumerate(tokens)))
+        self._push_tokens(dict(enumerate(tokens)))
 
-    def _deliver(self, tokens: dict[int, int]) -> None:
-        """Hand rows, by their place, their tokens and let the finished ones leave."""
+    def _push_tokens(self, tokens: dict[int, int]) -> None:
+        """Add a token to each row, given by row index, and remove the rows that are complete."""
         self._metrics.tokens.labels("generated").inc(len(tokens))
-        self._leave([place for place, token in tokens.items() if self._has_ended(self._rows[place], token)])
+        self._remove([index for index, token in tokens.items() if self._is_complete(self._rows[index], token)])
 
-    def _has_ended(self, row: BatchRow, token: int) -> bool:
+    def _is_complete(self, row: BatchRow, token: int) -> bool:
+        """Add a token to a row and return whether the row is complete or has failed."""
         try:
-            return row.take(token)
+            return row.push(token)
         except Exception as error:
-            row.order.emit(error)
+            row.job.emit(error)
             return True
 
     def _drop_cancelled(self) -> None:
-        self._leave([place for place, row in enumerate(self._rows) if row.order.cancelled.is_set()])
+        self._remove([index for index, row in enumerate(self._rows) if row.job.cancelled.is_set()])
 
-    def _leave(self, places: list[int]) -> None:
-        self._batch.leave(places)
-        self._rows = [row for place, row in enumerate(self._rows) if place not in places]
+    def _remove(self, indices: list[int]) -> None:
+        self._batch.leave(indices)
+        self._rows = [row for index, row in enumerate(self._rows) if index not in indices]
         self._metrics.running.set(self.num_running)
 
-    def _give_up(self) -> None:
+    def _fail_remaining(self) -> None:
         error = SchedulerStoppedError("The server is shutting down.")
-        for order in [*(row.order for row in self._rows), *self._orders]:
-            order.emit(error)
+        for job in [*(row.job for row in self._rows), *self._jobs]:
+            job.emit(error)
         for _, future in self._calls:
             if future.set_running_or_notify_cancel():
                 future.set_exception(error)
         self._rows, self._batch = [], DecodeBatch(self._engine, PrefixCache(0))
 
 
-def beam_search(engine: Engine, turn: PreparedTurn, between: Callable[[], None]) -> list[int]:
-    """The ids that ``Chat`` finds for this turn. ``between`` is called after each token, and ends it by raising."""
+def beam_search(engine: Engine, turn: PreparedTurn, after_step: Callable[[], None]) -> list[int]:
+    """Return the tokens of the best answer, equal to those of ``Chat``.
+
+    ``after_step`` is called after each decoding step. An exception that it raises ends the search.
+    """
     length = 0
 
-    def is_stopped(ids: Sequence[int]) -> bool:  # asked for every beam, all of one length
+    def is_stopped(ids: Sequence[int]) -> bool:  # called for every beam; all beams have the same length
         nonlocal length
         if len(ids) > length:
             length = len(ids)
-            between()
+            after_step()
         return has_stop(engine.tokenizer, ids, engine.template)
 
     embeds_1LD, mask_1L = engine.embed([turn])
     tokenizer = engine.tokenizer
-    ids = {"eos_id": tokenizer.eos_id, "pad_id": tokenizer.pad_id}
-    [found] = beam_ids(engine.model, embeds_1LD, mask_1L, turn.decoding, **ids, is_stopped=is_stopped)
-    return found
+    [ids] = beam_ids(
+        engine.model,
+        embeds_1LD,
+        mask_1L,
+        turn.decoding,
+        eos_id=tokenizer.eos_id,
+        pad_id=tokenizer.pad_id,
+        is_stopped=is_stopped,
+    )
+    return ids
 
 
 def cut_at_stop(text: str, stops: Sequence[str]) -> str:
-    """``text`` up to the stop string that ends first in it, or begins first of those that end together."""
-    found = [(place + len(stop), place) for stop in stops if (place := text.find(stop)) >= 0]
+    """Return ``text`` up to the stop string whose last character comes first, or the longest of those.
+
+    The whole text is returned if it contains no stop string.
+    """
+    found = [(start + len(stop), start) for stop in stops if (start := text.find(stop)) >= 0]
     return text[: min(found)[1]] if found else text
 
 
 class StopFilter:
-    """Takes an answer's pieces and gives back what is certain to stand before a stop string."""
+    """Removes stop strings from streamed text. Text is held back while it may be the start of a stop string."""
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = tuple(stops)
@@ -319,7 +328,7 @@ class StopFilter:
         self.is_stopped = False
 
     def push(self, piece: str, *, is_last: bool = False) -> str:
-        """Take the next piece; with ``is_last`` nothing is held back any more."""
+        """Add a piece of text and return the text that can be sent. With ``is_last`` no text is held back."""
         text = self._held + piece
         before = cut_at_stop(text, self._stops)
         if len(before) < len(text):
@@ -331,5 +340,5 @@ class StopFilter:
 
 
 def _overlap(text: str, stop: str) -> int:
-    """Length of the longest proper beginning of ``stop`` that ends ``text``."""
+    """Return the length of the longest proper prefix of ``stop`` that is a suffix of ``text``."""
     return next((n for n in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:n])), 0)

@@ -1,4 +1,4 @@
-"""What the server allows: how much at once, how large, how long, and from where."""
+"""Settings of the server: concurrency, size and time limits, and access."""
 
 from __future__ import annotations
 
@@ -10,41 +10,41 @@ from video_llama.apps.media.limits import MEBIBYTE, MediaLimits
 
 
 class ServerSettings(MediaLimits):
-    """The limits of one server. Bytes, seconds and counts; every one can be set with ``video-llama serve --set``."""
+    """The limits of one server, in bytes, seconds or counts. Set them with ``video-llama serve --set KEY=VALUE``."""
 
     max_rows: int = Field(default=16, ge=1)
-    """Answers that are decoded together."""
+    """Maximum number of answers generated together in one batch."""
     max_queue: int = Field(default=64, ge=0)
-    """Answers that may wait for a place among them; more are refused with 429."""
+    """Maximum number of answers waiting for a place in the batch. Further requests get status 429."""
     max_choices: int = Field(default=8, ge=1)
-    """Answers to one request (``n``)."""
+    """Maximum number of answers to one request (``n``)."""
     request_seconds: float = Field(default=120.0, gt=0)
-    """From a request's arrival to the end of its answer; then it is given up with 504."""
+    """Time limit of a request, from its arrival to the end of its answer. Later answers get status 504."""
     shutdown_seconds: int = Field(default=30, ge=0)
-    """How long running answers may go on when the server is told to stop."""
+    """Time that running answers have to finish after SIGTERM or SIGINT."""
     max_body_bytes: int = Field(default=32 * MEBIBYTE, ge=1)
-    """Of a request, its ``data:`` URLs included."""
+    """Maximum size of a request body, including its ``data:`` URLs."""
     max_text_characters: int = Field(default=100_000, ge=1)
-    """Of all messages of a request together."""
+    """Maximum number of characters in all messages of a request."""
     max_beams: int = Field(default=8, ge=1)
-    """Beams of one answer (``num_beams``)."""
+    """Maximum number of beams of one answer (``num_beams``)."""
     max_new_tokens: int = Field(default=1024, ge=1)
-    """The most that ``max_tokens`` may ask for."""
+    """Maximum value of ``max_tokens`` in a request."""
     max_media: int = Field(default=8, ge=0)
-    """Media in one request."""
+    """Maximum number of media in one request."""
     max_media_bytes: int = Field(default=32 * MEBIBYTE, ge=1)
-    """Of one medium."""
+    """Maximum size of one media file."""
     media_cache_entries: int = Field(default=64, ge=0)
-    """Encoded media that are kept for the next request about the same content."""
+    """Number of encoded media kept for later requests with the same content. 0 disables this cache."""
     prefix_cache_tokens: int = Field(default=4096, ge=0)
-    """Prompt tokens whose keys and values are kept for the next prompt that begins alike. 0 keeps none."""
+    """Number of prompt tokens whose keys and values are kept for prompts with equal prefixes. 0 disables this cache."""
     allowed_hosts: tuple[str, ...] = ()
-    """Hosts that media may be fetched from: ``example.org``, ``*.example.org``, ``example.org:8443``."""
+    """Hosts from which media may be fetched: ``example.org``, ``*.example.org``, ``example.org:8443``."""
     fetch_seconds: float = Field(default=15.0, gt=0)
-    """For fetching one medium, redirects included."""
+    """Time limit for fetching one media file, including redirects."""
     max_redirects: int = Field(default=3, ge=0)
-    """Redirects that are followed; each one's host is checked anew."""
+    """Maximum number of redirects to follow. The host of each redirect must be allowed too."""
     media_root: Path | None = None
-    """The folder that ``file:`` URLs may name files in. None refuses them all."""
+    """Folder whose files may be given as ``file:`` URLs. None refuses all ``file:`` URLs."""
     api_key: SecretStr | None = None
-    """What a client must send as a bearer key. None lets everybody in."""
+    """Key that clients must send as a bearer token. None disables authentication."""

@@ -1,4 +1,4 @@
-"""Answers as they are sent: a whole completion, or server-sent events in the shape of OpenAI's chunks."""
+"""Response bodies: a complete chat completion, or server-sent events with chunks in the format of the OpenAI API."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from video_llama.apps.server.protocol import (
 from video_llama.apps.server.scheduler import FinishedAnswer
 from video_llama.apps.server.service import PendingAnswers
 
-DONE = "data: [DONE]\n\n"
+DONE_EVENT = "data: [DONE]\n\n"
 
 
 class ReplyWriter:
-    """Writes one request's reply. ``notice`` says what the weights can know."""
+    """Writes the response to one request. ``notice`` describes the weights."""
 
     def __init__(self, request: ChatRequest, notice: str) -> None:
         self._request, self._notice = request, notice
         self._id, self._created = f"chatcmpl-{uuid.uuid4().hex}", int(time.time())
         self._ends: dict[int, FinishedAnswer] = {}
 
-    async def whole(self, answers: PendingAnswers) -> ChatCompletion:
-        """Wait for every answer. Raises ApiError where one fails; the answers are closed in any case."""
+    async def completion(self, answers: PendingAnswers) -> ChatCompletion:
+        """Wait for all answers and close them. Raises ApiError if one fails."""
         try:
             async for index, event in answers.events():
                 if isinstance(event, FinishedAnswer):
@@ -51,11 +51,11 @@ class ReplyWriter:
             model=self._request.model,
             choices=choices,
             usage=self._usage(),
-            video_llama=self._told() if self._request.video_llama.record else None,
+            video_llama=self._extension() if self._request.video_llama.record else None,
         )
 
     async def events(self, answers: PendingAnswers) -> AsyncIterator[str]:
-        """Chunk by chunk. A failure is an event, too, for the status has been sent by then."""
+        """Yield server-sent events. An error is sent as an event, since the HTTP status has already been sent."""
         try:
             for index in range(self._request.n):
                 yield self._chunk(index, {"role": "assistant", "content": ""})
@@ -65,21 +65,21 @@ class ReplyWriter:
                     yield self._chunk(index, {}, event.reason)
                 else:
                     yield self._chunk(index, {"content": event})
-            for last in self._last():
+            for last in self._final_events():
                 yield last
         except ApiError as error:
             yield _event(error.body())
         finally:
             answers.close()
-        yield DONE
+        yield DONE_EVENT
 
-    def _last(self) -> list[str]:
-        """What follows the answers: counts and records, where they were asked for."""
+    def _final_events(self) -> list[str]:
+        """Return the final events: token counts and records, if requested."""
         request, fields = self._request, {}
         if request.stream_options is not None and request.stream_options.include_usage:
             fields["usage"] = self._usage().model_dump()
         if request.video_llama.record:
-            fields[EXTENSION] = self._told().model_dump()
+            fields[EXTENSION] = self._extension().model_dump()
         return [self._line([], **fields)] if fields else []
 
     def _chunk(self, index: int, delta: dict[str, Any], finish_reason: str | None = None) -> str:
@@ -100,8 +100,8 @@ class ReplyWriter:
             prompt_tokens_details=PromptDetails(cached_tokens=counts[0]["reused"]),
         )
 
-    def _told(self) -> ReplyExtension:
-        """Notice and records; where the weights lie on the server's disk is nobody's business."""
+    def _extension(self) -> ReplyExtension:
+        """Return notice and records, without the path of the weights on the server."""
         records = [end.record.as_dict() for _, end in sorted(self._ends.items())]
         for record in records:
             record["weights"] = {name: value for name, value in record["weights"].items() if name != "path"}

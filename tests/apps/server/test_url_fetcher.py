@@ -1,4 +1,4 @@
-"""What a URL may reach: nothing by default, and of the allowed hosts only what is public; every redirect anew."""
+"""Which URLs are fetched: none by default, only public addresses of allowed hosts, and the same for redirects."""
 
 import ipaddress
 import shutil
@@ -13,14 +13,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from video_llama.apps.server.url_fetcher import UrlFetcher, is_public, resolve
+from video_llama.apps.server.url_fetcher import UrlFetcher, is_public, resolve_host
 from video_llama.errors import MediaError
 
 CONTENT = b"x" * 10_000
 DRIP_SECONDS, PATIENCE = 60, 30.0
-"""How long a site can go on that sends byte by byte; and a fetcher that is not to overrun, on a busy machine."""
+"""Seconds for which a site sends single bytes, and the time limit of the fetcher on a busy machine."""
 HOST = "media.test"
-"""A name that no resolver knows; the tests say where it leads."""
+"""A host name without a DNS entry; the tests provide its addresses."""
 
 PRIVATE = (
     "127.0.0.1",
@@ -61,7 +61,7 @@ def test_public(address):
 
 
 class Site(BaseHTTPRequestHandler):
-    """A real web server with what a hostile one would do."""
+    """A web server with the behaviour of a malicious one."""
 
     def do_GET(self):
         name, _, rest = self.path.partition("?")[0].lstrip("/").partition("/")
@@ -122,7 +122,7 @@ def port():
 
 @pytest.fixture
 def fetcher(port):
-    """One whose allowed host leads to the site here, which it may reach although it is not public."""
+    """A fetcher whose allowed host resolves to the test site, and which allows its private address."""
     return UrlFetcher(
         (f"{HOST}:{port}",),
         50_000,
@@ -145,13 +145,13 @@ def test_follows_a_redirect_within_the_list(fetcher, port):
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("missing", f"{HOST} answered 404"),
-        ("loop", "More than 3 redirects"),
+        ("missing", f"{HOST} returned status 404"),
+        ("loop", "leads to more than 3 redirects"),
         ("endless", "larger than 50,000 bytes"),
         ("short", "could not be fetched"),
-        ("to/http://elsewhere.test/clip", "does not fetch from elsewhere.test"),
-        ("to/file:///etc/passwd", "is none that can be fetched"),
-        ("to/http://127.0.0.1/clip", "does not fetch from 127.0.0.1"),
+        ("to/http://elsewhere.test/clip", "does not fetch media from elsewhere.test"),
+        ("to/file:///etc/passwd", "The URL cannot be fetched"),
+        ("to/http://127.0.0.1/clip", "does not fetch media from 127.0.0.1"),
     ],
 )
 def test_refuses(fetcher, port, path, message):
@@ -159,7 +159,7 @@ def test_refuses(fetcher, port, path, message):
         fetcher.fetch(f"http://{HOST}:{port}/{path}")
 
 
-def test_drip_is_cut_off(fetcher, port):
+def test_slow_response_is_aborted(fetcher, port):
     start = time.monotonic()
     with pytest.raises(MediaError, match="took too long"):
         replace(fetcher, max_seconds=0.3).fetch(f"http://{HOST}:{port}/drip")
@@ -168,7 +168,7 @@ def test_drip_is_cut_off(fetcher, port):
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
-    """The certificate's file, and its key's."""
+    """The files of a certificate and its key."""
     if shutil.which("openssl") is None:
         pytest.skip("needs openssl to make a certificate")
     folder = tmp_path_factory.mktemp("tls")
@@ -185,7 +185,7 @@ def tls_port(certificate):
     site = ThreadingHTTPServer(("127.0.0.1", 0), Site)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*certificate)
-    # Handshakes are made by the thread that answers: a client that breaks one off must not end the site.
+    # Each handshake runs in the thread of its request: an aborted handshake must not stop the site.
     site.socket = context.wrap_socket(site.socket, server_side=True, do_handshake_on_connect=False)
     site.daemon_threads, site.handle_error = True, lambda *args: None
     threading.Thread(target=site.serve_forever, daemon=True).start()
@@ -195,7 +195,7 @@ def tls_port(certificate):
 
 
 class TestHttps:
-    """The same site behind TLS, with a certificate for ``HOST`` that nobody but these tests trusts."""
+    """The same site with TLS and a certificate for ``HOST`` that only these tests trust."""
 
     @pytest.fixture
     def tls_fetcher(self, fetcher, tls_port):
@@ -206,36 +206,36 @@ class TestHttps:
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
 
     @pytest.mark.usefixtures("trusted")
-    def test_fetches_where_the_certificate_is_trusted(self, tls_fetcher, tls_port):
+    def test_trusted_certificate(self, tls_fetcher, tls_port):
         assert tls_fetcher.fetch(f"https://{HOST}:{tls_port}/clip") == CONTENT
         assert tls_fetcher.fetch(f"https://{HOST}:{tls_port}/to//clip") == CONTENT
         assert tls_fetcher.fetch(f"https://{HOST}:{tls_port}/host") == f"{HOST}:{tls_port}".encode()
 
-    def test_refuses_where_it_is_not(self, tls_fetcher, tls_port):
+    def test_untrusted_certificate(self, tls_fetcher, tls_port):
         with pytest.raises(MediaError, match=rf"certificate of {HOST} is not trusted \(self.signed.*SSL_CERT_FILE"):
             tls_fetcher.fetch(f"https://{HOST}:{tls_port}/clip")
 
     @pytest.mark.usefixtures("trusted")
-    def test_refuses_another_name(self, tls_fetcher, tls_port):
+    def test_certificate_of_another_host(self, tls_fetcher, tls_port):
         with pytest.raises(MediaError, match=r"certificate of other\.test is not trusted \(Hostname mismatch"):
             tls_fetcher.fetch(f"https://other.test:{tls_port}/clip")
 
     @pytest.mark.usefixtures("trusted")
-    def test_refuses_a_private_address_and_a_host_that_is_not_listed(self, tls_fetcher, tls_port):
-        with pytest.raises(MediaError, match="is at an address that is not public"):
+    def test_private_address_and_host_not_allowed(self, tls_fetcher, tls_port):
+        with pytest.raises(MediaError, match="has an address that is not public"):
             replace(tls_fetcher, is_allowed=is_public).fetch(f"https://{HOST}:{tls_port}/clip")
-        with pytest.raises(MediaError, match=r"does not fetch from elsewhere\.test"):
+        with pytest.raises(MediaError, match=r"does not fetch media from elsewhere\.test"):
             tls_fetcher.fetch(f"https://{HOST}:{tls_port}/to/https://elsewhere.test/clip")
 
     @pytest.mark.usefixtures("trusted")
-    def test_drip_is_cut_off(self, tls_fetcher, tls_port):
+    def test_slow_response_is_aborted(self, tls_fetcher, tls_port):
         start = time.monotonic()
         with pytest.raises(MediaError, match="took too long"):
             replace(tls_fetcher, max_seconds=0.5).fetch(f"https://{HOST}:{tls_port}/drip")
         assert time.monotonic() - start < DRIP_SECONDS / 2
 
-    def test_handshake_that_never_ends_is_cut_off(self, fetcher):
-        """A TLS record that is announced, and then sent byte by byte."""
+    def test_slow_handshake_is_aborted(self, fetcher):
+        """The server announces a TLS record and sends it byte by byte."""
         with socket.create_server(("127.0.0.1", 0)) as listening:
             port = listening.getsockname()[1]
             threading.Thread(target=self.drip, args=(listening,), daemon=True).start()
@@ -257,21 +257,21 @@ class TestHttps:
 @pytest.mark.parametrize("address", ["127.0.0.1", "10.0.0.1", "169.254.169.254", "::1"])
 def test_allowed_host_at_a_private_address(fetcher, port, address):
     inward = replace(fetcher, resolve=lambda host, port: ["8.8.8.8", address], is_allowed=is_public)
-    with pytest.raises(MediaError, match="is at an address that is not public"):
+    with pytest.raises(MediaError, match="has an address that is not public"):
         inward.fetch(f"http://{HOST}:{port}/clip")
 
 
 @pytest.mark.parametrize(
     "url", ["http://127.1/", "http://0x7f000001/", "http://2130706433/", "http://localhost/", "http://[::1]/"]
 )
-def test_every_spelling_of_the_loopback(url):
+def test_spellings_of_the_loopback_address(url):
     host = url.removeprefix("http://").strip("/[]")
-    with pytest.raises(MediaError, match=r"not public|has no address|does not fetch"):
+    with pytest.raises(MediaError, match=r"not public|cannot be resolved|does not fetch"):
         UrlFetcher((host, f"[{host}]"), 1000, 2.0, 3).fetch(url)
 
 
-def test_second_look_is_never_taken(fetcher, port):
-    """The name is resolved once: what it says a moment later (DNS rebinding) has no effect."""
+def test_host_is_resolved_once(fetcher, port):
+    """A different address in a later DNS answer (DNS rebinding) has no effect."""
     seen = []
 
     def first_public(host, port):
@@ -300,21 +300,21 @@ def test_second_look_is_never_taken(fetcher, port):
         ("a.test", "http:///clip", False),
     ],
 )
-def test_list_of_hosts(pattern, url, is_allowed):
-    def arrived(host, port):
-        raise MediaError("arrived")
+def test_allowed_hosts(pattern, url, is_allowed):
+    def resolve(host, port):
+        raise MediaError("allowed")
 
     with pytest.raises(MediaError) as caught:
-        UrlFetcher((pattern,), 1000, 2.0, 3, resolve=arrived).fetch(url)
-    assert (str(caught.value) == "arrived") == is_allowed
+        UrlFetcher((pattern,), 1000, 2.0, 3, resolve=resolve).fetch(url)
+    assert (str(caught.value) == "allowed") == is_allowed
 
 
-def test_off_by_default():
+def test_disabled_by_default():
     with pytest.raises(MediaError, match="Send the file as a data: URL, or start the server with --allow-host HOST"):
         UrlFetcher((), 1000, 2.0, 3).fetch("https://example.org/clip.mp4")
 
 
 def test_resolver():
-    assert "127.0.0.1" in resolve("localhost", 80)
-    with pytest.raises(MediaError, match=r"The host nowhere\.invalid has no address"):
-        resolve("nowhere.invalid", 80)
+    assert "127.0.0.1" in resolve_host("localhost", 80)
+    with pytest.raises(MediaError, match=r"The host nowhere\.invalid cannot be resolved"):
+        resolve_host("nowhere.invalid", 80)

@@ -1,4 +1,4 @@
-"""A file that breaks the decoder breaks one process and one request."""
+"""Media are decoded and encoded once, in processes whose failure affects one request only."""
 
 import os
 import signal
@@ -7,15 +7,14 @@ import threading
 import openai
 import pytest
 
-from tests.apps.server.conftest import ask, data_url, posted, running, until
+from tests.apps.server.conftest import CHAT_PATH, ask, data_url, posted, running, until
 from tests.factories.talkative import grey_bomb
 
 QUESTION = "What do you see?"
-PATH = "/v1/chat/completions"
 
 
-class TestWhileAsked:
-    """A server whose one media process is stopped, so that a request waits in it."""
+class TestStoppedProcess:
+    """A server whose only media process is paused, so that requests wait for it."""
 
     @pytest.fixture(params=[120.0])
     def stopped(self, request, assistant, urls):
@@ -27,14 +26,14 @@ class TestWhileAsked:
 
     @staticmethod
     def wait_until_taken(server):
-        """Wait until the process has been given a medium."""
+        """Wait until a medium has been sent to the process."""
         until(lambda: not server.service._pool._idle)
 
     @staticmethod
     def ask(server, url):
         return server.client().chat.completions.create(model="tiny", messages=ask(QUESTION, video=url), max_tokens=2)
 
-    def test_killed_process_is_a_clean_error_and_the_next_request_succeeds(self, stopped, urls):
+    def test_killed_process_gives_an_error_and_the_next_request_succeeds(self, stopped, urls):
         server, pid = stopped
 
         def kill():
@@ -51,22 +50,22 @@ class TestWhileAsked:
 
     @pytest.mark.slow
     @pytest.mark.parametrize("stopped", [4.0], indirect=True)
-    def test_process_that_overruns_is_killed(self, stopped, clips, urls):
+    def test_process_is_killed_after_its_time_limit(self, stopped, clips, urls):
         server, pid = stopped
         with pytest.raises(openai.BadRequestError, match="took longer than 4 s to decode"):
             self.ask(server, urls["video"])
         until(lambda: not os.path.exists(f"/proc/{pid}"))
-        # An image that was never sent takes hundredths of a second, so that a busy machine does not overrun as well.
+        # A new image is decoded within hundredths of a second, which is within the limit even on a busy machine.
         assert self.ask(server, data_url(clips["image"].read_bytes() + b"more", "image/png")).choices
 
-    def test_client_that_leaves_takes_its_process_along(self, stopped, urls):
+    def test_process_is_killed_when_its_client_disconnects(self, stopped, urls):
         server, pid = stopped
-        with posted(server, PATH, {"model": "tiny", "messages": ask(QUESTION, video=urls["video"])}):
+        with posted(server, CHAT_PATH, {"model": "tiny", "messages": ask(QUESTION, video=urls["video"])}):
             self.wait_until_taken(server)
         until(lambda: not os.path.exists(f"/proc/{pid}"))
         until(lambda: server.service.num_taken == 0)
 
-    def test_two_who_ask_about_one_file_share_its_reading(self, stopped, urls):
+    def test_concurrent_requests_about_one_file_share_its_encoding(self, stopped, urls):
         server, pid = stopped
         threads = [threading.Thread(target=self.ask, args=(server, urls["silent"])) for _ in range(3)]
         for thread in threads:
@@ -75,12 +74,12 @@ class TestWhileAsked:
         os.kill(pid, signal.SIGCONT)
         for thread in threads:
             thread.join()
-        assert server.metric("video_llama_media_total", found="encoded") == 2  # this one, and the first image
+        assert server.metric("video_llama_media_total", found="encoded") == 2  # this video and the first image
         self.ask(server, urls["silent"])
         assert server.metric("video_llama_media_total", found="kept") == 1
 
 
-def test_large_image_is_refused_by_its_header(client):
+def test_large_image_is_refused_from_its_header(client):
     with pytest.raises(openai.BadRequestError, match="is 8000 x 8000 pixels"):
         client.chat.completions.create(
             model="tiny", messages=ask(QUESTION, image=data_url(grey_bomb(8000), "image/png")), max_tokens=1
