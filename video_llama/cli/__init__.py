@@ -12,6 +12,7 @@ import typer
 from video_llama import __version__
 from video_llama.cli.apply_delta import apply_delta
 from video_llama.cli.ask import ask
+from video_llama.cli.chat import chat
 from video_llama.cli.convert import convert
 from video_llama.cli.demo import demo
 from video_llama.cli.extract_features import extract_features
@@ -22,7 +23,6 @@ from video_llama.cli.options import Debug, expand_groups
 from video_llama.cli.plot import plot
 from video_llama.cli.reporting import ReportingGroup, reported_errors
 from video_llama.cli.serve import serve
-from video_llama.cli.terminal import chat
 from video_llama.cli.train import train
 from video_llama.cli.validate_data import validate_data
 from video_llama.miniature.commands import app as miniature

@@ -18,7 +18,10 @@ Rows = list[tuple[str, str]]
 ARGUMENTS, OPTIONS, COMMANDS, EXAMPLES = "Arguments", "Options", "Commands", "Examples"
 MAX_WIDTH = 100
 _FACTS = re.compile(r"\.?  \[(?P<facts>[^\[\]]*)\]$")
-"""The default and the range of an option, which click appends in brackets."""
+"""The default and the range of an option, which typer appends in brackets."""
+_TYPE = re.compile(r" <(?P<type>[^>]*)>$")
+"""The type of an option without a metavar."""
+_METAVARS = {"int": "N", "int range": "N", "float": "FLOAT", "float range": "FLOAT", "path": "PATH"}
 
 
 def parameter_sections(command: Any, context: Any) -> dict[str, Rows]:
@@ -29,8 +32,8 @@ def parameter_sections(command: Any, context: Any) -> dict[str, Rows]:
             sections[ARGUMENTS].append((argument_name(parameter), parameter.help or ""))
         elif record := parameter.get_help_record(context):
             panel = getattr(parameter, "rich_help_panel", None) or OPTIONS
-            name, text = record
-            sections.setdefault(panel, []).append((name, _FACTS.sub(_in_words, text)))
+            name = _TYPE.sub(lambda match: f" {_METAVARS.get(match['type'], 'TEXT')}", record[0])
+            sections.setdefault(panel, []).append((name, _FACTS.sub(_in_words, record[1])))
     return {name: rows for name, rows in sections.items() if rows}
 
 
