@@ -37,6 +37,7 @@ lint: $(DEV)  ## Check format, lint, types, layer contract and documentation lin
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/mkdocs build --quiet --strict --site-dir $(SITE)
 
 fast-test: $(DEV)
 	@$(BIN)/python -m pytest -m "not slow and not gpu" $(PYTEST_ARGS)

@@ -58,7 +58,7 @@ def test_unknown_name():
 
 def test_version(repository):
     assert re.fullmatch(r"\d+\.\d+\.\d+", video_llama.__version__)
-    assert "## Unreleased" in (repository / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert "## [Unreleased]" in (repository / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
 class TestDeclared:
