@@ -8,9 +8,13 @@ import time
 from contextlib import contextmanager
 
 import httpx
+import openai
 import pytest
 
+import video_llama
 from tests.factories.models import make_folder
+from video_llama.apps.server import ServerSettings, make_server
+from video_llama.chat import read_model_folder, write_model_folder
 
 PATIENCE = 120.0
 """Time limit of a wait, in seconds; long enough for a busy machine."""
@@ -47,10 +51,8 @@ class Running:
         self.address = ("127.0.0.1", port)
         self.url = f"http://127.0.0.1:{port}"
 
-    def client(self, key: str = "none"):
+    def client(self, key: str = "none") -> openai.OpenAI:
         """Return the official client, without retries so that tests see every error."""
-        import openai
-
         return openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=PATIENCE)
 
     def metric(self, name: str, **labels: str) -> float:
@@ -62,8 +64,6 @@ class Running:
 @contextmanager
 def running(assistant, **settings):
     """Run a server with these settings in a thread, until the end of the block."""
-    from video_llama.apps.server import ServerSettings, make_server
-
     server = make_server(assistant, ServerSettings(**settings), port=0)
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -99,8 +99,6 @@ def client(server):
 @pytest.fixture(scope="session")
 def endless_path(tmp_path_factory):
     """A model whose answers only end at the token limit: all logits are equal, so that it repeats the first id."""
-    from video_llama.chat import read_model_folder, write_model_folder
-
     path = make_folder(tmp_path_factory.mktemp("models") / "tiny")
     folder = read_model_folder(path)
     folder.model.config.text_config.max_position_embeddings = 2 * MANY_TOKENS
@@ -112,8 +110,6 @@ def endless_path(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def endless(endless_path):
-    import video_llama
-
     return video_llama.load(endless_path, device="cpu")
 
 

@@ -132,6 +132,7 @@ class TestBody:
         reply = httpx.post(f"{server.url}{CHAT_PATH}", json=request, timeout=PATIENCE)
         assert reply.status_code == 400
         assert reply.json()["error"]["code"] == "bad_media"
+        assert "cannot be read as video" in reply.json()["error"]["message"]
 
     @pytest.mark.parametrize(
         "body", [b"", b"{", b"[]", b"\xff\xfe", b'{"model": NaN}', b"[" * 4000, b'"' + b"9" * 4900]

@@ -7,6 +7,8 @@ import subprocess
 
 import pytest
 
+from video_llama.apps.server import ServerSettings
+
 BLOCK = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
 
 
@@ -47,8 +49,6 @@ def test_curl(repository, server, model_path):
 
 
 def test_settings_named_in_the_documentation_exist(repository):
-    from video_llama.apps.server import ServerSettings
-
     text = (repository / "docs" / "serving.md").read_text(encoding="utf-8")
     named = set(re.findall(r"\b(?:max|media|request|shutdown|fetch)_(?:\w+)\b", text)) - {
         "max_tokens",

@@ -79,6 +79,15 @@ class TestStoppedProcess:
         assert server.metric("video_llama_media_total", found="kept") == 1
 
 
+@pytest.mark.parametrize(("entries", "num_encoded", "num_kept"), [(0, 4, 0), (1, 3, 1), (2, 2, 2)])
+def test_least_recently_used_media_are_removed(assistant, urls, entries, num_encoded, num_kept):
+    with running(assistant, media_cache_entries=entries) as server:
+        for name in ("image", "silent", "silent", "image"):
+            TestStoppedProcess.ask(server, urls[name])
+        assert server.metric("video_llama_media_total", found="encoded") == num_encoded
+        assert server.metric("video_llama_media_total", found="kept") == num_kept
+
+
 def test_large_image_is_refused_from_its_header(client):
     with pytest.raises(openai.BadRequestError, match="is 8000 x 8000 pixels"):
         client.chat.completions.create(

@@ -7,8 +7,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+import video_llama
 from tests.apps.server.conftest import CHAT_PATH, ask, data_url, held, posted, running, until
 from video_llama.apps.server.scheduler import StopFilter, cut_at_stop
+from video_llama.chat.loading import MINIATURE_PATH
 
 QUESTION = "What do you see?"
 NUM_BEAMS, NUM_TOKENS = 3, 12
@@ -84,9 +86,6 @@ CLIP, CLIP_QUESTIONS = "two_shapes.mp4", ("What happens in the video?", "Describ
 
 @pytest.fixture(scope="module")
 def miniature():
-    import video_llama
-    from video_llama.chat.loading import MINIATURE_PATH
-
     if not MINIATURE_PATH.is_dir():
         pytest.skip("needs the miniature's weights: video-llama miniature train")
     return video_llama.load("miniature", device="cpu")

@@ -21,8 +21,10 @@ from tests.apps.server.conftest import (
     until,
 )
 from video_llama.apps.server.errors import ApiError
-from video_llama.apps.server.scheduler import SchedulerStoppedError
-from video_llama.apps.server.service import as_api_error
+from video_llama.apps.server.protocol import ChatRequest
+from video_llama.apps.server.scheduler import DecodeJob, SchedulerStoppedError
+from video_llama.apps.server.service import PendingAnswers, as_api_error
+from video_llama.chat.engine import PreparedTurn
 from video_llama.errors import CheckpointError, MediaError, PromptError
 
 QUESTION = LONG_REQUEST["messages"]
@@ -141,11 +143,6 @@ def no_collector():
 
 def parts_of_requests() -> list[object]:
     """Return all objects in this process that belong to a request."""
-    from video_llama.apps.server.protocol import ChatRequest
-    from video_llama.apps.server.scheduler import DecodeJob
-    from video_llama.apps.server.service import PendingAnswers
-    from video_llama.chat.engine import PreparedTurn
-
     parts = {DecodeJob, ChatRequest, PendingAnswers, PreparedTurn}
     return [kept for kept in gc.get_objects() if type(kept) in parts]
 

@@ -61,7 +61,7 @@ class VideoPart(RequestModel):
 
 
 class AudioPart(RequestModel):
-    """An audio file, or a video file of which only the audio track is used."""
+    """An audio file, or a video file; only its audio track is used."""
 
     type: Literal["audio_url"]
     audio_url: MediaUrl
@@ -201,7 +201,7 @@ class ChatRequest(RequestModel):
 
 
 class AnswerMessage(BaseModel):
-    """The text of an answer."""
+    """The message of an answer."""
 
     role: Literal["assistant"] = "assistant"
     content: str

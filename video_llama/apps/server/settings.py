@@ -15,11 +15,11 @@ class ServerSettings(MediaLimits):
     max_rows: int = Field(default=16, ge=1)
     """Maximum number of answers generated together in one batch."""
     max_queue: int = Field(default=64, ge=0)
-    """Maximum number of answers waiting for a place in the batch. Further requests get status 429."""
+    """Maximum number of answers waiting for a place in the batch. Further requests fail with status 429."""
     max_choices: int = Field(default=8, ge=1)
     """Maximum number of answers to one request (``n``)."""
     request_seconds: float = Field(default=120.0, gt=0)
-    """Time limit of a request, from its arrival to the end of its answer. Later answers get status 504."""
+    """Time limit of a request, from its arrival to the end of its answer. Slower requests fail with status 504."""
     shutdown_seconds: int = Field(default=30, ge=0)
     """Time that running answers have to finish after SIGTERM or SIGINT."""
     max_body_bytes: int = Field(default=32 * MEBIBYTE, ge=1)

@@ -31,19 +31,19 @@ class ReplyWriter:
     def __init__(self, request: ChatRequest, notice: str) -> None:
         self._request, self._notice = request, notice
         self._id, self._created = f"chatcmpl-{uuid.uuid4().hex}", int(time.time())
-        self._ends: dict[int, FinishedAnswer] = {}
+        self._finished: dict[int, FinishedAnswer] = {}
 
     async def completion(self, answers: PendingAnswers) -> ChatCompletion:
         """Wait for all answers and close them. Raises ApiError if one fails."""
         try:
             async for index, event in answers.events():
                 if isinstance(event, FinishedAnswer):
-                    self._ends[index] = event
+                    self._finished[index] = event
         finally:
             answers.close()
         choices = [
-            Choice(index=index, message=AnswerMessage(content=end.text), finish_reason=end.reason)
-            for index, end in sorted(self._ends.items())
+            Choice(index=index, message=AnswerMessage(content=answer.text), finish_reason=answer.reason)
+            for index, answer in sorted(self._finished.items())
         ]
         return ChatCompletion(
             id=self._id,
@@ -61,7 +61,7 @@ class ReplyWriter:
                 yield self._chunk(index, {"role": "assistant", "content": ""})
             async for index, event in answers.events():
                 if isinstance(event, FinishedAnswer):
-                    self._ends[index] = event
+                    self._finished[index] = event
                     yield self._chunk(index, {}, event.reason)
                 else:
                     yield self._chunk(index, {"content": event})
@@ -75,23 +75,24 @@ class ReplyWriter:
 
     def _final_events(self) -> list[str]:
         """Return the final events: token counts and records, if requested."""
-        request, fields = self._request, {}
+        request = self._request
+        fields: dict[str, Any] = {}
         if request.stream_options is not None and request.stream_options.include_usage:
             fields["usage"] = self._usage().model_dump()
         if request.video_llama.record:
             fields[EXTENSION] = self._extension().model_dump()
-        return [self._line([], **fields)] if fields else []
+        return [self._line([], fields)] if fields else []
 
     def _chunk(self, index: int, delta: dict[str, Any], finish_reason: str | None = None) -> str:
         choice = {"index": index, "delta": delta, "finish_reason": finish_reason, "logprobs": None}
-        return self._line([choice])
+        return self._line([choice], {})
 
-    def _line(self, choices: list[dict[str, Any]], **fields: Any) -> str:
+    def _line(self, choices: list[dict[str, Any]], fields: dict[str, Any]) -> str:
         head = {"id": self._id, "object": "chat.completion.chunk", "created": self._created}
         return _event({**head, "model": self._request.model, "choices": choices, **fields})
 
     def _usage(self) -> Usage:
-        counts = [end.record.tokens for _, end in sorted(self._ends.items())]
+        counts = [answer.record.tokens for _, answer in sorted(self._finished.items())]
         prompt, generated = counts[0]["prompt"], sum(count["generated"] for count in counts)
         return Usage(
             prompt_tokens=prompt,
@@ -101,8 +102,8 @@ class ReplyWriter:
         )
 
     def _extension(self) -> ReplyExtension:
-        """Return notice and records, without the path of the weights on the server."""
-        records = [end.record.as_dict() for _, end in sorted(self._ends.items())]
+        """Return the notice and the records, without the path of the weights on the server."""
+        records = [answer.record.as_dict() for _, answer in sorted(self._finished.items())]
         for record in records:
             record["weights"] = {name: value for name, value in record["weights"].items() if name != "path"}
         return ReplyExtension(notice=self._notice, records=records)
