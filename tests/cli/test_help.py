@@ -15,7 +15,6 @@ COMMANDS = {
     "Weights": ["inspect", "convert", "apply-delta"],
     "Miniature": ["miniature"],
 }
-WIDE = {"COLUMNS": "100"}
 
 
 def sections(text: str) -> dict[str, list[str]]:
@@ -46,11 +45,13 @@ def test_defaults_and_ranges_are_in_words():
     text = " ".join(invoke("serve", "--help").stdout.split())
     assert "Port to listen on (default: 8000; 0 to 65535)." in text
     assert "[default" not in text
+    text = " ".join(invoke("convert", "--help").stdout.split())
+    assert "Maximum size of a weight file, in GB (default: 2.0)." in text
 
 
 def test_usage_names_the_arguments():
     assert "ask [OPTIONS] [FILE]... QUESTION" in invoke("ask", "--help").stdout
-    assert "merge [OPTIONS] RUN... OUT" in invoke("merge", "--help").stdout
+    assert "merge [OPTIONS] --into MODEL_FOLDER RUN... OUT" in invoke("merge", "--help").stdout
 
 
 @pytest.mark.parametrize("name", [name for names in COMMANDS.values() for name in names])

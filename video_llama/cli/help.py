@@ -53,9 +53,9 @@ def examples(command: Any) -> list[str]:
 
 
 def _in_words(match: re.Match[str]) -> str:
-    """ "[default: 8; 1<=x<=64]" -> " (default: 8; 1 to 64)."."""
-    facts = match["facts"].replace("<=x<=", " to ").replace("x>=", "at least ").replace("x<=", "at most ")
-    return f" ({facts})."
+    """ "[default: 8; 1<=x<=64]" -> " (default: 8; 1 to 64)."; a minimum alone is left to the error message."""
+    facts = [fact.replace("<=x<=", " to ") for fact in match["facts"].split("; ") if not fact.startswith("x>=")]
+    return f" ({'; '.join(facts)})." if facts else "."
 
 
 def summary(text: str) -> str:
@@ -70,8 +70,11 @@ def argument_name(parameter: Any) -> str:
 
 
 def _usage_pieces(command: Any, context: Any) -> list[str]:
-    arguments = [each for each in command.get_params(context) if each.param_type_name == "argument"]
-    return [command.options_metavar, *(argument_name(each) for each in arguments)]
+    parameters = command.get_params(context)
+    options = [each for each in parameters if each.param_type_name == "option" and each.required]
+    arguments = [each for each in parameters if each.param_type_name == "argument"]
+    pieces = [command.options_metavar, *(f"{each.opts[0]} {each.metavar}" for each in options)]
+    return [*pieces, *map(argument_name, arguments)]
 
 
 def _write(formatter: Any, sections: dict[str, Rows]) -> None:

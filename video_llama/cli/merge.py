@@ -26,7 +26,7 @@ def merge(
         typer.Option(
             "--into",
             metavar="MODEL_FOLDER",
-            help="Model folder that the runs were trained from (model.pretrained), or miniature. It is not changed.",
+            help="Model folder to start from, which is not changed: model.pretrained of the runs, or miniature",
             show_default=False,
         ),
     ],
