@@ -17,7 +17,7 @@ Rows = list[tuple[str, str]]
 
 ARGUMENTS, OPTIONS, COMMANDS, EXAMPLES = "Arguments", "Options", "Commands", "Examples"
 MAX_WIDTH = 100
-_FACTS = re.compile(r"\.?  \[(?P<facts>[^\[\]]*)\]$")
+_FACTS = re.compile(r"\.?  \\?\[(?P<facts>[^\[\]]*)\]$")
 """The default and the range of an option, which typer appends in brackets."""
 _TYPE = re.compile(r" <(?P<type>[^>]*)>$")
 """The type of an option without a metavar."""
