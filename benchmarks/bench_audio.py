@@ -27,9 +27,11 @@ from pathlib import Path
 import av
 import numpy as np
 
-from video_llama.processors import AudioProcessor, read_waveform
+from video_llama.processors.audio_decode import read_waveform
+from video_llama.processors.audio_processor import AudioProcessor
 from video_llama.processors.fbank import log_mel_filter_bank
 from video_llama.processors.resample import resample
+from video_llama.processors.sound_clips import clip_starts, sample_range
 
 CASES = ((16000, 10), (16000, 60), (44100, 10), (44100, 60))  # rate in Hz, seconds
 TOLERANCE = 1e-3  # in log units, of another order of float32 sums in the transform; 1e-5 is usual
@@ -77,12 +79,13 @@ def write_flac(path: Path, waveform: np.ndarray, rate: int) -> Path:
 def looped_mels(processor: AudioProcessor, samples: np.ndarray) -> np.ndarray:
     """The processor's mathematics, one clip after another, for a waveform at its rate. [S, bins, frames]"""
     mels = []
-    for start in processor.clip_starts(samples.shape[1] / processor.sampling_rate):
-        first, last = processor.sample_range(start)
+    settings = processor.settings
+    for start in clip_starts(samples.shape[1] / settings.sampling_rate, settings):
+        first, last = sample_range(start, settings)
         clip = samples[:, first:last]
         centred = clip[0] - clip.mean(dtype=np.float64).astype(np.float32)
-        mel = log_mel_filter_bank(centred[None], processor.sampling_rate, processor.num_mel_bins)[0].T
-        padded = np.zeros((processor.num_mel_bins, processor.target_length), dtype=np.float32)
+        mel = log_mel_filter_bank(centred[None], settings.sampling_rate, settings.num_mel_bins)[0].T
+        padded = np.zeros((settings.num_mel_bins, settings.target_length), dtype=np.float32)
         padded[:, : mel.shape[1]] = mel
         mels.append(padded)
     return np.stack(mels)
@@ -97,11 +100,13 @@ def seconds_of(call: Callable[[], object]) -> float:
 def measure(rate: int, seconds: int, num_runs: int) -> Result:
     processor, waveform = AudioProcessor(), sound(rate, seconds)
     samples = resample(waveform, rate, processor.sampling_rate)
-    difference = np.abs(processor.log_mels(samples, processor.sampling_rate)[0] - looped_mels(processor, samples)).max()
+    difference = np.abs(
+        processor.log_mels(processor.cut(samples, processor.sampling_rate)) - looped_mels(processor, samples)
+    ).max()
     with tempfile.TemporaryDirectory() as folder:
         path = write_flac(Path(folder) / "a.flac", waveform, rate)
         calls: tuple[Callable[[], object], ...] = (
-            lambda: processor.log_mels(samples, processor.sampling_rate),
+            lambda: processor.log_mels(processor.cut(samples, processor.sampling_rate)),
             lambda: looped_mels(processor, samples),
             lambda: processor.read(path),
         )

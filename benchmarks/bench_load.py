@@ -34,11 +34,10 @@ import torch
 from torch import Tensor
 
 from video_llama.checkpoints.folder import Manifest, write_rest
-from video_llama.checkpoints.placement import resolve_placing
 from video_llama.checkpoints.shards import MAX_SHARD_BYTES, TensorSpec, write_shards
 from video_llama.models.configuration import VideoLlamaConfig
 from video_llama.models.memory import predict_memory, published_config
-from video_llama.models.placing import Placing, empty_model
+from video_llama.models.placement import LoadOptions, Placing, empty_model, resolve_placing
 from video_llama.processors.settings import ProcessorSettings
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "two_shapes.mp4"
@@ -52,7 +51,7 @@ FORMS = {
 MEASURED = """
 import json, sys, time
 import torch
-import video_llama.models.placing, video_llama.models.modeling_llama
+import video_llama.models.placement, video_llama.models.modeling_llama
 from video_llama.chat import Assistant, read_model_folder
 
 def status(key):
@@ -61,7 +60,7 @@ def status(key):
 path, clip, placing = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 open("/proc/self/clear_refs", "w").write("5")  # the peak begins anew
 before, start = status("VmRSS"), time.perf_counter()
-folder = read_model_folder(path, **placing)
+folder = read_model_folder(path, LoadOptions(**placing))
 tensors = [*folder.model.parameters(), *folder.model.buffers()]
 touched = sum(int(tensor.detach().reshape(-1).view(torch.uint8)[::4096].sum()) for tensor in tensors)
 report = {"load_seconds": time.perf_counter() - start, "load_peak": status("VmHWM") - before}
@@ -96,7 +95,7 @@ def main() -> None:
                 timings.append(timing(folder))
             show(form, *timings)
             if arguments.ask:
-                placing = resolve_placing("bfloat16", **FORMS[form])
+                placing = resolve_placing("bfloat16", LoadOptions(**FORMS[form]))
                 predicted = predict_memory(config, placing, num_frames=8, num_clips=8, num_tokens=200)
                 print(f"          predicted for 200 tokens: {predicted.total / GB:.2f} GB")
     finally:

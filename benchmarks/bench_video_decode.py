@@ -21,7 +21,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from video_llama.processors import read_video
+from video_llama.processors.video_processor import read_video
 
 NUM_FRAMES, SIZE, FPS = 8, 224, 25
 MEDIA_SUFFIXES = (".mp4", ".mov", ".mkv")  # not MPEG-TS, where decord hangs

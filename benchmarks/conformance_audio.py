@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,11 @@ from safetensors.numpy import load_file
 
 from benchmarks.conformance_row import Row, guarded
 from video_llama.errors import NoAudioTrackError
-from video_llama.processors.audio_processor import AudioProcessor, read_waveform
-from video_llama.processors.fbank import SHIFT_SECONDS, WINDOW_SECONDS
+from video_llama.processors.audio_decode import read_waveform
+from video_llama.processors.audio_processor import AudioProcessor
+from video_llama.processors.fbank import SHIFT_SECONDS
+from video_llama.processors.settings import ProcessorSettings
+from video_llama.processors.sound_clips import WINDOW_SECONDS, clip_starts, sample_range
 
 MEL_LIMIT = 1e-3  # natural log units before normalisation, as the project demands; 1e-4 is usual
 # Another build of FFmpeg's AAC decoder differs by the last of 16 bits, which shows in quiet bins.
@@ -65,13 +69,15 @@ def _file_rows(name: str, case: Case, path: Path, tensors: Tensors, settings: Ca
 def processor_of(settings: Case, num_clips: int | None = None) -> AudioProcessor:
     """Build the processor that golden's ``defaults`` describe."""
     return AudioProcessor(
-        sampling_rate=settings["sample_rate"],
-        num_mel_bins=settings["num_mel_bins"],
-        target_length=settings["target_length"],
-        clip_seconds=settings["clip_duration"],
-        num_clips=num_clips or settings["clips_per_video"],
-        mean=settings["mean"],
-        std=settings["std"],
+        ProcessorSettings(
+            sampling_rate=settings["sample_rate"],
+            num_mel_bins=settings["num_mel_bins"],
+            target_length=settings["target_length"],
+            clip_seconds=settings["clip_duration"],
+            num_clips=num_clips or settings["clips_per_video"],
+            audio_mean=settings["mean"],
+            audio_std=settings["std"],
+        )
     )
 
 
@@ -79,8 +85,9 @@ def _clip_rule_row(cases: list[Case], settings: Case) -> Row:
     wrong = 0
     for case in cases:
         processor = processor_of(settings, case["clips"])
-        starts = processor.clip_starts(case["duration"])
-        points = [[float(start), float(start + processor.clip_fraction)] for start in starts]
+        starts = clip_starts(case["duration"], processor.settings)
+        clip = Fraction(processor.settings.clip_seconds)
+        points = [[float(start), float(start + clip)] for start in starts]
         wrong += points != case["points"]
     return Row("audio clip times", wrong, note=f"{len(cases)} durations")
 
@@ -104,12 +111,14 @@ def _case_rows(
     name: str, case: Case, waveform: np.ndarray, rate: int, tensors: Tensors, settings: Case, is_file: bool
 ) -> Iterator[Row]:
     processor = processor_of(settings, case["n_clips"])
-    mels, starts, duration = processor.log_mels(waveform, rate, name)
+    clips = processor.cut(waveform, rate, name)
+    mels, duration = processor.log_mels(clips), clips.duration
+    starts = clip_starts(duration, processor.settings)
     yield Row(f"audio {name}: clips", _wrong_clips(processor, case, starts, duration, rate, waveform))
     clean = _clean_frames(case, mels.shape, processor.sampling_rate)
     before, after = _stored_errors(name, mels, clean, tensors, processor)
     normalised = processor(waveform, rate, name).mel[:, 0]
-    scale = 1.0 / processor.std if is_file else 1.0
+    scale = 1.0 / processor.settings.audio_std if is_file else 1.0
     note = f"in units after normalisation; {before:.1e} log units" if is_file else "log units"
     yield Row(f"audio {name}: mels", before * scale, FILE_LIMIT if is_file else MEL_LIMIT, note)
     if after is not None:
@@ -128,9 +137,9 @@ def _wrong_clips(
     processor: AudioProcessor, case: Case, starts: list[Any], duration: float, rate: int, waveform: np.ndarray
 ) -> int:
     """Count which of the exact times, sample ranges, lengths and the duration differ."""
-    clip = processor.clip_fraction
+    clip = Fraction(processor.settings.clip_seconds)
     num_samples = round(duration * processor.sampling_rate)
-    ranges = [list(processor.sample_range(start)) for start in starts]
+    ranges = [list(sample_range(start, processor.settings)) for start in starts]
     lengths = [max(0, min(last, num_samples) - first) for first, last in ranges]
     return sum(
         (
@@ -178,7 +187,7 @@ def _stored_errors(
                 before = max(before, float(np.abs(mel[:, ::step] - stored)[:, kept].max(initial=0.0)))
             elif key.startswith(f"{prefix}_after_mod"):
                 step = int(key.rpartition("mod")[2])
-                normalised = (mel[::step] - processor.mean) / processor.std
+                normalised = (mel[::step] - processor.settings.audio_mean) / processor.settings.audio_std
                 after = max(after or 0.0, float(np.abs(normalised - stored)[:, clean[clip]].max(initial=0.0)))
     return before, after
 

@@ -1,10 +1,10 @@
-"""Files that appear whole or not at all: written beside their place under another name, which they then give up; and
-the hash of what a file holds."""
+"""Atomic files and folders (written under a temporary name, then renamed), and SHA-256 hashes."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,9 +15,9 @@ _BYTES_PER_READ = 2**20
 
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
-    """A path to write to, which becomes ``path`` if nothing is raised and is removed otherwise.
+    """Yield a temporary path that is renamed to ``path`` when the block ends, or removed if it raises.
 
-    What stood at ``path`` stays until then. The folder is made where it is missing.
+    An existing file at ``path`` is replaced only then. Missing parent folders are created.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -28,14 +28,51 @@ def new_file(path: Path) -> Iterator[Path]:
         unfinished.unlink(missing_ok=True)
 
 
+@contextmanager
+def new_folder(path: Path, *, sync: bool = False) -> Iterator[Path]:
+    """Yield an empty temporary folder that is renamed to ``path`` when the block ends, or removed if it raises.
+
+    An existing folder at ``path`` is replaced only then, and is put back if the rename fails. ``sync`` flushes the
+    files to disk before the rename. Missing parent folders are created.
+    """
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
+    replaced = path.with_name(f".{path.name}.{os.getpid()}.old")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+        unfinished.mkdir(parents=True)
+        yield unfinished
+        if sync:
+            _sync(unfinished)
+        if path.exists():
+            path.rename(replaced)  # deleting it takes longer, and there would be no folder meanwhile
+        try:
+            unfinished.rename(path)
+        except OSError:
+            if replaced.exists():
+                replaced.rename(path)
+            raise
+        shutil.rmtree(replaced, ignore_errors=True)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _sync(folder: Path) -> None:
+    for path in (*folder.iterdir(), folder):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
 def replace_text(path: Path, text: str) -> None:
-    """Write a text (UTF-8) whole or not at all: where the disk is full, the old one stays."""
+    """Write text (UTF-8) to ``path`` atomically: if writing fails, the old file stays."""
     with new_file(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
 
 
 def sha256(file: Path | BinaryIO) -> str:
-    """The hash of a file's bytes in hexadecimal. Raises OSError where it cannot be read."""
+    """Return the SHA-256 of a file's bytes in hexadecimal. Raises OSError if it cannot be read."""
     if isinstance(file, Path):
         with file.open("rb") as stream:
             return sha256(stream)

@@ -21,6 +21,7 @@ from video_llama.checkpoints.loading import load_yaml_model, plan
 from video_llama.checkpoints.published_files import VIT_FILE, list_sources, read_eval_config
 from video_llama.errors import CheckpointError, ConfigError
 from video_llama.models.modeling_llama import is_packed
+from video_llama.models.placement import LoadOptions
 
 
 @pytest.fixture
@@ -167,7 +168,7 @@ class TestYaml:
             plan(read_eval_config(published), str(published))
 
     def test_low_resource_packs_the_decoder(self, published_yaml):
-        assert is_packed(load_yaml_model(published_yaml, options=["model.low_resource=true"]).model)
+        assert is_packed(load_yaml_model(published_yaml, overrides=["model.low_resource=true"]).model)
         assert not is_packed(load_yaml_model(published_yaml).model)
 
 
@@ -317,7 +318,7 @@ class TestPositions:
 class TestLoad:
     def test_the_model_answers_as_golden_s(self, published_yaml):
         """Values were compared above; here the whole way to a model that computes, in float32."""
-        folder = load_yaml_model(published_yaml, dtype=torch.float32)
+        folder = load_yaml_model(published_yaml, LoadOptions(dtype=torch.float32))
         expected, _, _ = convert_state_dict(golden_weights())
         state = folder.model.state_dict()
         name = "model.video_qformer.qformer.encoder.layer.1.crossattention.attention.key.weight"

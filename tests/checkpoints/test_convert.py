@@ -23,11 +23,11 @@ from video_llama.checkpoints.keys import to_reference as reference_name
 from video_llama.checkpoints.loading import load_yaml_model
 from video_llama.checkpoints.reference import to_reference
 from video_llama.checkpoints.shards import TensorSpec, dtype_code, split_by_size, write_shards
-from video_llama.checkpoints.tensors import stored_tensors
 from video_llama.checkpoints.tokenizer_files import chat_template
 from video_llama.conversation import TEMPLATES, Conversation, Slot, media_message
 from video_llama.errors import CheckpointError
 from video_llama.files import sha256
+from video_llama.models.placement import LoadOptions
 
 SHARD = 300_000
 
@@ -56,8 +56,8 @@ class TestFolder:
         shards = sorted(converted.glob("model-*.safetensors"))
         assert len(shards) > 3
         assert all(shard.stat().st_size < SHARD + 50_000 for shard in shards)  # a header of names comes on top
-        model = read_model_folder(converted, dtype="float32").model
-        again = load_yaml_model(published, options=OPTIONS, dtype=torch.float32).model
+        model = read_model_folder(converted, LoadOptions(dtype="float32")).model
+        again = load_yaml_model(published, LoadOptions(dtype=torch.float32), overrides=OPTIONS).model
         assert all(
             torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True)
         )
@@ -75,8 +75,8 @@ class TestFolder:
         assert GenerationConfig.from_pretrained(converted).eos_token_id == 2
 
     def test_every_tensor_keeps_its_type_and_the_manifest_its_sources(self, published, converted):
-        dtypes = {name: tensor.dtype for name, tensor in stored_tensors(converted).items()}
-        halves = {name for name, dtype in dtypes.items() if dtype == "F16"}
+        dtypes = {name: tensor.dtype for name, tensor in scan(converted).items()}
+        halves = {name for name, dtype in dtypes.items() if dtype == torch.float16}
         assert halves == {name for name in dtypes if name.startswith(("model.language_model.", "lm_head."))}
         sources = json.loads((converted / "manifest.json").read_text())["sources"]
         assert sources["dtype"] == "as stored"
@@ -88,7 +88,7 @@ class TestFolder:
 
     def test_another_type(self, tmp_path, published):
         convert(published, tmp_path / "half", options=OPTIONS, dtype="float16")
-        assert {tensor.dtype for tensor in stored_tensors(tmp_path / "half").values()} == {"F16"}
+        assert {tensor.dtype for tensor in scan(tmp_path / "half").values()} == {torch.float16}
         assert json.loads((tmp_path / "half" / "config.json").read_text())["dtype"] == "float16"
         with pytest.raises(ValueError, match=r"dtype is 'int8'\. Choose float32"):
             convert(published, tmp_path / "int8", options=OPTIONS, dtype="int8")
@@ -253,7 +253,9 @@ class TestShards:
 MEASURE = """
 import sys
 from video_llama.checkpoints import convert as module
+from video_llama.models.placement import LoadOptions
 from video_llama.models.video_llama import VideoLlamaForConditionalGeneration  # the model's code counts before
+from video_llama.models.placement import LoadOptions
 
 def of(key):
     line = next(line for line in open("/proc/self/status") if line.startswith(key))

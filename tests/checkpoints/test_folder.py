@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from tests.factories.models import SETTINGS, make_folder, tiny_config
 from video_llama.chat import Manifest, ProcessorSettings, read_model_folder, write_model_folder
 from video_llama.errors import CheckpointError
+from video_llama.models.placement import LoadOptions
 
 
 @pytest.fixture
@@ -67,7 +68,7 @@ def test_tied_embeddings(tmp_path):
 
 
 def test_half_precision_is_kept_off_the_cpu_only(model_path, tmp_path):
-    read = read_model_folder(model_path, dtype=torch.float16)
+    read = read_model_folder(model_path, LoadOptions(dtype=torch.float16))
     write_model_folder(
         tmp_path / "half",
         read.model,
@@ -76,7 +77,7 @@ def test_half_precision_is_kept_off_the_cpu_only(model_path, tmp_path):
         manifest=read.manifest,
     )
     assert read_model_folder(tmp_path / "half").model.dtype == torch.float32
-    assert read_model_folder(tmp_path / "half", dtype=torch.float16).model.dtype == torch.float16
+    assert read_model_folder(tmp_path / "half", LoadOptions(dtype=torch.float16)).model.dtype == torch.float16
 
 
 class TestWeights:
@@ -180,7 +181,7 @@ class TestWriting:
     def test_spares_what_is_none(self, model_path, tmp_path):
         (tmp_path / "home").mkdir()
         (tmp_path / "home" / "letter.txt").write_text("dear")
-        with pytest.raises(CheckpointError, match="exists and is no model folder"):
+        with pytest.raises(CheckpointError, match="exists and is not a model folder"):
             self.write(model_path, tmp_path / "home")
         assert (tmp_path / "home" / "letter.txt").read_text() == "dear"
 

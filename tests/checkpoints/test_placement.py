@@ -9,10 +9,10 @@ from safetensors.torch import load_file
 import video_llama
 from tests.factories.models import make_folder
 from video_llama.chat import read_model_folder, write_model_folder
-from video_llama.checkpoints.placement import resolve_placing
+from video_llama.checkpoints.building import ROWS_AT_ONCE
 from video_llama.errors import CheckpointError
-from video_llama.models.modeling_llama import PackedLinear
-from video_llama.models.placing import ROWS_AT_ONCE
+from video_llama.models.packed_linear import PackedLinear
+from video_llama.models.placement import LoadOptions, resolve_placing
 from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
 
 WIDE = {"text_config": dict(hidden_size=64, intermediate_size=128, num_attention_heads=2, num_hidden_layers=2)}
@@ -98,7 +98,7 @@ class TestLoading:
 
 class TestDtypes:
     def test_one_type_leaves_the_qformers_exact(self, model_path):
-        model = read_model_folder(model_path, dtype="bfloat16").model
+        model = read_model_folder(model_path, LoadOptions(dtype="bfloat16")).model
         low = torch.bfloat16
         assert dtypes(model) == {"vision": low, "qformer": torch.float32, "audio": low, "decoder": low}
         assert model.dtype == low
@@ -115,13 +115,13 @@ class TestDtypes:
         tokenizer_path = model_path / "tokenizer.model"
         rest = {"settings": folder.settings, "manifest": folder.manifest}
         write_model_folder(half, folder.model, tokenizer_path=tokenizer_path, **rest)
-        loaded = read_model_folder(half, dtype="bfloat16").model.state_dict()
+        loaded = read_model_folder(half, LoadOptions(dtype="bfloat16")).model.state_dict()
         assert any(len(tensor) > ROWS_AT_ONCE for tensor in stored.values() if tensor.dim() == 2)
         assert all(torch.equal(loaded[name], tensor.to(loaded[name].dtype)) for name, tensor in stored.items())
 
     def test_by_part(self, model_path):
         asked = {"vision": "bfloat16", "qformer": "bfloat16", "decoder": torch.float64}
-        model = read_model_folder(model_path, dtype=asked).model
+        model = read_model_folder(model_path, LoadOptions(dtype=asked)).model
         assert dtypes(model) == {
             "vision": torch.bfloat16,
             "qformer": torch.bfloat16,
@@ -131,13 +131,13 @@ class TestDtypes:
         assert logits(model).dtype == torch.float64
 
     def test_saved_again_in_the_decoders_type(self, model_path, tmp_path):
-        model = read_model_folder(model_path, dtype="bfloat16").model
+        model = read_model_folder(model_path, LoadOptions(dtype="bfloat16")).model
         model.save_pretrained(tmp_path)
         assert '"dtype": "bfloat16"' in (tmp_path / "config.json").read_text()
 
     def test_float16_is_for_gpus(self):
-        assert set(resolve_placing("float16").dtypes.values()) == {torch.float32}
-        assert resolve_placing("float16", device="cuda").dtypes["decoder"] == torch.float16
+        assert set(resolve_placing("float16", LoadOptions()).dtypes.values()) == {torch.float32}
+        assert resolve_placing("float16", LoadOptions(device="cuda")).dtypes["decoder"] == torch.float16
 
     @pytest.mark.parametrize(
         ("asked", "message"),
@@ -152,7 +152,7 @@ class TestDtypes:
     )
     def test_refused(self, asked, message):
         with pytest.raises(ValueError, match=message):
-            resolve_placing("float32", **asked)
+            resolve_placing("float32", LoadOptions(**asked))
 
 
 class TestQuantization:
@@ -160,7 +160,7 @@ class TestQuantization:
     @pytest.mark.parametrize(("quantization", "allowed"), [("int8", 0.05), ("int4", 0.6)])
     def test_answers_alike(self, wide_path, quantization, allowed):
         exact = logits(read_model_folder(wide_path).model)
-        model = read_model_folder(wide_path, quantization=quantization).model
+        model = read_model_folder(wide_path, LoadOptions(quantization=quantization)).model
         packed = [module for module in model.modules() if isinstance(module, PackedLinear)]
         assert len(packed) == 2 * 7
         difference = (logits(model) - exact).abs().mean() / exact.std()
@@ -175,14 +175,14 @@ class TestQuantization:
 
     def test_width_without_a_4_bit_form(self, model_path):
         with pytest.raises(ValueError, match=r"48 inputs and 32 outputs has no 4-bit form.* Use int8"):
-            read_model_folder(model_path, quantization="int4")
+            read_model_folder(model_path, LoadOptions(quantization="int4"))
 
     def test_low_resource(self, wide_path):
-        model = read_model_folder(wide_path, low_resource=True).model
+        model = read_model_folder(wide_path, LoadOptions(low_resource=True)).model
         assert isinstance(model.model.language_model.layers[0].mlp.up_proj, PackedLinear)
 
     def test_is_not_written(self, wide_path, tmp_path):
-        folder = read_model_folder(wide_path, quantization="int8")
+        folder = read_model_folder(wide_path, LoadOptions(quantization="int8"))
         with pytest.raises(CheckpointError, match=r"its decoder is packed.* Load it without quantization"):
             write_model_folder(
                 tmp_path / "again",
@@ -197,13 +197,13 @@ class TestDeviceMap:
     def test_auto(self, model_path):
         pytest.importorskip("accelerate")
         exact = logits(read_model_folder(model_path).model)
-        assert torch.equal(logits(read_model_folder(model_path, device_map="auto").model), exact)
+        assert torch.equal(logits(read_model_folder(model_path, LoadOptions(device_map="auto")).model), exact)
 
     def test_disk(self, model_path):
         pytest.importorskip("accelerate")
         exact = logits(read_model_folder(model_path).model)
         device_map = {"": "cpu", "model.language_model.layers": "disk", "model.video_qformer": "disk"}
-        model = read_model_folder(model_path, device_map=device_map).model
+        model = read_model_folder(model_path, LoadOptions(device_map=device_map)).model
         assert model.model.language_model.layers[1].mlp.up_proj.weight.is_meta
         assert torch.equal(logits(model), exact)
 
@@ -225,4 +225,4 @@ class TestDeviceMap:
     def test_nowhere(self, model_path):
         pytest.importorskip("accelerate")
         with pytest.raises(ValueError, match="device_map has no place for"):
-            read_model_folder(model_path, device_map={"model": "cpu"})
+            read_model_folder(model_path, LoadOptions(device_map={"model": "cpu"}))

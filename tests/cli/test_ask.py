@@ -142,7 +142,7 @@ class TestBadInput:
             tmp_path / "whole.mp4", np.random.default_rng(0), seconds=3, options={"movflags": "+faststart"}
         )
         (tmp_path / "cut.mp4").write_bytes(whole.read_bytes()[: whole.stat().st_size // 3])
-        assert_one_line(ask(tmp_path / "cut.mp4", QUESTION), "is cut short or damaged")
+        assert_one_line(ask(tmp_path / "cut.mp4", QUESTION), "is truncated or damaged")
 
     def test_no_frames(self, ask, tmp_path):
         path = tmp_path / "none.mp4"

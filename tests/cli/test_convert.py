@@ -26,5 +26,5 @@ def test_arguments_that_are_refused(tmp_path, eval_yaml):
     )
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("!")
-    assert_one_line(invoke("convert", eval_yaml, tmp_path / "mine"), "exists and is no model folder")
+    assert_one_line(invoke("convert", eval_yaml, tmp_path / "mine"), "exists and is not a model folder")
     assert_one_line(invoke("convert", "--from", "hub:nobody/nothing", tmp_path / "x"), "cannot be downloaded")

@@ -16,7 +16,7 @@ from video_llama.datasets.features import CachedMedia, FeatureStore, cache_media
 from video_llama.datasets.media import FrameReader, Readable, frame_reader
 from video_llama.datasets.sample import Sample
 from video_llama.errors import DataError, MediaError
-from video_llama.processors import VideoProcessor
+from video_llama.processors.video_processor import VideoProcessor
 
 
 def reader() -> FrameReader:

@@ -9,7 +9,8 @@ from video_llama.datasets.config import DatasetConfig, FrameSection, FrameSettin
 from video_llama.datasets.media import FrameReader, frame_reader
 from video_llama.datasets.sample import Sample
 from video_llama.errors import MediaError
-from video_llama.processors import FrameSampling, VideoProcessor, read_video
+from video_llama.processors.sampling import FrameSampling
+from video_llama.processors.video_processor import VideoProcessor, read_video
 
 
 def reader(name: str = "alpro_video_eval", is_webvid: bool = True) -> FrameReader:

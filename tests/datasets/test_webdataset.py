@@ -18,7 +18,7 @@ from video_llama.datasets.config import BuildInfo
 from video_llama.datasets.sample import Sample, TarMember
 from video_llama.datasets.webdataset import expand_pattern
 from video_llama.errors import DataError
-from video_llama.processors import read_image
+from video_llama.processors.video_processor import read_image
 
 
 def tar_bytes(members: Mapping[str, bytes]) -> bytes:

@@ -12,7 +12,7 @@ from typing import Any
 import av
 import numpy as np
 
-from video_llama.processors.sources import as_media
+from video_llama.processors.media_file import MediaFile
 from video_llama.processors.video_decode import Scaler
 from video_llama.processors.video_index import video_stream
 
@@ -91,8 +91,8 @@ def remux(source: Path, target: Path, change: Callable[[Any], bool], options: di
 
 def decode_all(path: Path, size: tuple[int, int]) -> tuple[list[np.ndarray], list[int | None]]:
     """Every frame that playing the main stream from its start shows: uint8 [3, H, W] each, and the pts."""
-    media, scaler = as_media(path), Scaler(size)
-    with media.open() as container:
+    media, scaler = MediaFile(path), Scaler(size)
+    with media.container() as container:
         stream = video_stream(container, media.name)
         shown = [(scaler(frame), frame.pts) for frame in container.decode(stream)]
     return [frame for frame, _ in shown], [pts for _, pts in shown]

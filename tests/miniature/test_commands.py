@@ -13,7 +13,8 @@ from video_llama.errors import ConfigError
 from video_llama.miniature.commands import make_scene
 from video_llama.miniature.dataset import NUM_TRAINING_CLIPS
 from video_llama.miniature.world import ScenePart
-from video_llama.processors import read_video, read_waveform
+from video_llama.processors.audio_decode import read_waveform
+from video_llama.processors.video_processor import read_video
 
 
 def test_a_scene_as_told() -> None:

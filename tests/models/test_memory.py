@@ -10,9 +10,9 @@ from math import prod
 import pytest
 
 from tests.factories.models import make_folder, tiny_config
-from video_llama.checkpoints.placement import resolve_placing
 from video_llama.models.configuration import VideoLlamaConfig
 from video_llama.models.memory import predict_memory, published_config
+from video_llama.models.placement import LoadOptions, resolve_placing
 
 NUM_FRAMES = 4
 BIG_ENOUGH = dict(
@@ -89,7 +89,7 @@ def test_within_a_tenth_of_what_is_measured(folders, placing):
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | HEAP)
     assert done.returncode == 0, done.stderr
     measured, num_prompt_tokens = map(int, done.stdout.split())
-    wanted = resolve_placing("float32", **placing)
+    wanted = resolve_placing("float32", LoadOptions(**placing))
     predicted = predict_memory(config_of(folders[1]), wanted, num_frames=NUM_FRAMES, num_tokens=num_prompt_tokens + 2)
     assert predicted.total == pytest.approx(measured, rel=0.1)
 
@@ -101,7 +101,7 @@ def test_weights_of_the_published_sizes(repository, size, name):
     keys = listed["models"][name]["keys"]
     decoder = {key: shape for key, (shape, *_) in keys.items() if key.startswith("llama_model.")}
     num_parameters = sum(prod(shape) for key, shape in decoder.items() if not key.endswith("inv_freq"))
-    predicted = predict_memory(published_config(size), resolve_placing("bfloat16"), num_frames=8)
+    predicted = predict_memory(published_config(size), resolve_placing("bfloat16", LoadOptions()), num_frames=8)
     rotary = 2 * 64 * 4  # the frequencies, twice, in float32
     assert predicted.weights["decoder"] == 2 * num_parameters + rotary
 
@@ -109,7 +109,7 @@ def test_weights_of_the_published_sizes(repository, size, name):
 class TestPrediction:
     def predict(self, size="7b", num_frames=8, **more):
         asked = {key: more.pop(key) for key in ("dtype", "quantization") if key in more}
-        placing = resolve_placing("bfloat16", **asked)
+        placing = resolve_placing("bfloat16", LoadOptions(**asked))
         return predict_memory(published_config(size), placing, num_frames=num_frames, **more)
 
     def test_targets_of_7b_with_sound(self):

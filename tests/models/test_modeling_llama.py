@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from video_llama.errors import MissingExtraError
-from video_llama.models.modeling_llama import Int4Linear, Int8Linear, is_packed, pack_linears, unpack_linears
+from video_llama.models.modeling_llama import is_packed, pack_linears, unpack_linears
+from video_llama.models.packed_linear import Int4Linear, Int8Linear
 
 CPU = torch.device("cpu")
 LEVELS = {Int8Linear: 254, Int4Linear: 15}

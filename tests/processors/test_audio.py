@@ -17,9 +17,12 @@ from hypothesis import strategies as st
 from benchmarks.conformance_audio import rows
 from tests.factories.clips import Clip, add_stream, encoded, sound_packets, tone, write_sound
 from video_llama.errors import MediaError, NoAudioTrackError
-from video_llama.processors import AudioProcessor, SoundTrack, open_track, read_waveform
+from video_llama.processors.audio_decode import SoundTrack, open_track, read_waveform
+from video_llama.processors.audio_processor import AudioProcessor
 from video_llama.processors.fbank import SMALLEST_POWER, log_mel_filter_bank
 from video_llama.processors.resample import Resampler, resample
+from video_llama.processors.settings import ProcessorSettings
+from video_llama.processors.sound_clips import clip_starts, cut_clips, sample_range
 
 RATE = 16000
 WAV = {  # codec, format, whole scale
@@ -126,7 +129,7 @@ def test_a_track_of_an_unknown_kind_is_an_error(tmp_path: Path) -> None:
     data = path.read_bytes()
     assert (data.count(b"mp4a"), data.count(b"esds")) == (1, 1)
     path.write_bytes(data.replace(b"mp4a", b"zzzz").replace(b"esds", b"zzzz"))
-    with pytest.raises(MediaError, match=r"cannot be decoded\. Convert it|gives no sample") as caught:
+    with pytest.raises(MediaError, match=r"cannot be decoded\. Convert it|without samples") as caught:
         read_waveform(path)
     assert not isinstance(caught.value, NoAudioTrackError)
 
@@ -139,9 +142,7 @@ def test_a_track_of_noise_bytes_is_an_error(tmp_path: Path) -> None:
             if packet.size and packet.pos is not None:
                 data[packet.pos : packet.pos + packet.size] = b"\xff" * packet.size
     path.write_bytes(data)
-    with pytest.raises(
-        MediaError, match=r"\(aac\) that gives no sample.*, or ask without audio \(--no-audio\)"
-    ) as caught:
+    with pytest.raises(MediaError, match=r"\(aac\) without samples.*, or ask without audio \(--no-audio\)") as caught:
         read_waveform(path)
     assert not isinstance(caught.value, NoAudioTrackError)
 
@@ -152,7 +153,7 @@ def test_a_file_that_ends_in_the_middle_gives_what_is_there(tmp_path: Path, capl
     waveform, _ = read_waveform(path)
     assert RATE // 2 < waveform.shape[1] < 2 * RATE
     assert np.abs(waveform - tone(3.0, RATE)[:, : waveform.shape[1]]).max() <= 2**-15
-    assert "pieces of the sound track are damaged and left out" in caplog.text
+    assert "damaged packets of the sound track" in caplog.text
 
 
 def test_files_that_are_no_sound(tmp_path: Path) -> None:
@@ -172,7 +173,7 @@ def test_files_that_are_no_sound(tmp_path: Path) -> None:
 def test_a_wav_without_a_sample(tmp_path: Path) -> None:
     path = write_sound(tmp_path / "a.wav", np.zeros((1, 0), np.int16), RATE, "pcm_s16le", "s16")
     with pytest.raises(
-        MediaError, match=r"gives no sample: it is empty or damaged\. Give a file with sound\.$|cannot be read"
+        MediaError, match=r"without samples: it is empty or damaged\. Give a file with sound\.$|cannot be read"
     ):
         read_waveform(path)
 
@@ -193,7 +194,7 @@ def test_an_mp3_with_a_cover_is_sound_only(tmp_path: Path) -> None:
 
     from PIL import Image
 
-    from video_llama.processors import read_video
+    from video_llama.processors.video_processor import read_video
 
     path = write_sound(tmp_path / "a.mp3", tone(1.0, 44100).astype(np.float32), 44100, "libmp3lame", "fltp")
     cover = BytesIO()
@@ -207,7 +208,7 @@ def test_an_mp3_with_a_cover_is_sound_only(tmp_path: Path) -> None:
     with av.open(str(path)) as container:
         assert len(container.streams.video) == 1, "the file was not made as meant"
     assert read_waveform(path)[1] == 44100
-    with pytest.raises(MediaError, match=r"no video stream\. It has sound only: give it as audio"):
+    with pytest.raises(MediaError, match=r"no video stream\. It has only sound: give it as audio"):
         read_video(path)
 
 
@@ -231,9 +232,10 @@ def test_a_track_that_is_decoded_twice_sounds_as_a_held_one(
     held, decoded = (open_track(path, held_bytes).span(first, num_samples, "a") for held_bytes in (10**9, 0))
     assert held.samples is not None
     assert decoded.samples is None
-    processor = AudioProcessor(clip_seconds=0.125)
+    processor = AudioProcessor(ProcessorSettings(clip_seconds=0.125))
     whole = processor(resample(held.samples[:, first:], rate, RATE), RATE, "a")
-    for heard in (processor.hear(held), processor.hear(decoded)):
+    for clips in (cut_clips(held, processor.settings), cut_clips(decoded, processor.settings)):
+        heard = processor.process(clips)
         assert np.array_equal(heard.mel, whole.mel)
         assert (heard.start_seconds, heard.duration) == (whole.start_seconds, whole.duration)
 
@@ -282,25 +284,25 @@ def test_a_short_track_gives_equal_clips(num_samples: int) -> None:
 def test_less_than_a_window_is_an_error(num_samples: int, num_channels: int) -> None:
     with pytest.raises(
         MediaError,
-        match=rf"{num_samples} sound samples at 16000 Hz; at least 400 \(25 ms\) are needed\. Give a longer sound\.$",
+        match=rf"{num_samples} audio samples at 16000 Hz; at least 400 \(25 ms\) are required\. Give a longer sound\.$",
     ):
         AudioProcessor()(np.zeros((num_channels, num_samples), np.float32), RATE, "x.wav")
 
 
 def test_the_window_is_counted_after_resampling() -> None:
     assert AudioProcessor()(np.zeros((1, 200), np.float32), 8000).mel.shape == (8, 1, 128, 204)
-    with pytest.raises(MediaError, match="has 398 sound samples at 16000 Hz"):
+    with pytest.raises(MediaError, match="has 398 audio samples at 16000 Hz"):
         AudioProcessor()(np.zeros((1, 199), np.float32), 8000)
 
 
 @given(st.integers(400, 40 * RATE), st.integers(1, 12))
 def test_clips_start_where_pytorchvideo_starts_them(num_samples: int, num_clips: int) -> None:
-    processor = AudioProcessor(num_clips=num_clips)
+    settings = ProcessorSettings(num_clips=num_clips)
     duration = num_samples / RATE
-    starts = processor.clip_starts(duration)
+    starts = clip_starts(duration, settings)
     step = Fraction(max(duration - 2.0, 0)) / num_clips
     assert starts == [k * step for k in range(num_clips)]
-    ranges = [processor.sample_range(start) for start in starts]
+    ranges = [sample_range(start, settings) for start in starts]
     assert all(last - first in (32000, 32001, 31999) for first, last in ranges)
     assert ranges[-1][1] <= max(num_samples, 32000)
 
@@ -320,8 +322,8 @@ def test_silence_is_the_floor() -> None:
 
 
 def test_settings_and_shapes_that_cannot_be() -> None:
-    with pytest.raises(ValueError, match="must be positive"):
-        AudioProcessor(num_clips=0)
+    with pytest.raises(ValueError, match=r"num_clips is 0\. It must be positive"):
+        ProcessorSettings(num_clips=0)
     with pytest.raises(ValueError, match=r"shape \[16000\]\. Give \[channels, samples\]"):
         AudioProcessor()(np.zeros(RATE, np.float32), RATE)
     with pytest.raises(ValueError, match="Give 1 Hz or more"):

@@ -11,7 +11,8 @@ from PIL import Image
 
 from tests.factories.clips import picture
 from video_llama.errors import MediaError
-from video_llama.processors import FrameSampling, read_image, read_video
+from video_llama.processors.sampling import FrameSampling
+from video_llama.processors.video_processor import read_image, read_video
 
 SIZE = (56, 64)
 
@@ -83,7 +84,7 @@ def test_content_counts_not_the_name(tmp_path: Path) -> None:
 def test_a_picture_cut_short(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.jpg", Image.fromarray(picture(1, (300, 400))))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(MediaError, match=r"a\.jpg cannot be read as a picture.*copy it again"):
+    with pytest.raises(MediaError, match=r"a\.jpg cannot be read as an image.*copy it again"):
         read_video(path)
 
 
@@ -96,7 +97,7 @@ def test_a_picture_too_large_to_hold(tmp_path: Path) -> None:
 
     data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
     path.write_bytes(data)
-    with pytest.raises(MediaError, match=r"bomb\.png is too large a picture.*Make it smaller"):
+    with pytest.raises(MediaError, match=r"bomb\.png is too large.*Give a smaller image"):
         read_video(path)
 
 
@@ -147,7 +148,7 @@ def test_lists_that_cannot_be_used(folder: Path) -> None:
         read_video([])
     with pytest.raises(MediaError, match=r"frame_99\.png does not exist"):
         read_video([folder / "frame_99.png"])
-    with pytest.raises(MediaError, match=r"notes\.txt cannot be read as a picture"):
+    with pytest.raises(MediaError, match=r"notes\.txt cannot be read as an image"):
         read_video([folder / "frame_1.png", folder / "notes.txt"])
     with pytest.raises(ValueError, match="frames_fps is 0"):
         read_video(folder, frames_fps=0)

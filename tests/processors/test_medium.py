@@ -6,10 +6,11 @@ import pytest
 from tests.factories.models import SETTINGS, write_video
 from video_llama.chat.messages import message_for
 from video_llama.errors import MediaError
-from video_llama.processors import FrameSampling
+from video_llama.processors.media_file import MediaFile
 from video_llama.processors.medium import MediaOptions, media_kind, read_medium
+from video_llama.processors.sampling import FrameSampling
 
-LIMITS = {"max_frames": 8, "can_hear": True}
+LIMITS = {"max_frames": 8, "with_audio_branch": True}
 
 
 @pytest.mark.parametrize(
@@ -48,7 +49,7 @@ def test_only_what_can_be_seen_is_asked_about_without_sound(clips):
 def test_shapes(clips):
     medium = read_medium(clips["video"], SETTINGS, MediaOptions(), **LIMITS)
     assert medium.frames.frames.shape == (4, 3, 28, 28)
-    assert medium.sound.mel.shape == (3, 1, 128, 204)
+    assert medium.sound.samples.shape == (3, 32000)
     assert [slot.kind for slot in message_for(medium).slots] == ["audio", "video"]
 
 
@@ -56,9 +57,25 @@ def test_bytes_are_seen_and_heard(clips):
     medium = read_medium(clips["video"].read_bytes(), SETTINGS, MediaOptions(), **LIMITS)
     named = read_medium(clips["video"], SETTINGS, MediaOptions(), **LIMITS)
     assert np.array_equal(medium.frames.frames, named.frames.frames)
-    assert np.array_equal(medium.sound.mel, named.sound.mel)
+    assert np.array_equal(medium.sound.samples, named.sound.samples)
 
 
 def test_fewer_frames_than_asked_for(tmp_path):
     path = write_video(tmp_path / "two.mp4", np.random.default_rng(0), num_frames=2)
     assert read_medium(path, SETTINGS, MediaOptions(), **LIMITS).frames.indices == [0, 1]
+
+
+def test_a_video_with_sound_is_opened_once(clips):
+    """One file, and one container for each of picture and sound; the kind is determined on the first of them."""
+    with MediaFile(clips["video"]) as media:
+        medium = read_medium(media, SETTINGS, MediaOptions(), **LIMITS)
+        assert medium.frames is not None
+        assert medium.sound is not None
+        assert (media.num_opened, media.num_containers) == (1, 2)
+
+
+@pytest.mark.parametrize(("name", "containers"), [("silent", 2), ("sound", 1), ("image", 0)])
+def test_other_files_are_opened_once(clips, name, containers):
+    with MediaFile(clips[name]) as media:
+        read_medium(media, SETTINGS, MediaOptions(), **LIMITS)
+        assert (media.num_opened, media.num_containers) == (1, containers)

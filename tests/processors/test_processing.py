@@ -14,6 +14,9 @@ from video_llama.chat.messages import message_for
 from video_llama.checkpoints.tokenizer_files import write_tokenizer_files
 from video_llama.conversation import TEMPLATES, Conversation, encode_prompt
 from video_llama.errors import MediaError, PromptError
+from video_llama.processors.audio_processor import AudioProcessor
+from video_llama.processors.medium import MediaOptions, read_medium
+from video_llama.processors.video_processor import VideoProcessor
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +52,8 @@ class TestIds:
     @pytest.mark.parametrize("style", ["default", "llama2"])
     @pytest.mark.parametrize("kind", ["video", "silent", "sound", "image"])
     def test_of_every_kind_of_medium(self, processor, ours, clips, style, kind):
-        from video_llama.processors.medium import MediaOptions, read_medium
 
-        medium = read_medium(clips[kind], ours.settings, MediaOptions(), max_frames=8, can_hear=True)
+        medium = read_medium(clips[kind], ours.settings, MediaOptions(), max_frames=8, with_audio_branch=True)
         said = Conversation(TEMPLATES[style])
         said.add_media(message_for(medium))
         said.ask("What do you  see, and hear?")
@@ -77,14 +79,14 @@ class TestIds:
 
 class TestInputs:
     def test_arrays_are_those_of_chat(self, processor, ours, clips):
-        from video_llama.processors.medium import MediaOptions, read_medium
 
         text = "<ImageHere>. <Video><ImageHere></Video> What?"
         inputs = processor(text, videos=[clips["video"]], audio=[clips["video"]])
-        medium = read_medium(clips["video"], ours.settings, MediaOptions(), max_frames=8, can_hear=True)
-        frames = ours.settings.video_processor()(medium.frames.frames)
+        medium = read_medium(clips["video"], ours.settings, MediaOptions(), max_frames=8, with_audio_branch=True)
+        frames = VideoProcessor.from_settings(ours.settings)(medium.frames.frames)
+        mels = AudioProcessor(ours.settings).process(medium.sound).mel
         assert np.array_equal(inputs["pixel_values_videos"][0].numpy(), frames)
-        assert np.array_equal(inputs["input_features"][0].numpy(), medium.sound.mel)
+        assert np.array_equal(inputs["input_features"][0].numpy(), mels)
         assert inputs["pixel_values_videos"].shape == (1, 4, 3, 28, 28)
         assert inputs["input_features"].shape == (1, 3, 1, 128, 204)
 

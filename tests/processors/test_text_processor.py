@@ -8,7 +8,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from video_llama.processors import caption
+from video_llama.processors.text_processor import caption
 
 
 def test_golden_captions(repository: Path) -> None:

@@ -12,7 +12,8 @@ import pytest
 
 from tests.factories.clips import Clip, add_stream, decode_all, lengthen_header, tone, write_clip, write_sound
 from video_llama.errors import MediaError
-from video_llama.processors import FrameSampling, read_image, read_video
+from video_llama.processors.sampling import FrameSampling
+from video_llama.processors.video_processor import read_image, read_video
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
@@ -36,12 +37,12 @@ def test_a_text_named_mp4(tmp_path: Path) -> None:
     path.write_text("This is no video.\n" * 100)
     with pytest.raises(MediaError, match=r"text\.mp4 cannot be read as video or sound.*convert it: ffmpeg"):
         read_video(path)
-    with pytest.raises(MediaError, match=r"text\.mp4 cannot be read as a picture"):
+    with pytest.raises(MediaError, match=r"text\.mp4 cannot be read as an image"):
         read_image(path)
 
 
 def test_a_folder_without_pictures(tmp_path: Path) -> None:
-    with pytest.raises(MediaError, match=r"is a folder without pictures\. Give a video file, or a folder of frames"):
+    with pytest.raises(MediaError, match=r"contains no images\. Give a video file, or a folder of frames"):
         read_video(tmp_path)
     with pytest.raises(MediaError, match=r"is a folder, not a media file\. Give a file"):
         read_image(tmp_path)
@@ -56,7 +57,7 @@ def test_a_playlist_reads_no_other_file(tmp_path: Path, plain_clip: Path) -> Non
 
 def test_sound_without_a_picture(tmp_path: Path) -> None:
     path = write_sound(tmp_path / "a.wav", (tone(0.5, 16000) * 32767).astype(np.int16), 16000, "pcm_s16le", "s16")
-    with pytest.raises(MediaError, match=r"a\.wav has no video stream\. It has sound only: give it as audio"):
+    with pytest.raises(MediaError, match=r"a\.wav has no video stream\. It has only sound: give it as audio"):
         read_video(path)
 
 
@@ -79,10 +80,10 @@ def test_a_truncated_mp4(tmp_path: Path, make_clip: Any, place: str) -> None:
     path = tmp_path / "cut.mp4"
     path.write_bytes(source.read_bytes()[: source.stat().st_size // 2])
     if place == "end":
-        with pytest.raises(MediaError, match=r"cut\.mp4 cannot be read.*cut short"):
+        with pytest.raises(MediaError, match=r"cut\.mp4 cannot be read.*truncated"):
             read_video(path)
         return
-    with pytest.raises(MediaError, match=r"is cut short or damaged: it lists 60 frames \(2\.4 s\).*end=") as caught:
+    with pytest.raises(MediaError, match=r"is truncated or damaged: it lists 60 frames \(2\.4 s\).*end=") as caught:
         read_video(path)
     end = float(str(caught.value).split("(end=")[1].split(")")[0])
     part = read_video(path, sampling=FrameSampling(8, end=end))
@@ -109,7 +110,7 @@ def test_damage_in_the_middle_is_not_passed_over(tmp_path: Path, make_clip: Any)
     data[len(data) // 2 :] = bytes(len(data) - len(data) // 2)
     path = tmp_path / "zeros.mp4"
     path.write_bytes(data)
-    with pytest.raises(MediaError, match="is cut short or damaged"):
+    with pytest.raises(MediaError, match="is truncated or damaged"):
         read_video(path)
 
 
@@ -123,7 +124,7 @@ def test_ten_hours_in_the_header_and_three_seconds_in_the_file(
     with caplog.at_level(logging.WARNING, logger="video_llama"):
         video = read_video(path)
     if suffix == "mkv":  # of an mp4 FFmpeg itself believes the table
-        assert "the header says 36000.0 s, 3.0 s of video are there" in caplog.text
+        assert "the header gives 36000.0 s, but the file has 3.0 s of video" in caplog.text
     assert (video.total_frames, video.duration) == (75, pytest.approx(3.0))
     assert np.array_equal(video.frames, read_video(source).frames)
     with pytest.raises(MediaError, match=r"start is 60 s and the video lasts 3\.00 s"):

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 from tests.factories.clips import Clip, add_stream, decode_all, encoded, patch_box, remux, write_clip
-from video_llama.processors import FrameSampling, frame_indices, read_video, video_decode, video_processor
-from video_llama.processors.sources import as_media
+from video_llama.processors import video_decode, video_processor
+from video_llama.processors.media_file import MediaFile
+from video_llama.processors.sampling import FrameSampling, frame_indices
 from video_llama.processors.video_index import _index_from_packets, build_index, video_stream
+from video_llama.processors.video_processor import read_video
 
 SIZE = (56, 64)
 
@@ -105,10 +107,10 @@ TABLED = [name for name, clip in CLIPS.items() if clip.suffix in ("mp4", "mov") 
 
 @pytest.mark.parametrize("name", [name for name in TABLED if "fragmented" not in name])
 def test_the_table_of_an_mp4_says_what_its_packets_say(make_clip: Any, name: str) -> None:
-    media = as_media(make_clip(name, CLIPS[name]))
-    with media.open() as container:
+    media = MediaFile(make_clip(name, CLIPS[name]))
+    with media.container() as container:
         from_table = build_index(container, video_stream(container, media.name), media)
-    with media.open() as container:
+    with media.container() as container:
         from_packets = _index_from_packets(container, video_stream(container, media.name), media.name)
     assert from_table.is_table
     assert from_table.pts.tolist() == from_packets.pts.tolist()

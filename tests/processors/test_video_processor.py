@@ -8,9 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from video_llama.processors import VideoProcessor
-from video_llama.processors.augmentation import crop_and_resize, random_crop, to_uint8
-from video_llama.processors.video_processor import IMAGE_MEAN, IMAGE_STD, frames_message
+from video_llama.processors.augmentation import augment, crop_and_resize, random_crop, to_uint8
+from video_llama.processors.video_processor import IMAGE_MEAN, IMAGE_STD, VideoProcessor, frames_message
 
 
 def frames(count: int, height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -46,12 +45,15 @@ def test_a_crop_lies_inside_and_is_large_enough(height: int, width: int, seed: i
 
 def test_one_crop_serves_all_frames_and_its_seed_repeats_it() -> None:
     still = np.repeat(frames(1, 40, 50), 4, axis=0)
-    processor = VideoProcessor(size=(24, 24))
-    first = processor.augment(still, torch.Generator().manual_seed(1))
+
+    def crop(seed: int) -> np.ndarray:
+        return augment(still, (24, 24), (0.5, 1.0), torch.Generator().manual_seed(seed))
+
+    first = crop(1)
     assert (first.dtype, first.shape) == (np.uint8, (4, 3, 24, 24))
     assert all(np.array_equal(first[0], other) for other in first)
-    assert np.array_equal(first, processor.augment(still, torch.Generator().manual_seed(1)))
-    assert not np.array_equal(first, processor.augment(still, torch.Generator().manual_seed(2)))
+    assert np.array_equal(first, crop(1))
+    assert not np.array_equal(first, crop(2))
 
 
 def test_overshoot_is_clamped_and_never_wraps() -> None:

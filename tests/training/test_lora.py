@@ -11,7 +11,9 @@ from torch import Tensor
 from tests.training.conftest import moved_by
 from video_llama.checkpoints.folder import read_model_folder
 from video_llama.errors import CheckpointError, ConfigError
-from video_llama.models.modeling_llama import Quantization, is_packed
+from video_llama.models.modeling_llama import is_packed
+from video_llama.models.packed_linear import Quantization
+from video_llama.models.placement import LoadOptions
 from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
 from video_llama.training.checkpoint import load_trained, newest_checkpoint, read_trained
 from video_llama.training.lora import add_lora, lora_of_checkpoint, split_lora
@@ -72,7 +74,7 @@ def test_adapters_on_a_quantised_decoder(
     assert all(".lora_" in name and tensor.dtype is torch.float32 for name, tensor in trained.items())
 
     def with_adapters(**placing: object) -> VideoLlamaForConditionalGeneration:
-        adapted = read_model_folder(packable, **placing).model  # type: ignore[arg-type]
+        adapted = read_model_folder(packable, LoadOptions(**placing)).model  # type: ignore[arg-type]
         add_lora(adapted, lora_of_checkpoint(newest_checkpoint(whole)), seed=0)  # type: ignore[arg-type]
         load_trained(adapted, trained, source="adapters")
         return adapted

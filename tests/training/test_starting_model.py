@@ -18,6 +18,7 @@ from video_llama.checkpoints.keys import convert_state_dict
 from video_llama.config import load_config
 from video_llama.errors import CheckpointError, ConfigError
 from video_llama.models.configuration import VideoLlamaConfig
+from video_llama.models.placement import LoadOptions
 from video_llama.training.checkpoint import newest_checkpoint
 from video_llama.training.config import TrainConfig
 from video_llama.training.run import train_from_config
@@ -70,7 +71,7 @@ def test_vision_stage_1_from_the_frozen_pieces_alone(
     write_pieces: Write, losses: Callable[[Path], list[float]]
 ) -> None:
     path = write_pieces("vision", 1)
-    folder = load_pieces(load_config(TrainConfig, path), str(path), dtype=torch.float32)
+    folder = load_pieces(load_config(TrainConfig, path), str(path), LoadOptions(dtype=torch.float32))
     start, stored = folder.model.state_dict(), golden()
     parts = ("model.frame_encoder.", "model.language_model.layers.")
     assert {name for name in start if name.startswith(parts)} == {name for name in stored if name.startswith(parts)}
@@ -96,7 +97,7 @@ def test_audio_stage_2_from_both_branches_files(
         "ckpt_2": str(published / "AL_LLaMA_2_7B_Finetuned.pth"),
     }
     path = write_pieces("audio", 2, model=branches)
-    folder = load_pieces(load_config(TrainConfig, path), str(path), dtype=torch.float32)
+    folder = load_pieces(load_config(TrainConfig, path), str(path), LoadOptions(dtype=torch.float32))
     start, stored = folder.model.state_dict(), golden()
     parts = ("model.audio_qformer.", "model.video_qformer.", "model.imagebind_vision.", "model.imagebind_audio.")
     assert {name for name in start if name.startswith(parts)} == {name for name in stored if name.startswith(parts)}

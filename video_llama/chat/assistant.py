@@ -7,6 +7,9 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from transformers import DynamicCache
+
 from video_llama.chat.asynchronous import AsyncChat
 from video_llama.chat.attention import QueryAttention
 from video_llama.chat.decoding import Decoding, TokenChooser, token_steps
@@ -16,8 +19,9 @@ from video_llama.chat.record import Answer
 from video_llama.chat.session import Chat, search_beams
 from video_llama.checkpoints.folder import ModelFolder
 from video_llama.conversation import Conversation
-from video_llama.processors import FrameSampling
-from video_llama.processors.medium import MediaOptions, MediaSource, ReadMedium
+from video_llama.processors.media_file import MediaSource
+from video_llama.processors.medium import MediaOptions, ReadMedium
+from video_llama.processors.sampling import FrameSampling
 
 if TYPE_CHECKING:
     pass
@@ -88,6 +92,10 @@ class Assistant:
         """Read and encode a medium once, to be given to chats and requests in the place of its source."""
         return self._engine.encode(media, MediaOptions(frames, no_audio, require_audio))
 
+    def mel_clips(self, read: ReadMedium) -> np.ndarray | None:
+        """Return the normalized log-mel clips [S, 1, bins, steps] of a medium, or None if it has no sound."""
+        return self._engine.mel_clips(read)
+
     def attention(self, read: ReadMedium) -> QueryAttention:
         """Where the queries look in a medium, whatever is asked about it. Encodes it once more, and alone: no other
         thread may use the model meanwhile."""
@@ -151,8 +159,6 @@ def _columns(engine: Engine, turns: list[PreparedTurn]) -> Iterator[Sequence[int
     """The next id of every answer, again and again."""
     if turns[0].decoding.num_beams > 1:
         return zip(*search_beams(engine, turns), strict=True)
-    from transformers import DynamicCache
-
     embeds_BLD, mask_BL = engine.embed(turns)
     choose = TokenChooser(turns[0].decoding, engine.tokenizer.bos_id, len(turns), engine.model.device)
     return token_steps(engine.model, embeds_BLD, mask_BL, DynamicCache(), choose)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from video_llama.chat.engine import EncodedMedium, GivenMedium
 from video_llama.chat.record import Answer
 from video_llama.chat.session import Chat
-from video_llama.processors.medium import MediaKind
+from video_llama.processors.media_file import MediaKind
 
 Result = TypeVar("Result")
 

@@ -11,15 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
+from torch import Tensor
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from video_llama.models.qformer import SequenceQFormer
-    from video_llama.models.video_llama import VideoLlamaModel
+from video_llama.models.qformer import SequenceQFormer
+from video_llama.models.video_llama import VideoLlamaModel
 
 
 @dataclass(frozen=True)
@@ -35,8 +33,6 @@ def query_attention(body: VideoLlamaModel, frames: Tensor | None, mel: Tensor | 
 
     The model's attention is switched for the time of the call: nothing else may run it meanwhile.
     """
-    import torch
-
     with torch.no_grad():
         seen = heard = None
         if frames is not None:
@@ -48,8 +44,6 @@ def query_attention(body: VideoLlamaModel, frames: Tensor | None, mel: Tensor | 
 
 def _shares(qformer: SequenceQFormer, steps_TKH: Tensor) -> np.ndarray:
     """[T, K, H] -> [Q, T]: a step's share is the sum over its tokens."""
-    import torch
-
     with _eager(qformer):
         _, layers = qformer.query(qformer.add_positions(steps_TKH[None]), output_attentions=True)
     mean_QS = torch.stack([layer[0].float().mean(dim=0) for layer in layers]).mean(dim=0)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from transformers import DynamicCache
+
 
 class PromptCache:
     """Keys and values in step with the ids that they stand for.
@@ -13,8 +15,6 @@ class PromptCache:
     """
 
     def __init__(self) -> None:
-        from transformers import DynamicCache
-
         self.ids: list[int] = []
         self.key_values = DynamicCache()
 

@@ -11,14 +11,20 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch import Generator, LongTensor, Tensor
+from transformers import (
+    LogitsProcessorList,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
 
 from video_llama.errors import CheckpointError
-
-if TYPE_CHECKING:
-    from torch import Generator, LongTensor, Tensor
-
-    from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
+from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
 
 DEFAULT_NEW_TOKENS = 300
 """As the reference; a model whose context is small answers with at most half of it."""
@@ -86,15 +92,6 @@ class TokenChooser:
     """Logits [B, V] in, one id per answer out; remembers the ids chosen, which the repetition penalty looks at."""
 
     def __init__(self, decoding: Decoding, bos_id: int, num_answers: int, device: Any) -> None:
-        import torch
-        from transformers import (
-            LogitsProcessorList,
-            RepetitionPenaltyLogitsProcessor,
-            TemperatureLogitsWarper,
-            TopKLogitsWarper,
-            TopPLogitsWarper,
-        )
-
         self._ids = torch.full((num_answers, 1), bos_id, dtype=torch.long, device=device)
         self._warp = LogitsProcessorList()
         if decoding.repetition_penalty != 1.0:
@@ -111,8 +108,6 @@ class TokenChooser:
 
     def __call__(self, logits_BV: Tensor) -> Tensor:
         """The next id of each answer, [B]."""
-        import torch
-
         scores: Tensor = self._warp(self._ids, logits_BV.float())  # type: ignore[arg-type]
         if self._generator is None:
             chosen_B1 = scores.argmax(dim=-1, keepdim=True)
@@ -134,8 +129,6 @@ def token_steps(
     ``mask_BL`` covers what the cache holds and ``embeds_BLD`` after it; prompts are padded on the left. When the n-th
     ids have been yielded the cache holds the prompt and the n - 1 before them.
     """
-    import torch
-
     while True:
         chosen_B = choose(last_logits(model, embeds_BLD, mask_BL, cache))
         yield chosen_B.tolist()
@@ -149,8 +142,6 @@ def last_logits(model: VideoLlamaForConditionalGeneration, embeds_BLD: Tensor, m
 
     ``mask_BL`` covers what the cache holds as well. Raises CheckpointError where the model computes NaN.
     """
-    import torch
-
     positions = (mask_BL.cumsum(dim=1) - 1).clamp(min=0)[:, -embeds_BLD.shape[1] :]
     with torch.no_grad():
         logits_BV: Tensor = model(
@@ -180,7 +171,6 @@ def beam_ids(
     is_stopped: Callable[[Sequence[int]], bool],
 ) -> list[list[int]]:
     """The ids of the best answers that ``num_beams`` beams find; they may run on behind a stop string or end token."""
-    import torch
 
     def stopped(ids_BL: LongTensor, scores: Any, **kwargs: Any) -> Tensor:
         return torch.tensor([is_stopped(row) for row in ids_BL.tolist()], device=ids_BL.device)

@@ -11,18 +11,22 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
 
 from video_llama.chat.attention import QueryAttention, query_attention
 from video_llama.chat.decoding import Decoding
-from video_llama.chat.record import Record, describe_medium, describe_modalities, describe_weights
+from video_llama.chat.record import Record, describe_modalities, describe_weights
 from video_llama.checkpoints.folder import ModelFolder
 from video_llama.conversation import TEMPLATES, Conversation, EncodedPrompt, StreamDecoder, Tokenizer, fit_history
 from video_llama.errors import CheckpointError, PromptError
-from video_llama.processors.medium import MediaKind, MediaOptions, MediaSource, ReadMedium, read_medium
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from video_llama.processors.audio_processor import AudioProcessor
+from video_llama.processors.media_file import MediaKind, MediaSource
+from video_llama.processors.medium import MediaOptions, ReadMedium, read_medium
+from video_llama.processors.video_processor import VideoProcessor
 
 STOP_STRING, END_TOKEN, MAX_NEW_TOKENS, CLOSED = "stop_string", "end_token", "max_new_tokens", "closed"
 """Why an answer ended."""
@@ -114,6 +118,8 @@ class Engine:
         self.config = folder.model.config
         self.template = TEMPLATES[self.config.prompt_template]
         self._folder = folder
+        self._video_processor = VideoProcessor.from_settings(self.settings)
+        self._audio_processor = AudioProcessor(self.settings)
 
     @cached_property
     def weights(self) -> dict[str, Any]:
@@ -127,16 +133,17 @@ class Engine:
 
     def read(self, source: MediaSource, options: MediaOptions, kind: MediaKind | None = None) -> ReadMedium:
         """Frames and sound of a medium, as ``media.read_medium``."""
-        limits: dict[str, Any] = {
-            "max_frames": self.config.max_frame_pos,
-            "can_hear": self.config.with_audio_branch,
-        }
-        return read_medium(source, self.settings, options, kind=kind, **limits)
+        return read_medium(
+            source,
+            self.settings,
+            options,
+            max_frames=self.config.max_frame_pos,
+            with_audio_branch=self.config.with_audio_branch,
+            kind=kind,
+        )
 
     def encode(self, source: GivenMedium, options: MediaOptions, kind: MediaKind | None = None) -> EncodedMedium:
         """Read a medium and turn it into the decoder's tokens; what was read or encoded before is taken as it is."""
-        import torch
-
         if isinstance(source, EncodedMedium):
             return source
         start = time.perf_counter()
@@ -155,14 +162,17 @@ class Engine:
 
     def _inputs(self, read: ReadMedium) -> tuple[Tensor | None, Tensor | None]:
         """Normalised frames [T, 3, H, W] and mel clips [S, 1, bins, steps] on the model's device."""
-        import torch
-
         device = self.model.device
-        frames = None if read.frames is None else self.settings.video_processor()(read.frames.frames)
+        frames = None if read.frames is None else self._video_processor(read.frames.frames)
+        mel = self.mel_clips(read)
         return (
             None if frames is None else torch.from_numpy(frames).to(device),
-            None if read.sound is None else torch.from_numpy(read.sound.mel).to(device),
+            None if mel is None else torch.from_numpy(mel).to(device),
         )
+
+    def mel_clips(self, read: ReadMedium) -> np.ndarray | None:
+        """Return the normalized log-mel clips [S, 1, bins, steps] of a medium, or None if it has no sound."""
+        return None if read.sound is None else self._audio_processor.process(read.sound).mel
 
     def turn(
         self, conversation: Conversation, media: Sequence[EncodedMedium], question: str, decoding: Decoding
@@ -186,8 +196,6 @@ class Engine:
 
     def embed(self, turns: Sequence[PreparedTurn]) -> tuple[Tensor, Tensor]:
         """The prompts with their media's tokens in place, padded on the left: ([B, L, D], mask [B, L])."""
-        import torch
-
         length = max(len(turn.prompt.input_ids) for turn in turns)
         gaps = [length - len(turn.prompt.input_ids) for turn in turns]
         pad_id, device = self.tokenizer.pad_id, self.model.device
@@ -216,7 +224,7 @@ class Engine:
             question=turn.question,
             weights=self.weights,
             modalities=describe_modalities(media),
-            media=[describe_medium(medium) for medium in media],
+            media=[medium.as_dict() for medium in media],
             prompt=turn.shown.text(),
             decoding=asdict(turn.decoding),
             tokens={

@@ -4,45 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
 
 from video_llama.chat.assistant import Assistant
 from video_llama.checkpoints.folder import read_model_folder
 from video_llama.checkpoints.loading import load_yaml_model
-from video_llama.checkpoints.placement import Dtypes
 from video_llama.checkpoints.published_files import is_published
 from video_llama.errors import CheckpointError
-
-if TYPE_CHECKING:
-    import torch
+from video_llama.models.placement import Dtypes, LoadOptions
 
 MINIATURE = "miniature"
 MINIATURE_PATH = Path(__file__).resolve().parent.parent / "miniature" / "weights"
 
 
 def model_path(name_or_path: str | Path) -> Path:
-    """The folder that a name stands for. Raises CheckpointError where the miniature's weights are not there."""
+    """Return the folder or file of a model name. Raises CheckpointError if the miniature's weights are missing."""
     if str(name_or_path) != MINIATURE:
         return Path(name_or_path)
     if not MINIATURE_PATH.is_dir():
         raise CheckpointError(
-            f"The miniature's weights are not at {MINIATURE_PATH}. Make them with: video-llama miniature train"
+            f"The miniature's weights are missing ({MINIATURE_PATH}). Reinstall the package, or train them with: "
+            "video-llama miniature train"
         )
     return MINIATURE_PATH
 
 
 def usable_device(device: torch.device | str | None) -> torch.device:
-    """The device of this name; None is the GPU if there is one, else the CPU. ValueError for one that is not here."""
-    import torch
-
+    """Return the device; None is the GPU if there is one, else the CPU. Raises ValueError if it cannot be used."""
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(device)
-        torch.empty(0, device=device).cpu()  # a device without values, "meta", has nothing to give back
+        torch.empty(0, device=device).cpu()  # fails for "meta", which holds no values
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).partition("\n")[0]
-        raise ValueError(f"device {str(device)!r} cannot be used here ({reason}). Use cpu.") from error
+        raise ValueError(f"device {str(device)!r} is not available ({reason}). Use cpu.") from error
     return device
 
 
@@ -57,30 +55,36 @@ def load(
     low_resource: bool = False,
     options: Sequence[str] = (),
 ) -> Assistant:
-    """Load "miniature" (the weights that come with the package), a model folder, or published files.
+    """Load a model that answers questions.
 
-    The latter by an evaluation YAML or the folder that they lie in, without writing anything. ``device`` None is the
-    GPU if there is one, else the CPU; ``dtype`` None is the stored one, a name is for all parts and a mapping for
-    single ones; ``quantization`` "int8" or "int4" packs the decoder; ``device_map`` "auto" spreads the model over what
-    there is, within ``max_memory`` (on disk from a model folder only); ``low_resource`` is int8 with the ViT on the CPU
-    (docs/memory.md); ``options`` override the YAML, as "model.ckpt=VL.pth". Raises CheckpointError for weights that are
-    not there, not whole, or not trained, ConfigError for a YAML that cannot be used, ValueError for a device, dtype or
-    placing that is not to be had, and for options without a YAML.
+    Args:
+        name_or_path: "miniature" (the weights shipped with the package), a model folder, an evaluation YAML, or a
+            folder with the published files. Nothing is written.
+        device: device of the model; None is the GPU if there is one, else the CPU.
+        dtype: data type, for all parts or by part; None keeps the stored one. See ``LoadOptions``.
+        quantization: "int8" or "int4" quantizes the decoder.
+        device_map: "auto" spreads the model over GPUs, memory and disk (disk: model folders only).
+        max_memory: limits for ``device_map="auto"``.
+        low_resource: the decoder in int8, the ViT on the CPU.
+        options: overrides of the YAML, such as "model.ckpt=VL.pth".
+
+    Raises:
+        CheckpointError: weights that are missing, incomplete or untrained.
+        ConfigError: an invalid YAML.
+        ValueError: an unavailable device, invalid arguments, or ``options`` without a YAML.
     """
-    placing: dict[str, Any] = {
-        "device": usable_device(device),
-        "dtype": dtype,
-        "quantization": quantization,
-        "device_map": device_map,
-        "max_memory": max_memory,
-        "low_resource": low_resource,
-    }
+    how = LoadOptions(usable_device(device), dtype, quantization, device_map, max_memory, low_resource)
+    return load_assistant(name_or_path, how, options)
+
+
+def load_assistant(name_or_path: str | Path, options: LoadOptions, overrides: Sequence[str] = ()) -> Assistant:
+    """Load a model as :func:`load` does, with the options in one object; ``overrides`` change the YAML."""
     path = model_path(name_or_path)
     if is_published(path):
-        return Assistant(load_yaml_model(path, options=options, **placing))
-    if options:
+        return Assistant(load_yaml_model(path, options, overrides=overrides))
+    if overrides:
         raise ValueError(
-            f"options are {', '.join(options)}, and {name_or_path} is no YAML that they could override. Leave them "
-            "out, or give an evaluation YAML or the folder of the published files."
+            f"Overrides ({', '.join(overrides)}) apply to an evaluation YAML, and {name_or_path} is not one. Remove "
+            "them, or give a YAML or the folder of the published files."
         )
-    return Assistant(read_model_folder(path, **placing))
+    return Assistant(read_model_folder(path, options))

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from video_llama.checkpoints.folder import ModelFolder
-from video_llama.processors import AudioClips, SampledVideo
 from video_llama.processors.medium import ReadMedium
 
 HASHED_BYTES = 64 * 2**20
@@ -76,37 +75,6 @@ def _describe_file(file: Path) -> dict[str, Any]:
     if not file.is_file() or size > HASHED_BYTES:
         return {"bytes": size}
     return {"bytes": size, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
-
-
-def describe_medium(medium: ReadMedium) -> dict[str, Any]:
-    """One medium: what was taken from it, and why the rest was not."""
-    return {
-        "kind": medium.kind,
-        "source": medium.source,
-        "frames": None if medium.frames is None else _describe_frames(medium.frames),
-        "sound": None if medium.sound is None else _describe_sound(medium.sound),
-        "why_no_frames": medium.why_no_frames,
-        "why_no_sound": medium.why_no_sound,
-    }
-
-
-def _describe_frames(video: SampledVideo) -> dict[str, Any]:
-    return {
-        "indices": [int(index) for index in video.indices],
-        "seconds": [round(second, 3) for second in video.seconds],
-        "fps": video.fps,
-        "total_frames": video.total_frames,
-        "duration": video.duration,
-    }
-
-
-def _describe_sound(sound: AudioClips) -> dict[str, Any]:
-    return {
-        "start_seconds": [round(second, 3) for second in sound.start_seconds],
-        "clip_seconds": sound.clip_seconds,
-        "duration": sound.duration,
-        "sampling_rate": sound.sampling_rate,
-    }
 
 
 def describe_modalities(media: Sequence[ReadMedium]) -> dict[str, str]:

@@ -12,7 +12,8 @@ from video_llama.chat.engine import Effort, EncodedMedium, Engine, GivenMedium, 
 from video_llama.chat.messages import message_for
 from video_llama.chat.record import Answer
 from video_llama.conversation import Conversation, has_stop
-from video_llama.processors.medium import MediaKind, MediaOptions
+from video_llama.processors.media_file import MediaKind
+from video_llama.processors.medium import MediaOptions
 
 
 class AnswerStream(Iterator[str]):

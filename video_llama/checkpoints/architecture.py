@@ -10,14 +10,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from video_llama.checkpoints.keys import reference_names
 from video_llama.checkpoints.published_files import remedy_for
 from video_llama.errors import CheckpointError
-
-if TYPE_CHECKING:
-    from video_llama.models.configuration import VideoLlamaConfig
+from video_llama.models.configuration import VideoLlamaConfig
 
 Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
@@ -50,8 +48,6 @@ def infer_config(
     tensors: their dimensions are in ``settings``, or VideoLlamaConfig's defaults. Raises CheckpointError that names the
     tensor which is missing, or the number that has to be given.
     """
-    from video_llama.models.configuration import VideoLlamaConfig
-
     sections: dict[str, Any] = {
         "vision_config": _vit(shapes),
         "qformer_config": _qformer(shapes, _FRAME),

@@ -11,24 +11,23 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
 
 from video_llama.checkpoints.architecture import infer_config
+from video_llama.checkpoints.completeness import shapes_of
 from video_llama.checkpoints.config import EvalConfig, ModelType
 from video_llama.checkpoints.decoder import MODEL_TYPE_TEMPLATES, Decoder, read_decoder
-from video_llama.checkpoints.files import StoredTensor, opened, scan
+from video_llama.checkpoints.files import Shape, StoredTensor, opened, scan
 from video_llama.checkpoints.keys import convert_state_dict, reference_names
 from video_llama.checkpoints.published_files import ROLES, WeightSource, list_sources, remedy_for
-from video_llama.checkpoints.tensors import Shape, shapes_of
 from video_llama.errors import CheckpointError, ConfigError
+from video_llama.models.configuration import VideoLlamaConfig
+from video_llama.models.placement import meta_model
+from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
 from video_llama.processors.settings import ProcessorSettings
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-
-    from video_llama.models.configuration import VideoLlamaConfig
-    from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
 
 EMBEDDING = "model.language_model.embed_tokens.weight"
 POSITIONS = "model.frame_encoder.vision_model.embeddings.position_embedding"
@@ -97,8 +96,6 @@ def assemble(
     CheckpointError for files that cannot be read and dimensions that cannot be told; whether the plan is whole is
     ``check_assembly``'s to say.
     """
-    from video_llama.models.placing import meta_model
-
     model_type = _agreed_model_type(config, model_type, where)
     pieces, reports = collect(list_sources(config, where), config)
     if EMBEDDING not in pieces:
@@ -171,9 +168,6 @@ def resize_positions(table_1LD: Tensor, length: int) -> Tensor:
 
     Bicubic, without aligned corners, as the reference's ``interpolate_pos_embed``.
     """
-    import torch
-    from torch.nn.functional import interpolate
-
     old, new = math.isqrt(table_1LD.shape[1] - 1), math.isqrt(length - 1)
     patches = table_1LD[:, 1:].float().reshape(1, old, old, -1).permute(0, 3, 1, 2)
     resized = interpolate(patches, size=(new, new), mode="bicubic", align_corners=False)
@@ -198,8 +192,6 @@ def collect(sources: list[WeightSource], config: EvalConfig) -> tuple[dict[str, 
 
 
 def _read_names(source: WeightSource, config: EvalConfig) -> tuple[SourceReport, dict[str, Piece]]:
-    import torch
-
     role, report = ROLES[source.role], SourceReport(source)
     stored = {role.name(own): tensor for own, tensor in scan(source.path).items()}
     taken = {name: tensor for name, tensor in stored.items() if role.is_taken(name)}

@@ -5,14 +5,17 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from video_llama.checkpoints.assemble import Assembly, read_pieces
 from video_llama.checkpoints.config import ModelType
 from video_llama.checkpoints.files import weight_files
 from video_llama.checkpoints.folder import (
     Manifest,
-    new_folder,
+    new_model_folder,
     write_rest,
 )
 from video_llama.checkpoints.loading import plan
@@ -23,10 +26,6 @@ from video_llama.conversation import Tokenizer
 from video_llama.errors import CheckpointError
 from video_llama.files import sha256
 from video_llama.log import progress
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -51,7 +50,7 @@ def convert(
     assembly = plan(read_eval_config(source, options), str(source), model_type)
     specs = _specs(assembly, dtype)
     target = Path(target)
-    with new_folder(target) as unfinished:
+    with new_model_folder(target) as unfinished:
         _require_space(target, sum(spec.num_bytes for spec in specs.values()))
         written = write_shards(unfinished, specs, lambda names: _values(assembly, specs, names), max_shard_bytes)
         for _ in progress(written, "writing tensors", len(specs)):
@@ -80,8 +79,6 @@ def source_files(sources: Sequence[WeightSource]) -> list[dict[str, Any]]:
 
 
 def _specs(assembly: Assembly, dtype: str | None) -> dict[str, TensorSpec]:
-    import torch
-
     wanted: torch.dtype | None = None if dtype is None else getattr(torch, dtype)
     return {
         name: TensorSpec(piece.shape, wanted if wanted is not None and piece.dtype.is_floating_point else piece.dtype)

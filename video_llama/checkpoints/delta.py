@@ -10,17 +10,15 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from torch import Tensor
 
 from video_llama.checkpoints.files import StoredTensor, opened, scan
-from video_llama.checkpoints.folder import new_folder
 from video_llama.checkpoints.keys import IGNORED
 from video_llama.checkpoints.shards import MAX_SHARD_BYTES, TensorSpec, write_shards
 from video_llama.errors import CheckpointError
+from video_llama.files import new_folder
 from video_llama.log import progress
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 WORD_TABLES = ("model.embed_tokens.weight", "lm_head.weight")
 COPIED = (

@@ -1,33 +1,38 @@
-"""Weight files as people have them, opened safely: a mapping from names to tensors that are read when they are used.
+"""Read weight files safely: a mapping from names to tensors whose values are read when they are used.
 
-A ``.pth`` or ``.bin`` is unpickled without running code and mapped into memory, a ``.safetensors`` file likewise; a
-folder is one in Hugging Face's layout, whole or in shards. What is no weights at all is recognised and named: an empty
-file, half a download, a Git-LFS pointer, a saved error page, a pickle with code in it.
+A ``.pth`` or ``.bin`` file is unpickled without running code and memory-mapped, and so is a ``.safetensors`` file. A
+folder has Hugging Face's layout: one file, or shards with an index. Files that are not weights are recognized and
+named: an empty file, a partial download, a Git LFS pointer, a saved error page, a pickle that contains code.
 """
 
 from __future__ import annotations
 
 import json
+import pickle
 import re
+import sys
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 from video_llama.errors import CheckpointError
 
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-
 SAFETENSORS = ".safetensors"
 PICKLES = (".pth", ".pt", ".bin")
-INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
-WHOLE_FILES = ("model.safetensors", "pytorch_model.bin")
+WEIGHTS_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
+PICKLED_WEIGHTS_FILE, PICKLED_INDEX_FILE = "pytorch_model.bin", "pytorch_model.bin.index.json"
 WRAPPERS = ("model", "state_dict")
-"""Where a trainer's checkpoint keeps its tensors, beside optimizer, epoch and the like."""
+"""Keys of a training checkpoint that hold its tensors, beside optimizer, epoch and others."""
+BYTES_AT_ONCE = 2**24
+"""How much of a file is mapped at a time when its tensors are converted; mapped pages count as the process's memory."""
 
 Shape = tuple[int, ...]
 
@@ -37,65 +42,124 @@ _ZIP = b"PK\x03\x04"
 _PICKLE = b"\x80"
 _PAGE = re.compile(rb"\s*(<!doctype|<html|<\?xml|<head)", re.IGNORECASE)
 _FORBIDDEN = re.compile(r"GLOBAL ([\w.]+)")
+_DTYPE_CODES = {
+    torch.bool: "BOOL",
+    torch.uint8: "U8",
+    torch.int8: "I8",
+    torch.int16: "I16",
+    torch.uint16: "U16",
+    torch.int32: "I32",
+    torch.uint32: "U32",
+    torch.int64: "I64",
+    torch.uint64: "U64",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.float32: "F32",
+    torch.float64: "F64",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2",
+    torch.complex64: "C64",
+}
+_CODED_DTYPES = {code: dtype for dtype, code in _DTYPE_CODES.items()}
 
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """Where a tensor lies and what it is, known without reading it."""
+    """Location and type of a tensor in a file, known without reading its values."""
 
     file: Path
     name: str
+    """The tensor's name in the file."""
     shape: Shape
     dtype: torch.dtype
 
     @property
     def num_bytes(self) -> int:
-        size: int = self.dtype.itemsize
-        for length in self.shape:
-            size *= length
-        return size
+        """Size of the values in bytes."""
+        return prod(self.shape) * self.dtype.itemsize
 
 
-def weight_files(path: Path) -> list[Path]:
-    """The files that hold the tensors of ``path``: itself, or the file or shards of a Hugging Face folder.
+def dtype_code(dtype: torch.dtype) -> str:
+    """Return the name of a data type in the safetensors format, such as BF16."""
+    return _DTYPE_CODES[dtype]
 
-    Raises CheckpointError where there are none, or a shard that an index names is not there.
+
+def weight_files(path: Path, *, safetensors_only: bool = False) -> list[Path]:
+    """Return the files that hold the tensors of ``path``: the file itself, or the file or shards of a folder.
+
+    Raises CheckpointError if there are none, if a shard is missing, or if the index names a file outside the folder.
     """
     if path.is_file():
         return [path]
     if not path.is_dir():
         raise CheckpointError(f"{path} does not exist. Give a file of weights, or a folder of them.")
-    index = next((path / name for name in INDEX_FILES if (path / name).is_file()), None)
-    if index is not None:
-        return _shards(index)
-    found = [path / name for name in WHOLE_FILES if (path / name).is_file()]
-    if not found:
-        known = ", ".join((*WHOLE_FILES, *INDEX_FILES))
-        raise CheckpointError(f"{path} holds none of {known}. Copy the weights there.")
-    return found[:1]
+    layouts = [(INDEX_FILE, WEIGHTS_FILE)]
+    layouts += [] if safetensors_only else [(PICKLED_INDEX_FILE, PICKLED_WEIGHTS_FILE)]
+    for index, _ in layouts:
+        if (path / index).is_file():
+            return _shards(path / index)
+    for _, file in layouts:
+        if (path / file).is_file():
+            return [path / file]
+    expected = ", ".join(name for layout in layouts for name in layout)
+    raise CheckpointError(f"{path} contains none of {expected}. Copy the weights there.")
 
 
-def scan(path: Path) -> dict[str, StoredTensor]:
-    """Every tensor of a file or folder by its name in there; no values are read.
+def scan(path: Path, *, safetensors_only: bool = False) -> dict[str, StoredTensor]:
+    """Return every tensor of a file or folder by its stored name; no values are read.
 
-    Raises CheckpointError as :func:`opened` does, and for a name that two shards hold.
+    Raises CheckpointError as :func:`weight_files` and :func:`opened` do, and for a name stored in two shards.
     """
     found: dict[str, StoredTensor] = {}
-    for file in weight_files(path):
-        with opened(file) as tensors:
-            for name, tensor in tensors.items():
-                if name in found:
-                    raise CheckpointError(f"{file} and {found[name].file} both hold {name}. Remove one of them.")
-                found[name] = StoredTensor(file, name, tuple(tensor.shape), tensor.dtype)
+    for file in weight_files(path, safetensors_only=safetensors_only):
+        for tensor in _described(file):
+            if tensor.name in found:
+                other = found[tensor.name].file
+                raise CheckpointError(f"{file} and {other} both hold {tensor.name}. Remove one of them.")
+            found[tensor.name] = tensor
     return found
+
+
+def _described(file: Path) -> Iterator[StoredTensor]:
+    with opened(file) as tensors:
+        if isinstance(tensors, _SafeTensors):
+            yield from (tensors.described(name, file) for name in tensors)
+        else:
+            yield from (StoredTensor(file, name, tuple(each.shape), each.dtype) for name, each in tensors.items())
+
+
+def read_values(stored: Mapping[str, StoredTensor], *, is_kept: bool = False) -> Iterator[tuple[str, Tensor]]:
+    """Yield tensors, each mapped to its file, file by file, under the keys of ``stored``.
+
+    A mapping is released with its last tensor. Tensors that stay in use (``is_kept``) share one mapping per file;
+    others are mapped in groups of BYTES_AT_ONCE, so that no pages of converted tensors stay in memory. Raises
+    CheckpointError for a file that cannot be read.
+    """
+    for file, keys in _groups(stored, sys.maxsize if is_kept else BYTES_AT_ONCE):
+        with opened(file) as tensors:
+            for key in keys:
+                yield key, tensors[stored[key].name]
+
+
+def _groups(stored: Mapping[str, StoredTensor], limit: int) -> Iterator[tuple[Path, list[str]]]:
+    group: list[str] = []
+    total = 0
+    for key, tensor in sorted(stored.items(), key=lambda item: item[1].file):
+        if group and (stored[group[0]].file != tensor.file or total + tensor.num_bytes > limit):
+            yield stored[group[0]].file, group
+            group, total = [], 0
+        group.append(key)
+        total += tensor.num_bytes
+    if group:
+        yield stored[group[0]].file, group
 
 
 @contextmanager
 def opened(file: Path) -> Iterator[Mapping[str, Tensor]]:
-    """The tensors of one file, mapped: their values are read from disk when they are used, and let go at the end.
+    """Open one weight file as a mapping of memory-mapped tensors.
 
-    Raises CheckpointError that says what the file is, if it is not weights. Only a ``.pth`` of before 2020, which
-    cannot be mapped, is read whole.
+    Raises CheckpointError, naming the kind of file, if it does not contain weights. Only ``.pth`` files written before
+    PyTorch 1.6, which cannot be mapped, are read into memory.
     """
     _refuse_other_kinds(file)
     if file.suffix == SAFETENSORS:
@@ -105,12 +169,22 @@ def opened(file: Path) -> Iterator[Mapping[str, Tensor]]:
         yield _tensors_in(_unpickled(file), file)
 
 
-class _SafeTensors(Mapping[str, "Tensor"]):
-    """An opened safetensors file; a tensor's pages are mapped at each access and belong to the tensor."""
+class _SafeTensors(Mapping[str, Tensor]):
+    """An open safetensors file. Each access maps the tensor's pages anew; they belong to the returned tensor."""
 
     def __init__(self, handle: Any) -> None:
         self._handle = handle
-        self._names = list(handle.keys())
+        self._names = dict.fromkeys(handle.keys())
+
+    def described(self, name: str, file: Path) -> StoredTensor:
+        """Return a tensor's shape and data type from the header. Raises CheckpointError for unsupported types."""
+        header = self._handle.get_slice(name)
+        dtype = _CODED_DTYPES.get(header.get_dtype())
+        if dtype is None:
+            raise CheckpointError(
+                f"{file}: {name} has data type {header.get_dtype()}, which is not supported. Convert it to BF16 first."
+            )
+        return StoredTensor(file, name, tuple(header.get_shape()), dtype)
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self._names:
@@ -127,24 +201,18 @@ class _SafeTensors(Mapping[str, "Tensor"]):
 
 @contextmanager
 def _opened_safetensors(file: Path) -> Iterator[Mapping[str, Tensor]]:
-    from safetensors import SafetensorError, safe_open
-
     try:
         handle = safe_open(file, framework="pt")
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
-            f"{file} is cut short, or no safetensors file ({error}; {_size(file)}). Download it again."
+            f"{file} is truncated or not a safetensors file ({error}; {_size(file)}). Copy or download it again."
         ) from error
     with handle:
         yield _SafeTensors(handle)
 
 
 def _unpickled(file: Path) -> Any:
-    """What a ``torch.save`` file holds; mapped where its format allows it."""
-    import pickle
-
-    import torch
-
+    """Load a ``torch.save`` file without running code, memory-mapped if its format allows it."""
     is_zip = zipfile.is_zipfile(file)
     try:
         return torch.load(file, weights_only=True, mmap=is_zip or None, map_location="cpu")
@@ -154,7 +222,7 @@ def _unpickled(file: Path) -> Any:
         what = (
             "is a zip archive that torch.save did not write"
             if is_zip
-            else "is cut short, or no file that torch.save wrote"
+            else "is truncated, or was not written by torch.save"
         )
         raise CheckpointError(f"{file} {what} ({_first_line(error)}; {_size(file)}). Download it again.") from error
 
@@ -163,18 +231,16 @@ def _refused_pickle(file: Path, error: Exception) -> CheckpointError:
     forbidden = _FORBIDDEN.search(str(error))
     if forbidden is None:
         return CheckpointError(
-            f"{file} is no file that torch.save wrote, or damaged ({_size(file)}). Download it again."
+            f"{file} is damaged, or was not written by torch.save ({_size(file)}). Download it again."
         )
     return CheckpointError(
-        f"{file} would run code when it is loaded: it calls {forbidden.group(1)}, and weights need no code. It was "
-        "not run. Get the file from its publisher; if it is your own, save its state dict alone."
+        f"{file} was refused: loading it would run code ({forbidden.group(1)}). Get the file from its publisher; if it "
+        "is your own, save only its state dict."
     )
 
 
 def _tensors_in(content: Any, file: Path) -> dict[str, Tensor]:
-    """The state dict in a file: the file itself, or what stands under one of WRAPPERS."""
-    import torch
-
+    """Return the state dict of a file: its content, or the value of one of the keys WRAPPERS."""
     if isinstance(content, dict):
         inner = next((content[key] for key in WRAPPERS if isinstance(content.get(key), dict)), content)
         tensors = {str(name): value for name, value in inner.items() if isinstance(value, torch.Tensor)}
@@ -183,14 +249,14 @@ def _tensors_in(content: Any, file: Path) -> dict[str, Tensor]:
     held = (
         f"a dict of {', '.join(map(str, list(content)[:5]))}" if isinstance(content, dict) else type(content).__name__
     )
-    raise CheckpointError(f"{file} holds no tensors by name but {held}. Give a file with a state dict.")
+    raise CheckpointError(f"{file} contains no state dict but {held}. Give a file with a state dict.")
 
 
 def _refuse_other_kinds(file: Path) -> None:
-    """Raise CheckpointError for what can be told from the first bytes."""
+    """Raise CheckpointError for files whose first bytes show that they are not weights."""
     if file.suffix not in (SAFETENSORS, *PICKLES):
         raise CheckpointError(
-            f"{file} is no weights file: its name ends in none of {SAFETENSORS}, {', '.join(PICKLES)}."
+            f"{file} is not a weights file. Its name must end in {SAFETENSORS}, {', '.join(PICKLES)}."
         )
     try:
         with file.open("rb") as opened_file:
@@ -201,13 +267,13 @@ def _refuse_other_kinds(file: Path) -> None:
         raise CheckpointError(f"{file} is empty. Download it again.")
     if head.startswith(_LFS):
         size = re.search(rb"size (\d+)", head)
-        really = f" The file itself has {int(size.group(1)):,} bytes." if size else ""
+        really = f" The actual file has {int(size.group(1)):,} bytes." if size else ""
         raise CheckpointError(
             f"{file} is a Git-LFS pointer, not the weights.{really} Run `git lfs pull` in its repository."
         )
     if _PAGE.match(head):
         raise CheckpointError(
-            f"{file} is a web page, not weights: the download was answered by one. Download it again."
+            f"{file} is a web page, not weights: the server returned a page instead of the file. Download it again."
         )
     if file.suffix != SAFETENSORS:
         _refuse_other_pickles(file, head)
@@ -216,19 +282,20 @@ def _refuse_other_kinds(file: Path) -> None:
 def _refuse_other_pickles(file: Path, head: bytes) -> None:
     if head.startswith(_ZIP) and not zipfile.is_zipfile(file):
         raise CheckpointError(
-            f"{file} is cut short: its table of contents is missing ({_size(file)}). Download it again."
+            f"{file} is truncated: the end of the zip archive is missing ({_size(file)}). Download it again."
         )
     if not head.startswith((_ZIP, _PICKLE)):
-        raise CheckpointError(
-            f"{file} is no file that torch.save wrote; it begins with {head[:16]!r}. Download it again."
-        )
+        raise CheckpointError(f"{file} was not written by torch.save; it begins with {head[:16]!r}. Download it again.")
 
 
 def _shards(index: Path) -> list[Path]:
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        outside = [name for name in names if Path(name).name != name]
     except (ValueError, KeyError, AttributeError, TypeError, OSError) as error:
-        raise CheckpointError(f"{index} is no index of shards ({error!r}). Copy it again.") from error
+        raise CheckpointError(f"{index} is not a valid index of shards ({error!r}). Copy it again.") from error
+    if outside:
+        raise CheckpointError(f"{index} names {outside[0]}, which is not a file of its folder. Use the original index.")
     missing = [name for name in names if not (index.parent / name).is_file()]
     if missing:
         raise CheckpointError(f"{index.parent} lacks {', '.join(missing)}, which {index.name} names. Copy them there.")

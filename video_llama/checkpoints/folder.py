@@ -1,33 +1,36 @@
-"""A model folder in, the whole model out, with its tokenizer and the settings of its media; and back.
+"""Read and write model folders: the whole model, its tokenizer and its media settings.
 
-A folder holds ``config.json``, ``model.safetensors`` (or shards with their index), ``tokenizer.model``,
-``processor_config.json`` and ``manifest.json``. Nothing in it is optional and nothing is loaded in part: every tensor
-of the model is in the files with its shape, and every tensor of the files in the model, or it is an error with names.
+A folder holds ``config.json``, ``model.safetensors`` (or shards with an index), ``tokenizer.model``,
+``processor_config.json`` and ``manifest.json``. All of them are required. Loading is strict: every tensor of the model
+must be in the files with the right shape, and every tensor of the files in the model; otherwise an error names them.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 
-from video_llama.checkpoints.placement import Dtypes, resolve_placing, stored_values, torch_dtype
-from video_llama.checkpoints.tensors import StoredTensor, check_tensors, shapes_of, stored_tensors
+import torch
+from torch import Tensor
+from transformers import GenerationConfig
+from transformers.utils import logging
+
+from video_llama.checkpoints.building import build_model
+from video_llama.checkpoints.completeness import check_tensors, shapes_of
+from video_llama.checkpoints.files import StoredTensor, read_values, scan
 from video_llama.conversation import TEMPLATES, Tokenizer
 from video_llama.errors import CheckpointError
+from video_llama.files import new_folder
+from video_llama.models.configuration import VideoLlamaConfig
+from video_llama.models.modeling_llama import is_packed
+from video_llama.models.placement import LoadOptions, meta_model, resolve_placing
+from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
 from video_llama.processors.settings import ProcessorSettings
-
-if TYPE_CHECKING:
-    import torch
-
-    from video_llama.models.configuration import VideoLlamaConfig
-    from video_llama.models.placing import Placing
-    from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
 
 CONFIG_FILE = "config.json"
 GENERATION_FILE = "generation_config.json"
@@ -35,20 +38,20 @@ TOKENIZER_FILE = "tokenizer.model"
 PROCESSOR_FILE = "processor_config.json"
 MANIFEST_FILE = "manifest.json"
 
-Scalars = TypeVar("Scalars", "ProcessorSettings", "Manifest")
+Scalars = TypeVar("Scalars", ProcessorSettings, "Manifest")
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """Where weights come from and what they are good for (``manifest.json``)."""
+    """Provenance and limitations of the weights (``manifest.json``)."""
 
     name: str
     sources: dict[str, Any] = field(default_factory=dict)
-    """The files or the run that the parts were made from."""
+    """The files or the run from which the parts were made."""
     untrained_parts: tuple[str, ...] = ()
-    """Beginnings of the names of parameters that are random: such a folder may be trained, and never answers."""
+    """Name prefixes of randomly initialized parameters. A model with such parts can be trained but never answers."""
     notice: str = ""
-    """What these weights can and cannot know; shown with every answer."""
+    """What these weights can and cannot answer; shown with every answer."""
 
 
 @dataclass
@@ -62,30 +65,49 @@ class ModelFolder:
     manifest: Manifest
 
 
-def read_model_folder(
-    path: str | Path, *, dtype: Dtypes | None = None, device: torch.device | str = "cpu", **placing: Any
-) -> ModelFolder:
-    """Read a folder whole, in evaluation mode; on a CPU, tensors that keep their type stay mapped parts of the files.
+@dataclass(frozen=True)
+class FolderTensors:
+    """The tensors of a model folder, read from its files when the model is filled."""
 
-    ``dtype``, ``device`` and ``placing`` (quantization, device_map, max_memory, low_resource) are those of
-    ``placement.resolve_placing``, which raises ValueError. Raises CheckpointError that names the file, and the keys
-    or tensors in it, for anything missing, left over, of the wrong shape, or that does not fit together.
+    stored: Mapping[str, StoredTensor]
+
+    @property
+    def dtypes(self) -> Mapping[str, torch.dtype]:
+        """Stored data type of each tensor."""
+        return {name: tensor.dtype for name, tensor in self.stored.items()}
+
+    @property
+    def files(self) -> Mapping[str, Path]:
+        """The file of each tensor."""
+        return {name: tensor.file for name, tensor in self.stored.items()}
+
+    def read(self, names: Sequence[str], *, is_kept: bool) -> Iterator[tuple[str, Tensor]]:
+        """Yield the named tensors, mapped. Raises CheckpointError for a file that cannot be read."""
+        return read_values({name: self.stored[name] for name in names}, is_kept=is_kept)
+
+
+def read_model_folder(path: str | Path, options: LoadOptions = LoadOptions()) -> ModelFolder:  # noqa: B008  (frozen)
+    """Load a model folder, in evaluation mode; on a CPU, tensors that keep their data type stay memory-mapped.
+
+    Raises ValueError for invalid options, and CheckpointError, naming the file and its keys or tensors, for anything
+    missing, unexpected, of the wrong shape or inconsistent.
     """
-    from video_llama.models.placing import meta_model
-
     path = Path(path)
     config = read_config(path)
     settings = read_settings(path)
     manifest = read_manifest(path)
     tokenizer = Tokenizer(path / TOKENIZER_FILE, pad_token=settings.pad_token)
     check_fit(config, settings, tokenizer)
-    stored = stored_tensors(path)
+    stored = scan(path, safetensors_only=True)
     model = meta_model(config)
     shapes = shapes_of(model)
     check_tensors(shapes, stored, str(path))
     _check_untrained_parts(manifest, shapes, str(path))
-    wanted = resolve_placing(getattr(config, "dtype", None) or "float32", dtype=dtype, device=device, **placing)
-    return ModelFolder(path, _filled(path, model, stored, wanted), tokenizer, settings, manifest)
+    placing = resolve_placing(getattr(config, "dtype", None) or "float32", options)
+    build_model(model, FolderTensors(stored), placing)
+    if (path / GENERATION_FILE).is_file():
+        model.generation_config = GenerationConfig.from_pretrained(str(path))
+    return ModelFolder(path, model, tokenizer, settings, manifest)
 
 
 def write_model_folder(
@@ -96,53 +118,44 @@ def write_model_folder(
     settings: ProcessorSettings,
     manifest: Manifest,
 ) -> None:
-    """Write a folder that ``read_model_folder`` reads; it appears whole or not at all.
+    """Write a model folder, atomically; an existing model folder at ``path`` is replaced.
 
-    A model folder that is there already is replaced. Raises CheckpointError where something else stands at ``path``,
-    or where model, tokenizer and settings do not fit together; and for a model with a packed decoder.
+    Raises CheckpointError if something other than a model folder exists at ``path``, if model, tokenizer and settings
+    do not fit together, and for a quantized model.
     """
-    from video_llama.models.modeling_llama import is_packed
-
     path = Path(path)
     if is_packed(model):
-        raise CheckpointError(f"{path}: its decoder is packed, which no folder holds. Load it without quantization.")
+        raise CheckpointError(f"{path}: a quantized decoder cannot be saved. Load the model without quantization.")
     check_fit(cast("VideoLlamaConfig", model.config), settings, Tokenizer(tokenizer_path, pad_token=settings.pad_token))
     _check_untrained_parts(manifest, dict.fromkeys(model.state_dict(), ()), str(path))
-    with new_folder(path) as unfinished:
+    with new_model_folder(path) as unfinished:
         with no_progress_bar():
             model.save_pretrained(unfinished)
         write_rest(unfinished, tokenizer_path=tokenizer_path, settings=settings, manifest=manifest)
 
 
 @contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
-    """An empty folder to write into, which becomes ``path`` if nothing is raised and is removed otherwise.
+def new_model_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder that becomes ``path`` if the block does not raise; see ``files.new_folder``.
 
-    A model folder that is there already is replaced. Raises CheckpointError where something else stands at ``path``.
+    Raises CheckpointError if something other than a model folder or an empty folder exists at ``path``.
     """
     is_other = path.exists() and not (path.is_dir() and (not any(path.iterdir()) or (path / MANIFEST_FILE).is_file()))
     if is_other:
-        raise CheckpointError(f"{path} exists and is no model folder. Choose another name, or remove it first.")
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        unfinished.mkdir(parents=True)
+        raise CheckpointError(f"{path} exists and is not a model folder. Choose another name, or remove it first.")
+    with new_folder(path) as unfinished:
         yield unfinished
-        _put_in_place(unfinished, path)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def write_rest(folder: Path, *, tokenizer_path: str | Path, settings: ProcessorSettings, manifest: Manifest) -> None:
-    """What a model folder has beside its configuration and weights."""
+    """Write the files of a model folder other than its config and weights."""
     shutil.copyfile(tokenizer_path, folder / TOKENIZER_FILE)
     _write_json(folder / PROCESSOR_FILE, asdict(settings))
     _write_json(folder / MANIFEST_FILE, asdict(manifest))
 
 
 def read_config(path: Path) -> VideoLlamaConfig:
-    """The folder's ``config.json``. Raises CheckpointError where it is missing, no JSON, or another model's."""
-    from video_llama.models.configuration import VideoLlamaConfig
-
+    """Read ``config.json``. Raises CheckpointError if it is missing, invalid, or of another model type."""
     data = _read_json(path, CONFIG_FILE)
     kind = data.get("model_type")
     if kind != VideoLlamaConfig.model_type:
@@ -157,17 +170,17 @@ def read_config(path: Path) -> VideoLlamaConfig:
 
 
 def read_settings(path: Path) -> ProcessorSettings:
-    """The folder's ``processor_config.json``. Raises CheckpointError for missing files, unknown or missing keys."""
+    """Read ``processor_config.json``. Raises CheckpointError for a missing file and for unknown or missing keys."""
     return _scalars(ProcessorSettings, path, PROCESSOR_FILE)
 
 
 def read_manifest(path: Path) -> Manifest:
-    """The folder's ``manifest.json``. Raises CheckpointError for missing files, unknown or missing keys."""
+    """Read ``manifest.json``. Raises CheckpointError for a missing file and for unknown or missing keys."""
     return _scalars(Manifest, path, MANIFEST_FILE)
 
 
 def check_fit(config: VideoLlamaConfig, settings: ProcessorSettings, tokenizer: Tokenizer) -> None:
-    """Raise CheckpointError, with the numbers, unless the three parts of a folder belong together."""
+    """Raise CheckpointError, with the values, unless config, settings and tokenizer fit together."""
     facts: list[tuple[str, Any, str, Any]] = [
         ("image_size", settings.image_size, "vision_config.image_size", config.vision_config.image_size),
         ("the tokenizer's video_token_id", tokenizer.video_token_id, "video_token_id", config.video_token_id),
@@ -175,21 +188,21 @@ def check_fit(config: VideoLlamaConfig, settings: ProcessorSettings, tokenizer: 
         ("the tokenizer's vocab_size", tokenizer.vocab_size, "text_config.vocab_size", config.text_config.vocab_size),
     ]
     if config.with_audio_branch:
-        heard = (settings.num_mel_bins, settings.target_length)
+        mel_size = (settings.num_mel_bins, settings.target_length)
         size = tuple(config.imagebind_audio_config.input_size)
-        facts.append(("(num_mel_bins, target_length)", heard, "imagebind_audio_config.input_size", size))
+        facts.append(("(num_mel_bins, target_length)", mel_size, "imagebind_audio_config.input_size", size))
     for ours, value, theirs, wanted in facts:
         if value != wanted:
             raise CheckpointError(
-                f"{ours} is {value} and the model's {theirs} is {wanted}. Use the tokenizer.model and "
-                f"{PROCESSOR_FILE} that were made with this model."
+                f"{ours} is {value}, but the model's {theirs} is {wanted}. Use the tokenizer.model and "
+                f"{PROCESSOR_FILE} of this model."
             )
     for name, count, limit in (
         ("num_frames", settings.num_frames, config.max_frame_pos),
         ("num_clips", settings.num_clips, config.max_audio_pos),
     ):
         if count > limit:
-            raise CheckpointError(f"{name} is {count}, and the model has positions for {limit}. Set {limit} or less.")
+            raise CheckpointError(f"{name} is {count}, but the model has {limit} positions. Set {limit} or less.")
     if config.prompt_template not in TEMPLATES:
         raise CheckpointError(
             f"prompt_template is {config.prompt_template!r}. Set one of {', '.join(TEMPLATES)} in {CONFIG_FILE}."
@@ -200,34 +213,13 @@ def _check_untrained_parts(manifest: Manifest, names: Mapping[str, object], wher
     for part in manifest.untrained_parts:
         if not any(name.startswith(part) for name in names):
             raise CheckpointError(
-                f"{where}: untrained_parts has {part!r}, which begins no parameter's name. Correct {MANIFEST_FILE}."
+                f"{where}: untrained_parts has {part!r}, which matches no parameter. Correct {MANIFEST_FILE}."
             )
-
-
-def _filled(
-    path: Path, model: VideoLlamaForConditionalGeneration, stored: Mapping[str, StoredTensor], placing: Placing
-) -> VideoLlamaForConditionalGeneration:
-    from transformers import GenerationConfig
-
-    from video_llama.models.placing import build_model
-
-    build_model(
-        model,
-        {name: torch_dtype(tensor.dtype) for name, tensor in stored.items()},
-        lambda names, is_kept: stored_values({name: stored[name] for name in names}, is_kept=is_kept),
-        placing,
-        {name: tensor.file for name, tensor in stored.items()},
-    )
-    if (path / GENERATION_FILE).is_file():
-        model.generation_config = GenerationConfig.from_pretrained(str(path))
-    return model
 
 
 @contextmanager
 def no_progress_bar() -> Iterator[None]:
-    """Keep transformers from drawing a bar: whoever calls this may be answering on that screen."""
-    from transformers.utils import logging
-
+    """Disable transformers' progress bar inside the block; the terminal may be showing an answer."""
     was_enabled = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
@@ -239,15 +231,17 @@ def no_progress_bar() -> Iterator[None]:
 
 def _read_json(folder: Path, name: str) -> dict[str, Any]:
     if not folder.is_dir():
-        raise CheckpointError(f"{folder} is no folder. Give a model folder, an evaluation YAML, or the name miniature.")
+        raise CheckpointError(
+            f"{folder} is not a folder. Give a model folder, an evaluation YAML, or the name miniature."
+        )
     try:
         data = json.loads((folder / name).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise CheckpointError(f"{folder} has no {name}: it is no model folder, or not a whole one.") from error
+        raise CheckpointError(f"{folder} has no {name}, so it is not a complete model folder.") from error
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder / name} is not readable JSON ({error}). Copy it again.") from error
+        raise CheckpointError(f"{folder / name} is not valid JSON ({error}). Copy it again.") from error
     if not isinstance(data, dict):
-        raise CheckpointError(f"{folder / name} holds a {type(data).__name__}, not an object. Copy it again.")
+        raise CheckpointError(f"{folder / name} contains a {type(data).__name__} instead of an object. Copy it again.")
     return data
 
 
@@ -257,25 +251,10 @@ def _scalars(kind: type[Scalars], folder: Path, name: str) -> Scalars:
     if set(data) != known:
         wrong = [f"unknown key {key}" for key in sorted(set(data) - known)]
         wrong += [f"missing key {key}" for key in sorted(known - set(data))]
-        raise CheckpointError(f"{folder / name}: {', '.join(wrong)}. It has exactly {', '.join(sorted(known))}.")
+        raise CheckpointError(f"{folder / name}: {', '.join(wrong)}. The keys are {', '.join(sorted(known))}.")
     values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
     return kind(**values)
 
 
 def _write_json(path: Path, data: dict[str, Any]) -> None:
     path.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _put_in_place(unfinished: Path, path: Path) -> None:
-    """Rename the finished folder to its name; one that stood there goes only when the new one is in its place."""
-    if not path.exists():
-        unfinished.rename(path)
-        return
-    old = path.with_name(f".{path.name}.{os.getpid()}.old")
-    path.rename(old)
-    try:
-        unfinished.rename(path)
-    except OSError:
-        old.rename(path)
-        raise
-    shutil.rmtree(old)

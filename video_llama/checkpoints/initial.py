@@ -8,12 +8,12 @@ torch's own ``nn.Embedding`` (standard deviation 1) and ``nn.Linear``; queries a
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-    from video_llama.models.configuration import VideoLlamaConfig
+from video_llama.models.configuration import VideoLlamaConfig
+from video_llama.models.qformer import SequenceQFormer
 
 DRAWN_PARTS = tuple(
     f"model.{kind}_qformer.{part}"
@@ -25,11 +25,6 @@ DRAWN_PARTS = tuple(
 
 def draw(config: VideoLlamaConfig, parts: Collection[str], seed: int) -> dict[str, Tensor]:
     """The tensors of some of DRAWN_PARTS by name, float32; a seed's are the same whichever parts are asked for."""
-    import torch
-    from torch import nn
-
-    from video_llama.models.qformer import SequenceQFormer
-
     tensors: dict[str, Tensor] = {}
     branches = {
         "video": (config.video_qformer_config, config.num_video_query_tokens, config.max_frame_pos),

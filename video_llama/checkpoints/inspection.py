@@ -8,7 +8,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from video_llama.checkpoints.architecture import infer_config
 from video_llama.checkpoints.assemble import (
@@ -22,20 +25,14 @@ from video_llama.checkpoints.assemble import (
     owner_of,
     read_pieces,
 )
+from video_llama.checkpoints.completeness import expected_shapes
 from video_llama.checkpoints.config import EvalConfig, ModelType
-from video_llama.checkpoints.files import opened, scan
+from video_llama.checkpoints.files import StoredTensor, opened, scan
 from video_llama.checkpoints.keys import IGNORED, convert_state_dict, revert_state_dict, to_ours, to_reference
 from video_llama.checkpoints.part_reports import PART_NAMES, ModelReport, PartReport, part_reports, unreadable_values
 from video_llama.checkpoints.published_files import ROLES, Role, absent_paths, find_sources, read_eval_config
-from video_llama.checkpoints.shards import dtype_code
-from video_llama.checkpoints.tensors import StoredTensor, expected_shapes
 from video_llama.errors import CheckpointError, DataError
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-
-    from video_llama.models.configuration import VideoLlamaConfig
+from video_llama.models.configuration import VideoLlamaConfig
 
 ROLE_SIGNS = {"modality_": "ImageBind", "blocks.": "ViT", "patch_embed.": "ViT", "model.layers.": "decoder"}
 """Beginnings of names in a file that leaves the reference's prefix out -> its role. Of files with whole names, BLIP-2's
@@ -82,7 +79,7 @@ def _report(
     expected: Mapping[str, tuple[int, ...]],
 ) -> ModelReport:
     stored = {
-        name: StoredTensor(next(iter(piece.parts.values())).file, piece.shape, dtype_code(piece.dtype))
+        name: StoredTensor(next(iter(piece.parts.values())).file, name, piece.shape, piece.dtype)
         for name, piece in pieces.items()
     }
     rows = part_reports(expected, stored, read_pieces(pieces.values()))
@@ -105,7 +102,7 @@ def inspect_file(path: Path) -> ModelReport:
         values = ours | {names[name]: held[name] for name in unknown}
         known = {name: tuple(tensor.shape) for name, tensor in ours.items()}
         described = {
-            name: StoredTensor(path, tuple(tensor.shape), dtype_code(tensor.dtype)) for name, tensor in values.items()
+            name: StoredTensor(path, name, tuple(tensor.shape), tensor.dtype) for name, tensor in values.items()
         }
         rows = part_reports(known, described, values.items())
     leftovers = Counter(map(owner_of, [*ignored, *(names.keys() - held.keys())]))
@@ -224,14 +221,10 @@ def _recipe_names(name: str, recipe: Mapping[str, Any]) -> NamesReport:
 
 
 def _on_meta(keys: Mapping[str, Any]) -> dict[str, Tensor]:
-    import torch
-
     return {name: torch.empty(shape, dtype=_dtype(dtype), device="meta") for name, (shape, dtype, *_) in keys.items()}
 
 
 def _dtype(name: str) -> torch.dtype:
-    import torch
-
     dtype = getattr(torch, name, None)
     if not isinstance(dtype, torch.dtype):
         raise TypeError(f"{name} is no type of torch's")

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from torch import Tensor
+import torch
+from torch import Tensor
 
 _VIT = "model.frame_encoder.vision_model"
 
@@ -204,8 +203,6 @@ def _bias_name(name: str, reference: Mapping[str, Tensor]) -> str | None:
 
 
 def _joined_bias(name: str, reference: Mapping[str, Tensor]) -> Tensor:
-    import torch
-
     stem = name[: -len("q_bias")]
     query, value = reference[f"{stem}q_bias"], reference[f"{stem}v_bias"]
     return torch.cat([query, torch.zeros_like(query), value])

@@ -1,30 +1,51 @@
-"""Published files in, a model in memory out; nothing is written."""
+"""Load a model from the published files, without writing a model folder."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from video_llama.checkpoints.assemble import Assembly, assemble, check_assembly, read_pieces
+import torch
+from torch import Tensor
+
+from video_llama.checkpoints.assemble import Assembly, Piece, assemble, check_assembly, read_pieces
+from video_llama.checkpoints.building import build_model
 from video_llama.checkpoints.config import EvalConfig, ModelType
 from video_llama.checkpoints.folder import Manifest, ModelFolder, check_fit, read_model_folder
 from video_llama.checkpoints.initial import draw
-from video_llama.checkpoints.placement import Dtypes, resolve_placing
 from video_llama.checkpoints.published_files import read_eval_config
 from video_llama.conversation import Tokenizer
+from video_llama.models.placement import LoadOptions, resolve_placing
 
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
+
+@dataclass(frozen=True)
+class AssemblyTensors:
+    """The tensors of an assembly: read from published files, or randomly initialized."""
+
+    pieces: Mapping[str, Piece]
+    drawn: Mapping[str, Tensor]
+    files: Mapping[str, Path] = field(default_factory=dict)
+    """Empty: the published files store the tensors under other names."""
+
+    @property
+    def dtypes(self) -> Mapping[str, torch.dtype]:
+        """Stored data type of each tensor."""
+        tensors: dict[str, Piece | Tensor] = {**self.pieces, **self.drawn}
+        return {name: tensor.dtype for name, tensor in tensors.items()}
+
+    def read(self, names: Sequence[str], *, is_kept: bool) -> Iterator[tuple[str, Tensor]]:
+        """Yield the named tensors."""
+        yield from ((name, self.drawn[name]) for name in names if name in self.drawn)
+        yield from read_pieces(self.pieces[name] for name in names if name in self.pieces)
 
 
 def plan(
     config: EvalConfig, where: str, model_type: ModelType | None = None, may_be_drawn: Sequence[str] = ()
 ) -> Assembly:
-    """A plan that holds a whole model whose parts fit together, but for those that ``assemble`` leaves to be drawn.
+    """Return the plan of a complete model whose parts fit together; see ``assemble`` for the arguments.
 
-    Anything else is a CheckpointError.
+    Raises CheckpointError, with names, for anything missing, unexpected or inconsistent.
     """
     assembly = assemble(config, where, model_type, may_be_drawn)
     check_assembly(assembly, where)
@@ -35,43 +56,33 @@ def plan(
 
 def load_yaml_model(
     path: str | Path,
+    options: LoadOptions = LoadOptions(),  # noqa: B008  (frozen)
     *,
-    options: Sequence[str] = (),
+    overrides: Sequence[str] = (),
     model_type: ModelType | None = None,
-    device: torch.device | str = "cpu",
-    dtype: Dtypes | None = None,
-    low_resource: bool = False,
-    **placing: Any,
 ) -> ModelFolder:
-    """Load the model that an evaluation YAML, or a folder in the published layout, describes; nothing is written.
+    """Load the model that an evaluation YAML, or a folder in the published layout, describes.
 
-    ``dtype`` None is what the reference ran the decoder in (bfloat16 for a half-precision one); ``placing`` is that of
-    ``read_model_folder``, and a ``low_resource`` of the YAML counts as well. Raises as ``convert``.
+    ``overrides`` change the YAML ("model.ckpt=..."). Without ``options.dtype`` the decoder has the data type that the
+    reference computes in (bfloat16 for a half-precision decoder). ``low_resource`` of the YAML is respected. Raises
+    ConfigError and CheckpointError as ``convert`` does, and ValueError for invalid options.
     """
-    config = read_eval_config(path, options)
-    placing |= {"low_resource": low_resource or config.model.low_resource, "dtype": dtype, "device": device}
+    config = read_eval_config(path, overrides)
+    options = replace(options, low_resource=options.low_resource or config.model.low_resource)
     if config.model.pretrained is not None:
-        return read_model_folder(config.model.pretrained, **placing)
-    return load_assembly(plan(config, str(path), model_type), str(path), **placing)
+        return read_model_folder(config.model.pretrained, options)
+    return load_assembly(plan(config, str(path), model_type), str(path), options)
 
 
-def load_assembly(assembly: Assembly, where: str, *, seed: int = 0, **placing: Any) -> ModelFolder:
-    """The model of a plan; ``seed`` decides what is drawn, which the manifest calls untrained.
+def load_assembly(assembly: Assembly, where: str, options: LoadOptions, *, seed: int = 0) -> ModelFolder:
+    """Load the model of a plan. Parts without a file are initialized from ``seed`` and listed as untrained.
 
-    ``placing`` is that of ``placement.resolve_placing``, which raises ValueError.
+    Raises ValueError for invalid options.
     """
-    from video_llama.models.placing import build_model
-
     assert assembly.model.device.type == "meta", "an assembly is loaded once"
-    wanted = resolve_placing(assembly.config.dtype or "float32", **placing)
-    pieces, drawn = assembly.pieces, draw(assembly.config, assembly.drawn, seed)
-
-    def read(names: list[str], _: bool) -> Iterator[tuple[str, Tensor]]:
-        yield from ((name, drawn[name]) for name in names if name in drawn)
-        yield from read_pieces(pieces[name] for name in names if name in pieces)
-
-    dtypes = {name: piece.dtype for name, piece in pieces.items()} | {name: each.dtype for name, each in drawn.items()}
-    model = build_model(assembly.model, dtypes, read, wanted)
+    placing = resolve_placing(assembly.config.dtype or "float32", options)
+    drawn = draw(assembly.config, assembly.drawn, seed)
+    model = build_model(assembly.model, AssemblyTensors(assembly.pieces, drawn), placing)
     tokenizer = Tokenizer(assembly.decoder.tokenizer_path, pad_token=assembly.settings.pad_token)
     manifest = Manifest(Path(where).stem, {"read from": where}, assembly.drawn)
     return ModelFolder(None, model, tokenizer, assembly.settings, manifest)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
+
+from video_llama.checkpoints.completeness import check_tensors, expected_shapes
+from video_llama.checkpoints.files import Shape, StoredTensor, dtype_code, read_values, scan
 from video_llama.checkpoints.folder import read_config, read_manifest, read_settings
-from video_llama.checkpoints.tensors import Shape, StoredTensor, check_tensors, expected_shapes, stored_tensors
 from video_llama.errors import CheckpointError
 from video_llama.files import sha256
-
-if TYPE_CHECKING:
-    import torch
 
 PART_NAMES = {
     "model.frame_encoder.vision_model.": "ViT",
@@ -69,8 +68,8 @@ def inspect_model(path: Path) -> ModelReport:
     """Read every tensor of a folder once. Raises CheckpointError where there is no config, manifest or weights file."""
     config, manifest = read_config(path), read_manifest(path)
     read_settings(path)
-    expected, stored = expected_shapes(config), stored_tensors(path)
-    rows = part_reports(expected, stored, _values(stored))
+    expected, stored = expected_shapes(config), scan(path, safetensors_only=True)
+    rows = part_reports(expected, stored, read_values(stored))
     report = ModelReport(
         str(path), manifest.name, manifest.notice, manifest.sources, list(manifest.untrained_parts), rows
     )
@@ -117,19 +116,8 @@ def _count(part: PartReport, name: str, expected: Mapping[str, Shape], stored: M
         part.mismatched.append(name)
     part.tensors += 1
     part.parameters += prod(stored[name].shape)
-    if stored[name].dtype not in part.dtypes:
-        part.dtypes.append(stored[name].dtype)
-
-
-def _values(stored: Mapping[str, StoredTensor]) -> Iterator[tuple[str, torch.Tensor]]:
-    """Every tensor, one at a time."""
-    from safetensors import safe_open
-
-    with ExitStack() as stack:
-        files = {tensor.file for tensor in stored.values()}
-        opened = {file: stack.enter_context(safe_open(file, framework="pt")) for file in files}
-        for name, tensor in stored.items():
-            yield name, opened[tensor.file].get_tensor(name)
+    if dtype_code(stored[name].dtype) not in part.dtypes:
+        part.dtypes.append(dtype_code(stored[name].dtype))
 
 
 def _look_at(part: PartReport, name: str, tensor: torch.Tensor) -> None:

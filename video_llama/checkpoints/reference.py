@@ -12,15 +12,17 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from video_llama.checkpoints.files import SAFETENSORS, StoredTensor, opened, scan
+import torch
+from torch import Tensor
+
+from video_llama.checkpoints.completeness import check_tensors, expected_shapes
+from video_llama.checkpoints.files import SAFETENSORS, StoredTensor, opened, read_values, scan
 from video_llama.checkpoints.folder import (
     CONFIG_FILE,
     MANIFEST_FILE,
     TOKENIZER_FILE,
     Manifest,
-    new_folder,
     read_config,
     read_manifest,
     read_settings,
@@ -28,17 +30,12 @@ from video_llama.checkpoints.folder import (
 from video_llama.checkpoints.keys import ADAPTER, reference_names, revert_state_dict
 from video_llama.checkpoints.published_files import BLIP2_FILE, IMAGEBIND_FILE, PUBLISHED, ROLES, VIT_FILE
 from video_llama.checkpoints.shards import TensorSpec, write_shards
-from video_llama.checkpoints.tensors import check_tensors, expected_shapes, stored_tensors
 from video_llama.checkpoints.tokenizer_files import write_tokenizer_files
 from video_llama.conversation import Tokenizer
 from video_llama.errors import CheckpointError
-from video_llama.files import new_file
+from video_llama.files import new_file, new_folder
 from video_llama.log import progress
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from video_llama.models.configuration import VideoLlamaConfig
+from video_llama.models.configuration import VideoLlamaConfig
 
 ROLE_OF = {
     "model.frame_encoder.vision_model.post_layernorm.": "BLIP-2",
@@ -76,9 +73,10 @@ def to_reference(source: str | Path, target: str | Path) -> Path:
 
 def _write_folder(source: Path, target: Path) -> None:
     config, manifest = read_config(source), read_manifest(source)
-    check_tensors(expected_shapes(config), stored_tensors(source), str(source))
+    stored = scan(source, safetensors_only=True)
+    check_tensors(expected_shapes(config), stored, str(source))
     groups: dict[str, dict[str, StoredTensor]] = {}
-    for name, tensor in scan(source).items():
+    for name, tensor in stored.items():
         role = next(role for start, role in ROLE_OF.items() if name.startswith(start))
         groups.setdefault(role, {})[name] = tensor
     if target.exists():
@@ -93,22 +91,12 @@ def _write_folder(source: Path, target: Path) -> None:
 
 
 def _in_reference_names(tensors: Mapping[str, StoredTensor], role: str) -> dict[str, Tensor]:
-    reverted = revert_state_dict(dict(_values(tensors)))
+    reverted = revert_state_dict(dict(read_values(tensors, is_kept=True)))
     return {name.removeprefix(ROLES[role].prefix): tensor for name, tensor in reverted.items()}
-
-
-def _values(tensors: Mapping[str, StoredTensor]) -> Iterator[tuple[str, Tensor]]:
-    """The values, mapped, file by file."""
-    for file in sorted({tensor.file for tensor in tensors.values()}):
-        with opened(file) as held:
-            for name in (name for name, tensor in tensors.items() if tensor.file == file):
-                yield name, held[name]
 
 
 def _save(tensors: Mapping[str, Tensor], is_wrapped: bool, path: Path) -> None:
     """``torch.save``; half of a joined bias is copied first, or the whole that it is a view of would be written."""
-    import torch
-
     whole = {name: tensor.clone() if _is_view(tensor) else tensor for name, tensor in tensors.items()}
     torch.save({"model": whole} if is_wrapped else whole, path)
 
@@ -124,7 +112,7 @@ def _write_decoder(folder: Path, source: Path, config: VideoLlamaConfig, stored:
 
     def read(wanted: list[str]) -> Iterator[tuple[str, Tensor]]:
         back = {names[theirs]: theirs for theirs in wanted}
-        for ours, tensor in _values({ours: stored[ours] for ours in back}):
+        for ours, tensor in read_values({ours: stored[ours] for ours in back}):
             yield back[ours], tensor
 
     for _ in progress(write_shards(folder, specs, read), "writing the decoder", len(specs)):

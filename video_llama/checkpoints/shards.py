@@ -12,13 +12,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TypeVar
+from typing import BinaryIO, TypeVar
 
-from video_llama.checkpoints.tensors import INDEX_FILE, WEIGHTS_FILE, Shape
+import torch
+from torch import Tensor
 
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
+from video_llama.checkpoints.files import INDEX_FILE, WEIGHTS_FILE, Shape, dtype_code
 
 MAX_SHARD_BYTES = 2_000_000_000
 """Largest file, unless one tensor alone is larger."""
@@ -109,19 +108,7 @@ def _header(ordered: list[str], specs: Mapping[str, TensorSpec]) -> tuple[dict[s
     return offsets, len(text).to_bytes(8, "little") + text
 
 
-def dtype_code(dtype: torch.dtype) -> str:
-    """A type in safetensors' words: bfloat16 is BF16, int64 is I64."""
-    name = str(dtype).removeprefix("torch.")
-    for long, short in (("bfloat", "BF"), ("float", "F"), ("uint", "U"), ("int", "I")):
-        if name.startswith(long) and name.removeprefix(long).isdecimal():
-            return short + name.removeprefix(long)
-    assert name == "bool", f"safetensors has no {name}"
-    return "BOOL"
-
-
 def _write_values(file: BinaryIO, tensor: Tensor) -> None:
-    import torch
-
     file.write(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from transformers import GenerationConfig
+
 from video_llama.conversation import TEMPLATES, Tokenizer
 from video_llama.conversation.conversation_video import (
     IMAGE_SYSTEM,
@@ -106,8 +108,6 @@ def _body(template: Template) -> str:
 
 def write_tokenizer_files(folder: Path, tokenizer: Tokenizer, pad_token: str | None, template: str) -> None:
     """Write the three files into a folder that has (or will have) its ``tokenizer.model``."""
-    from transformers import GenerationConfig
-
     config = {
         "tokenizer_class": "LlamaTokenizer",
         "bos_token": "<s>",

@@ -19,7 +19,7 @@ from video_llama.errors import VideoLlamaError
 
 if TYPE_CHECKING:
     from video_llama.chat import Chat
-    from video_llama.processors.medium import MediaKind
+    from video_llama.processors.media_file import MediaKind
 
 PROMPT = "> "
 HELP = """\

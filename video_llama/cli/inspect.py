@@ -85,7 +85,7 @@ def _model_report(path: str, overrides: list[str], model_type: ModelType | None)
     from video_llama.checkpoints.part_reports import inspect_model
     from video_llama.checkpoints.published_files import is_published
     from video_llama.processors.images import has_pictures
-    from video_llama.processors.sources import is_folder
+    from video_llama.processors.media_file import is_folder
 
     folder = model_path(path)
     if is_folder(folder) and has_pictures(folder) and not any(folder.glob(f"*/{CONFIG_FILE}")):
@@ -100,7 +100,7 @@ def _model_report(path: str, overrides: list[str], model_type: ModelType | None)
 
 
 def _inspect_media(path: str, as_json: bool) -> None:
-    from video_llama.chat.inspection import inspect_media
+    from video_llama.processors.inspection import inspect_media
 
     media = inspect_media(Path(path))
     typer.echo(_json(media) if as_json else _media_text(media))

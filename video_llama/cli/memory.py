@@ -53,13 +53,12 @@ class MemoryOptions:
 
 def predicted_memory(path: str | None, settings: MemoryOptions, overrides: Sequence[str]) -> MemoryPrediction:
     """Predict the memory of the model at ``path``, or of a published size. Raises ValueError unless one is given."""
-    from video_llama.checkpoints.placement import resolve_placing
     from video_llama.models.memory import predict_memory
+    from video_llama.models.placement import LoadOptions, resolve_placing
 
     config = _config(path, settings.size, overrides)
-    placing = resolve_placing(
-        getattr(config, "dtype", None) or "float32", dtype=settings.dtype, quantization=settings.quantization
-    )
+    options = LoadOptions(dtype=settings.dtype, quantization=settings.quantization)
+    placing = resolve_placing(getattr(config, "dtype", None) or "float32", options)
     num_clips = config.max_audio_pos if settings.audio else 0
     return predict_memory(config, placing, num_frames=settings.frames, num_clips=num_clips, num_tokens=settings.tokens)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from video_llama.models.modeling_llama import Quantization
+    from video_llama.models.packed_linear import Quantization
 
 
 def merge(
@@ -64,7 +64,7 @@ def merge(
 
 
 def _as_quantization(name: str | None) -> Quantization | None:
-    from video_llama.models.modeling_llama import QUANTIZATIONS
+    from video_llama.models.packed_linear import QUANTIZATIONS
 
     known: dict[str, Quantization] = {each: each for each in QUANTIZATIONS}
     if name is not None and name not in known:

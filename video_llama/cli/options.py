@@ -19,7 +19,7 @@ from video_llama.cli.reporting import turn_on_debug
 if TYPE_CHECKING:
     from video_llama.chat import Assistant
     from video_llama.checkpoints.config import ModelType
-    from video_llama.processors import FrameSampling
+    from video_llama.processors.sampling import FrameSampling
 
 MODEL, SEGMENT, DECODING, OPTIONS = "Model", "Frames and audio", "Decoding", "Options"
 
@@ -170,7 +170,7 @@ class SegmentOptions:
 
     def frame_sampling(self, default_frames: int) -> FrameSampling:
         """Return the frames to use. Raises ValueError for options that exclude each other, and for invalid values."""
-        from video_llama.processors import FrameSampling
+        from video_llama.processors.sampling import FrameSampling
 
         given = {"--frames": self.frames, "--fps": self.fps, "--times": self.times}
         excluding = [name for name, value in given.items() if value is not None]

@@ -56,10 +56,11 @@ def _load_yaml(arguments: argparse.Namespace) -> Assistant:
     from video_llama.chat import Assistant
     from video_llama.chat.loading import usable_device
     from video_llama.checkpoints.loading import load_yaml_model
+    from video_llama.models.placement import LoadOptions
 
     device = str(usable_device(_device_name(arguments.gpu_id, arguments.device)))
     folder = load_yaml_model(
-        arguments.cfg_path, options=arguments.options, model_type=arguments.model_type, device=device
+        arguments.cfg_path, LoadOptions(device), overrides=arguments.options, model_type=arguments.model_type
     )
     return Assistant(folder)
 

@@ -13,14 +13,10 @@ import torch
 from video_llama.datasets.config import DatasetConfig, FrameSettings
 from video_llama.datasets.sample import Sample, SampleKind, SampleMedium, source_of
 from video_llama.errors import MediaError
-from video_llama.processors import (
-    AudioProcessor,
-    FrameSampling,
-    SampledVideo,
-    VideoProcessor,
-    read_image,
-    read_video,
-)
+from video_llama.processors.audio_processor import AudioProcessor
+from video_llama.processors.augmentation import augment
+from video_llama.processors.sampling import FrameSampling
+from video_llama.processors.video_processor import SampledVideo, VideoProcessor, read_image, read_video
 
 MediaForm = Literal[
     "pixel_values_videos", "audio_pixel_values", "input_features", "frame_tokens", "clip_embeddings", "sound_embeddings"
@@ -69,7 +65,8 @@ class FrameReader:
             raise MediaError(f"{sample.id}: {error}") from error
         frames = video.frames
         if self.settings.is_augmented:
-            frames = self.processor.augment(frames, torch.Generator().manual_seed(seed))
+            generator = torch.Generator().manual_seed(seed)
+            frames = augment(frames, self.processor.size, self.processor.crop_scale, generator)
         return torch.from_numpy(self.processor(frames)), video.message
 
     def _frames(self, sample: Readable, seed: int) -> SampledVideo:
@@ -104,7 +101,7 @@ class SoundReader:
 
     def key(self, sample: Readable, sha256: str) -> str:
         """Return the cache key of the clips of a file with this SHA-256."""
-        return _key(sha256, "audio", self.processor.num_clips)
+        return _key(sha256, "audio", self.processor.settings.num_clips)
 
 
 def _key(sha256: str, kind: SampleKind, count: int) -> str:

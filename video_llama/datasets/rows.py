@@ -27,7 +27,7 @@ from video_llama.conversation import (
 from video_llama.datasets.config import Branch, DatasetConfig
 from video_llama.datasets.sample import Sample, SampleKind, SampleMedium
 from video_llama.errors import DataError
-from video_llama.processors import caption as clean_caption
+from video_llama.processors.text_processor import caption as clean_caption
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,8 @@ from video_llama.miniature.pretraining_loop import Pretraining, fit
 from video_llama.miniature.sounds import SAMPLING_RATE, sample_sequence
 from video_llama.miniature.world import DURATIONS, SHAPES
 from video_llama.models.imagebind import ImageBindTower
-from video_llama.processors import AudioProcessor
+from video_llama.processors.audio_processor import AudioProcessor
+from video_llama.processors.settings import ProcessorSettings
 
 NUM_TRACKS = 600
 TWO_SOUND_SHARE = 0.4
@@ -44,7 +45,11 @@ class Sounds:
 def sample_sounds(seed: int, num_tracks: int = NUM_TRACKS) -> Sounds:
     """Draw sound tracks of one or two sounds and cut them into clips, as serving does."""
     rng = np.random.default_rng([seed, 24])
-    processor = AudioProcessor(SAMPLING_RATE, MEL_BINS, MEL_FRAMES, num_clips=NUM_CLIPS)
+    processor = AudioProcessor(
+        ProcessorSettings(
+            sampling_rate=SAMPLING_RATE, num_mel_bins=MEL_BINS, target_length=MEL_FRAMES, num_clips=NUM_CLIPS
+        )
+    )
     mels, shares = [], []
     for _ in progress(range(num_tracks), "drawing sounds"):
         names = list(rng.permutation(SHAPES)[: 2 if rng.random() < TWO_SOUND_SHARE else 1])

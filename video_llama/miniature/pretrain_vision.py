@@ -29,7 +29,7 @@ from video_llama.miniature.world import (
 )
 from video_llama.models.blip2 import FrameEncoder
 from video_llama.models.imagebind import ImageBindTower
-from video_llama.processors import VideoProcessor
+from video_llama.processors.video_processor import VideoProcessor
 
 NUM_CLASSES = {
     "colour": len(COLOURS),

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from video_llama.models.configuration import ImageBindTowerConfig, VideoLlamaConfig
-from video_llama.models.modeling_llama import INT8_WIDENS_FROM
-from video_llama.models.placing import MODEL_PARTS, Placing, empty_model, part_of
+from video_llama.models.packed_linear import INT8_WIDENS_FROM
+from video_llama.models.placement import MODEL_PARTS, Placing, empty_model, part_of
 
 REFERENCE_CONTEXT = 2000
 """Tokens of prompt and answer in the reference (its ``max_length``)."""

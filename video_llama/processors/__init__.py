@@ -1,27 +1,6 @@
-"""Media in, arrays out: frames, log-mel clips and captions. Importing it pulls in neither torch nor av."""
+"""Preprocessing of media and captions: files in, arrays out.
 
-from video_llama.processors.audio_processor import (
-    AudioClips,
-    AudioProcessor,
-    SoundTrack,
-    open_track,
-    read_waveform,
-)
-from video_llama.processors.sampling import FrameSampling, frame_indices
-from video_llama.processors.text_processor import caption
-from video_llama.processors.video_processor import SampledVideo, VideoProcessor, read_image, read_video
-
-__all__ = [
-    "AudioClips",
-    "AudioProcessor",
-    "FrameSampling",
-    "SampledVideo",
-    "SoundTrack",
-    "VideoProcessor",
-    "caption",
-    "frame_indices",
-    "open_track",
-    "read_image",
-    "read_video",
-    "read_waveform",
-]
+Import from the modules: ``medium`` (everything in a file), ``video_processor``, ``audio_processor``, ``text_processor``
+and ``processing`` (the Hugging Face processor). Only ``audio_processor``, ``augmentation`` and
+``processing`` import torch.
+"""

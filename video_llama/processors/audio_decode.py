@@ -1,8 +1,8 @@
-"""Sound from a file: the track's samples as they are, at the rate of the file.
+"""Decode the sound track of a file at its own sampling rate.
 
-In: an audio file, or a video with a sound track. Out: float32 [channels, samples] in about -1..1, and the rate in Hz;
-of a long track only the parts that are asked for.
-Three things are kept apart: no track (``NoAudioTrackError``), a track that cannot be used (``MediaError``), sound.
+In: an audio file, or a video with a sound track. Out: float32 [channels, samples] in about -1..1, and the rate in Hz.
+Of a long track only the requested parts are kept in memory. A file without a track raises ``NoAudioTrackError``, a
+track that cannot be used ``MediaError``.
 """
 
 from __future__ import annotations
@@ -10,17 +10,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
+import av
 import numpy as np
+from av import AudioFrame, AudioStream, Packet
+from av.container import InputContainer
+from av.stream import Discard
 
 from video_llama.errors import MediaError, NoAudioTrackError
 from video_llama.log import logger
-from video_llama.processors.sources import MediaFile, Source, as_media, has_video_stream
-
-if TYPE_CHECKING:
-    from av import AudioFrame, AudioStream, Packet
-    from av.container import InputContainer
+from video_llama.processors.media_file import MediaFile, Source, has_video_stream, open_media
 
 HELD_BYTES = 64 * 2**20  # of float32 samples: 3 minutes of stereo at 48 kHz; a longer track is decoded twice
 PCM16_SCALE = 32768.0
@@ -30,9 +29,9 @@ INTEGER_SCALE = {"u8": 128.0, "s16": PCM16_SCALE, "s32": 2147483648.0, "s64": 92
 
 @dataclass(frozen=True)
 class SoundTrack:
-    """A sound track, or a span of one, of which parts are read: what is asked for is in memory, not the whole.
+    """A sound track, or a span of one, whose parts are read on demand.
 
-    ``samples`` are those of the whole track where they are held; otherwise ``media`` is decoded anew for every ``cut``.
+    ``samples`` holds the whole track if it is short; otherwise ``media`` is decoded again for every ``cut``.
     """
 
     name: str
@@ -42,25 +41,25 @@ class SoundTrack:
     samples: np.ndarray | None = None
     media: MediaFile | None = None
     has_video: bool = False
-    """Whether the file can be asked about without its sound."""
+    """Whether the file also has a picture, so that a question can be asked without its sound."""
     offset: int = 0
 
     @classmethod
     def of(cls, waveform: np.ndarray, rate: int, name: str) -> SoundTrack:
-        """A waveform in memory, [channels, samples]; raises ``MediaError`` for samples that are no finite numbers."""
+        """Return the track of a waveform [channels, samples]. Raises MediaError for NaN or infinite samples."""
         num_bad = int(waveform.size - np.count_nonzero(np.isfinite(waveform)))
         _check_samples(waveform.size, num_bad, name, has_video=False)
         num_channels, num_samples = waveform.shape
         return cls(name, num_channels, num_samples, rate, np.asarray(waveform, dtype=np.float32))
 
     def span(self, first: int, last: int, name: str) -> SoundTrack:
-        """The samples from ``first`` to ``last`` (excluded) as a track."""
+        """Return the samples from ``first`` to ``last`` (excluded) as a track."""
         return replace(self, name=name, num_samples=last - first, offset=self.offset + first)
 
     def cut(self, spans: Sequence[tuple[int, int]]) -> list[np.ndarray]:
         """Return float32 [channels, last - first] of each span (first, last + 1); zeros outside the track.
 
-        Raises ``MediaError`` where the file gives less than when it was opened.
+        Raises MediaError if the file has become shorter since it was opened.
         """
         parts = [np.zeros((self.num_channels, last - first), dtype=np.float32) for first, last in spans]
         within = [(max(first, 0), min(last, self.num_samples)) for first, last in spans]
@@ -79,17 +78,21 @@ class SoundTrack:
         raise MediaError(f"{self.name} changed while it was read: its sound ends at sample {at}. Read it again.")
 
     def _media(self) -> MediaFile:
-        assert self.media is not None, "a track is held or can be decoded"
+        assert self.media is not None, "a track is in memory or can be decoded"
         return self.media
 
 
 def open_track(source: Source, held_bytes: int = HELD_BYTES) -> SoundTrack:
-    """Decode the first sound track once, and hold its samples where they take no more than ``held_bytes``.
+    """Decode the main sound track once; its samples are kept in memory if they take at most ``held_bytes``.
 
-    Raises ``NoAudioTrackError`` where the file is readable and has none, ``MediaError`` where the file or its track
-    cannot be read, holds no sample, or holds values that are no numbers.
+    A longer track needs ``source`` for as long as it is used. Raises NoAudioTrackError if the file has no sound track,
+    and MediaError if the file or the track cannot be read, is empty, or has NaN or infinite samples.
     """
-    media = as_media(source)
+    with open_media(source) as media:
+        return _decoded_track(media, held_bytes)
+
+
+def _decoded_track(media: MediaFile, held_bytes: int) -> SoundTrack:
     decoding = _Decoding(media)
     blocks: list[np.ndarray] = []
     channels: set[int] = set()
@@ -105,29 +108,27 @@ def open_track(source: Source, held_bytes: int = HELD_BYTES) -> SoundTrack:
             blocks.clear()
     if not channels:
         raise MediaError(
-            f"{media.name} has a sound track ({decoding.codec}) that gives no sample: it is empty or damaged. "
+            f"{media.name} has a sound track ({decoding.codec}) without samples: it is empty or damaged. "
             + without_audio("Give a file with sound", decoding.has_video)
         )
     if len(channels) > 1:
-        raise MediaError(
-            f"{media.name} changes its number of channels on the way. Convert it: ffmpeg -i FILE -ac 2 out.wav"
-        )
+        raise MediaError(f"The number of channels of {media.name} changes. Convert it: ffmpeg -i FILE -ac 2 out.wav")
     if decoding.num_refused:
-        logger.warning("%s: %d pieces of the sound track are damaged and left out.", media.name, decoding.num_refused)
+        logger.warning("%s: skipped %d damaged packets of the sound track.", media.name, decoding.num_refused)
     _check_samples(num_values, num_bad, media.name, decoding.has_video)
     held = np.concatenate(blocks, axis=1) if blocks else None
     return SoundTrack(media.name, channels.pop(), num_samples, decoding.rate, held, media, decoding.has_video)
 
 
 def read_waveform(source: Source) -> tuple[np.ndarray, int]:
-    """Return (float32 [channels, samples], native rate in Hz) of the first sound track; raises as ``open_track``."""
+    """Return (float32 [channels, samples], native rate in Hz) of the main sound track. Raises as ``open_track``."""
     track = open_track(source, held_bytes=sys.maxsize)
     assert track.samples is not None
     return track.samples, track.rate
 
 
 def without_audio(remedy: str, has_video: bool) -> str:
-    """A remedy as a sentence; where there is something to see, sound can also be left out."""
+    """Return a remedy as a sentence; if there is a picture, it also proposes to ask without audio."""
     return f"{remedy}, or ask without audio (--no-audio)." if has_video else f"{remedy}."
 
 
@@ -135,14 +136,12 @@ def _check_samples(num_values: int, num_bad: int, name: str, has_video: bool) ->
     if num_bad:
         raise MediaError(
             f"{name}: {num_bad} of {num_values} sound samples are not finite numbers (NaN or infinity). "
-            + without_audio("Write the file again from a sound source", has_video)
+            + without_audio("Export the audio again", has_video)
         )
 
 
 def audio_stream(container: InputContainer, name: str) -> AudioStream:
-    """Return the main sound track, the others left unread. Raises ``NoAudioTrackError`` or ``MediaError``."""
-    from av.stream import Discard
-
+    """Return the main sound track and discard all other streams. Raises NoAudioTrackError or MediaError."""
     best = container.streams.best("audio")
     streams = [stream for stream in container.streams.audio if best is None or stream.index == best.index]
     if not streams:
@@ -152,7 +151,7 @@ def audio_stream(container: InputContainer, name: str) -> AudioStream:
     stream = streams[0]
     if getattr(stream, "codec_context", None) is None or not stream.codec_context.sample_rate:
         raise MediaError(
-            f"{name} has a sound track of a kind that cannot be decoded. "
+            f"{name} has a sound track that cannot be decoded. "
             + without_audio("Convert it: ffmpeg -i FILE -c:a aac out.mp4", has_video_stream(container))
         )
     for other in container.streams:
@@ -162,9 +161,9 @@ def audio_stream(container: InputContainer, name: str) -> AudioStream:
 
 
 class _Decoding:
-    """The blocks [channels, samples] of a file's track, decoded in order; what else is known of it once they are out.
+    """Iterate over the blocks [channels, samples] of a file's track, in order.
 
-    ``num_refused`` counts the packets that the decoder refused.
+    ``rate`` and ``num_refused`` (packets that the decoder rejected) are valid after the last block.
     """
 
     def __init__(self, media: MediaFile) -> None:
@@ -175,9 +174,7 @@ class _Decoding:
         self.has_video = False
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        import av
-
-        with self.media.open() as container:
+        with self.media.container() as container:
             stream = audio_stream(container, self.media.name)
             self.codec, self.has_video = stream.codec_context.name, has_video_stream(container)
             is_lossy = not self.codec.startswith("pcm_")
@@ -186,12 +183,10 @@ class _Decoding:
                     for frame in self._frames(stream, packet):
                         yield _samples(frame, is_lossy)
             except (av.error.FFmpegError, OSError):
-                self.num_refused += 1  # the file ends in the middle
+                self.num_refused += 1  # the file is truncated
             self.rate = stream.codec_context.sample_rate
 
     def _frames(self, stream: AudioStream, packet: Packet[AudioStream]) -> list[AudioFrame]:
-        import av
-
         try:
             return [frame for frame in stream.codec_context.decode(packet) if frame.samples]
         except av.error.InvalidDataError:
@@ -202,8 +197,8 @@ class _Decoding:
 def _samples(frame: AudioFrame, is_lossy: bool) -> np.ndarray:
     """Return float32 [channels, samples] of one decoded frame, integers scaled to -1..1.
 
-    Lossy codecs (AAC, MP3, ...) decode to floats; those are rounded to 16 bits and clipped, as the reference's sound
-    was when its mels were measured: in quiet bins the rounding shows (up to 0.9 in log-mel).
+    Lossy codecs (AAC, MP3, ...) decode to floats. These are rounded to 16 bits and clipped, as in the reference: in
+    quiet mel bins the rounding changes the log-mel by up to 0.9.
     """
     values = frame.to_ndarray()
     if not frame.format.is_planar:

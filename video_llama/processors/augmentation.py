@@ -1,4 +1,4 @@
-"""Random resized crop for training.
+"""Data augmentation for training: a random resized crop.
 
 In: uint8 frames [T, 3, H, W]. Out: the same number of frames, a random part of each, bicubically resized.
 Source: torchvision's ``RandomResizedCrop`` (the order of its random draws is kept, so a torch seed gives its boxes).
@@ -7,17 +7,29 @@ Source: torchvision's ``RandomResizedCrop`` (the order of its random draws is ke
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
-if TYPE_CHECKING:
-    import torch
+CropBox = tuple[int, int, int, int]  # top, left, height, width in pixels
 
-Box = tuple[int, int, int, int]  # top, left, height, width in pixels
-
-ASPECT_RATIOS = (3.0 / 4.0, 4.0 / 3.0)  # width / height of the part
+ASPECT_RATIOS = (3.0 / 4.0, 4.0 / 3.0)  # width / height of the crop
 MAX_DRAWS = 10
+
+
+def augment(
+    frames: np.ndarray,
+    size: tuple[int, int],
+    scale: tuple[float, float],
+    rng: torch.Generator | None = None,
+) -> np.ndarray:
+    """Crop the same random part of all frames and resize it (bicubic) to ``size``; uint8 [T, 3, H, W] in and out.
+
+    ``scale`` is the range of the crop's share of the area; ``rng`` None is torch's global generator. Values that the
+    interpolation takes out of range are clamped (in the reference they wrap around).
+    """
+    height, width = frames.shape[-2:]
+    return to_uint8(crop_and_resize(frames, random_crop(height, width, scale=scale, rng=rng), size))
 
 
 def random_crop(
@@ -26,13 +38,11 @@ def random_crop(
     scale: tuple[float, float],
     ratio: tuple[float, float] = ASPECT_RATIOS,
     rng: torch.Generator | None = None,
-) -> Box:
-    """Draw (top, left, height, width) of a part with an area of ``scale`` times the frame's.
+) -> CropBox:
+    """Draw (top, left, height, width) of a crop whose share of the area is in the range ``scale``.
 
-    After ten draws that do not fit, the largest centred part of an allowed aspect ratio is taken.
+    If ten draws do not fit into the frame, the largest centred crop of an allowed aspect ratio is returned.
     """
-    import torch
-
     low, high = math.log(ratio[0]), math.log(ratio[1])
     for _ in range(MAX_DRAWS):
         area = height * width * torch.empty(1).uniform_(scale[0], scale[1], generator=rng).item()
@@ -48,13 +58,11 @@ def random_crop(
     return (height - part_height) // 2, (width - part_width) // 2, part_height, part_width
 
 
-def crop_and_resize(frames: np.ndarray, box: Box, size: tuple[int, int]) -> np.ndarray:
-    """Cut ``box`` out of uint8 [T, 3, H, W] and resize it to ``size`` (height, width).
+def crop_and_resize(frames: np.ndarray, box: CropBox, size: tuple[int, int]) -> np.ndarray:
+    """Crop uint8 [T, 3, H, W] to ``box`` and resize it to ``size`` (height, width).
 
-    Returns float32 that may lie outside 0..255: bicubic interpolation (no antialias, corners not aligned) overshoots.
+    Returns float32 that can exceed 0..255: bicubic interpolation (no antialiasing, align_corners=False) overshoots.
     """
-    import torch
-
     top, left, height, width = box
     part = torch.from_numpy(np.ascontiguousarray(frames[..., top : top + height, left : left + width])).float()
     resized: torch.Tensor = torch.nn.functional.interpolate(part, size=size, mode="bicubic", align_corners=False)

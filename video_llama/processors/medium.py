@@ -1,71 +1,95 @@
-"""A file in, frames and sound clips out, or the reason why one of them is not there.
+"""Read one medium: a file in, sampled frames and sound clips out, or the reason why one of them is missing.
 
-Three things are kept apart: a file without a sound track is used without it, and says so; a track that cannot be read
-is an error; ``no_audio`` is the caller's choice.
+A file without a sound track is used without sound, and the result says so; a track that cannot be read is an error;
+``no_audio`` is the caller's choice.
 """
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any
 
 from video_llama.errors import MediaError, NoAudioTrackError
-from video_llama.processors import AudioClips, FrameSampling, SampledVideo, open_track, read_image, read_video
-from video_llama.processors.audio_decode import without_audio
-from video_llama.processors.images import is_image
+from video_llama.processors.audio_decode import open_track, without_audio
+from video_llama.processors.media_file import MediaFile, MediaKind, MediaSource, is_folder, open_media
+from video_llama.processors.sampling import FrameSampling
 from video_llama.processors.settings import ProcessorSettings
-from video_llama.processors.sources import FrameListSource, Source, as_media, has_video_stream, is_folder
-
-MediaKind = Literal["video", "image", "frames", "audio"]
-MediaSource = Source | FrameListSource
+from video_llama.processors.sound_clips import SoundClips, cut_clips
+from video_llama.processors.video_processor import SampledVideo, read_image, read_video
 
 NO_TRACK = "no audio track"
-NOT_ASKED = "not asked for"
+NOT_REQUESTED = "not asked for"
 NO_PICTURE = "no video track"
 NO_BRANCH = "the model has no audio branch"
 
 
 @dataclass(frozen=True)
 class MediaOptions:
-    """How media are read. ``frames`` None takes the model's own number, uniformly over the whole.
-
-    ``no_audio`` leaves sound out; ``require_audio`` makes its absence an error. Both together are a ValueError.
-    """
+    """How media are read. Raises ValueError if both ``no_audio`` and ``require_audio`` are set."""
 
     frames: FrameSampling | None = None
+    """Which frames of a video are sampled. None takes the model's number of frames, uniformly over the whole video."""
     no_audio: bool = False
+    """Ignore the sound."""
     require_audio: bool = False
+    """Treat a missing sound track as an error."""
 
     def __post_init__(self) -> None:
         if self.no_audio and self.require_audio:
-            raise ValueError("Both no_audio and require_audio are given. Give one of them.")
+            raise ValueError("Both no_audio and require_audio are set. Use one of them.")
 
 
 @dataclass(frozen=True)
 class ReadMedium:
-    """One medium as it was read: frames, sound or both; of what is not there, why."""
+    """A medium as it was read: frames, sound clips or both, and the reason for what is missing."""
 
     kind: MediaKind
     source: str
     frames: SampledVideo | None = None
-    sound: AudioClips | None = None
+    sound: SoundClips | None = None
     why_no_frames: str | None = None
     why_no_sound: str | None = None
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return what was read, for records: frame indices and times, clip times, reasons. For JSON."""
+        return {
+            "kind": self.kind,
+            "source": self.source,
+            "frames": None if self.frames is None else _frames_dict(self.frames),
+            "sound": None if self.sound is None else _sound_dict(self.sound),
+            "why_no_frames": self.why_no_frames,
+            "why_no_sound": self.why_no_sound,
+        }
+
+
+def _frames_dict(video: SampledVideo) -> dict[str, Any]:
+    return {
+        "indices": [int(index) for index in video.indices],
+        "seconds": [round(second, 3) for second in video.seconds],
+        "fps": video.fps,
+        "total_frames": video.total_frames,
+        "duration": video.duration,
+    }
+
+
+def _sound_dict(sound: SoundClips) -> dict[str, Any]:
+    return {
+        "start_seconds": [round(second, 3) for second in sound.start_seconds],
+        "clip_seconds": sound.clip_seconds,
+        "duration": sound.duration,
+        "sampling_rate": sound.sampling_rate,
+    }
+
 
 def media_kind(source: MediaSource) -> MediaKind:
-    """What a source is, by its content. Raises MediaError where it is nothing that can be seen or heard."""
-    if isinstance(source, (list, tuple)) or is_folder(source):
+    """Return the kind of a source, by its content. Raises MediaError if it is not a media file."""
+    if isinstance(source, (list, tuple)):
         return "frames"
-    media = as_media(source)  # type: ignore[arg-type]  # the lists are gone
-    if is_image(media):
-        return "image"
-    with media.open() as container:
-        has_video = has_video_stream(container)
-        has_audio = bool(container.streams.audio)
-    if not has_video and not has_audio:
-        raise MediaError(f"{media.name} has neither a video nor an audio stream. Give a video, an image or a sound.")
-    return "video" if has_video else "audio"
+    if is_folder(source):
+        return "frames"
+    with open_media(source) as media:
+        return media.kind
 
 
 def read_medium(
@@ -74,78 +98,88 @@ def read_medium(
     options: MediaOptions,
     *,
     max_frames: int,
-    can_hear: bool,
+    with_audio_branch: bool,
     kind: MediaKind | None = None,
 ) -> ReadMedium:
-    """Read a medium as the model needs it; ``kind`` None finds out what it is.
+    """Read a medium for a model.
 
-    ``max_frames`` is what the model has positions for, ``can_hear`` whether it has an audio branch. Raises MediaError
-    (NoAudioTrackError for ``require_audio`` without a track), and ValueError for a sampling that cannot be.
+    Args:
+        max_frames: number of frame positions of the model.
+        with_audio_branch: whether the model has an audio branch.
+        kind: how to read the file; None determines it from the content.
+
+    Raises:
+        MediaError: a source that cannot be used; NoAudioTrackError for ``require_audio`` without a track.
+        ValueError: invalid sampling options.
     """
-    kind = kind or media_kind(source)
     size = (settings.image_size, settings.image_size)
     sampling = options.frames or FrameSampling(num_frames=settings.num_frames)
-    if kind == "audio":
-        return _read_audio(source, settings, options, sampling, can_hear)
-    if kind == "image":
-        video = read_image(source, size=size)  # type: ignore[arg-type]  # a list is no image, which it says
-    else:
+    if isinstance(source, (list, tuple)) or (isinstance(source, (str, os.PathLike)) and is_folder(source)):
         video = read_video(source, size=size, sampling=sampling, max_frames=max_frames)
-    medium = ReadMedium(video.kind, video.source, frames=video)
-    if options.no_audio:
-        return replace(medium, why_no_sound=NOT_ASKED)
-    if not can_hear and not options.require_audio:
-        return replace(medium, why_no_sound=NO_BRANCH)
-    _require_ears(video.source, can_hear)
-    return _with_sound(medium, source, settings, options, sampling)
+        return _with_sound(video, None, settings, options, with_audio_branch)
+    with open_media(source) as media:
+        kind = kind or media.kind
+        if kind == "audio":
+            return _read_audio(media, settings, options, with_audio_branch)
+        if kind == "image":
+            video = read_image(media, size=size)
+        else:
+            video = read_video(media, size=size, sampling=sampling, max_frames=max_frames)
+        return _with_sound(video, media, settings, options, with_audio_branch)
 
 
 def _read_audio(
-    source: MediaSource, settings: ProcessorSettings, options: MediaOptions, sampling: FrameSampling, can_hear: bool
+    media: MediaFile, settings: ProcessorSettings, options: MediaOptions, with_audio_branch: bool
 ) -> ReadMedium:
-    media = as_media(source)  # type: ignore[arg-type]  # a list is no sound, which it says
     if options.no_audio:
-        raise MediaError(f"{media.name} is given as sound, and no_audio leaves sound out. Drop one of the two.")
-    _require_ears(media.name, can_hear)
-    sound = _read_sound(source, settings, sampling)
+        raise MediaError(f"{media.name} is a sound file, but no_audio ignores sound. Remove one of the two.")
+    _require_audio_branch(media.name, with_audio_branch)
+    sound = _read_sound(media, settings, options)
     return ReadMedium("audio", media.name, sound=sound, why_no_frames=NO_PICTURE)
 
 
-def _require_ears(name: str, can_hear: bool) -> None:
-    if not can_hear:
-        raise MediaError(f"The sound of {name} is asked for, and the model has no audio branch. Use one that has.")
+def _require_audio_branch(name: str, with_audio_branch: bool) -> None:
+    if not with_audio_branch:
+        raise MediaError(f"The sound of {name} was requested, but the model has no audio branch. Use a model with one.")
 
 
 def _with_sound(
-    medium: ReadMedium,
-    source: MediaSource,
+    video: SampledVideo,
+    media: MediaFile | None,
     settings: ProcessorSettings,
     options: MediaOptions,
-    sampling: FrameSampling,
+    with_audio_branch: bool,
 ) -> ReadMedium:
-    """The medium with its sound, or with the reason why it has none."""
+    """Return the medium with its sound clips, or with the reason why it has none."""
+    medium = ReadMedium(video.kind, video.source, frames=video)
+    if options.no_audio:
+        return replace(medium, why_no_sound=NOT_REQUESTED)
+    if not with_audio_branch and not options.require_audio:
+        return replace(medium, why_no_sound=NO_BRANCH)
+    _require_audio_branch(video.source, with_audio_branch)
     try:
-        if medium.kind != "video":
+        if media is None or medium.kind != "video":
             raise NoAudioTrackError(
-                f"{medium.source} holds pictures without sound. Give a video with sound, or do not require audio."
+                f"{medium.source} contains pictures without sound. Give a video with sound, or do not require audio."
             )
-        return replace(medium, sound=_read_sound(source, settings, sampling))
+        return replace(medium, sound=_read_sound(media, settings, options))
     except NoAudioTrackError:
         if options.require_audio:
             raise
         return replace(medium, why_no_sound=NO_TRACK)
 
 
-def _read_sound(source: MediaSource, settings: ProcessorSettings, sampling: FrameSampling) -> AudioClips:
-    """The clips of the part of the track that ``sampling`` looks at; their times count from the start of the track."""
-    track = open_track(source)  # type: ignore[arg-type]  # lists have been refused
+def _read_sound(media: MediaFile, settings: ProcessorSettings, options: MediaOptions) -> SoundClips:
+    """Return the clips of the sampled segment of the track; their times count from the start of the track."""
+    track = open_track(media)
+    sampling = options.frames or FrameSampling()
     duration = track.num_samples / track.rate
     start, end = sampling.start or 0.0, duration if sampling.end is None else min(sampling.end, duration)
     if start >= duration:
         remedy = without_audio("Choose a start before its end", track.has_video)
-        raise MediaError(f"{track.name}: start is {start:g} s and its sound lasts {duration:.2f} s. {remedy}")
+        raise MediaError(f"{track.name}: start is {start:g} s, but its sound lasts {duration:.2f} s. {remedy}")
     first, last = round(start * track.rate), round(end * track.rate)
     is_whole = (first, last) == (0, track.num_samples)
-    heard = track.name if is_whole else f"{track.name} from {start:g} s to {end:g} s"
-    clips = settings.audio_processor().hear(track.span(first, last, heard))
+    name = track.name if is_whole else f"{track.name} from {start:g} s to {end:g} s"
+    clips = cut_clips(track.span(first, last, name), settings)
     return replace(clips, source=track.name, start_seconds=[start + second for second in clips.start_seconds])

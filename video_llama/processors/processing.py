@@ -1,9 +1,9 @@
-"""transformers' processor for a model folder: files and a prompt with ``<ImageHere>`` in, the model's inputs out.
+"""The Hugging Face processor of a model folder: files and prompts with ``<ImageHere>`` in, model inputs out.
 
-``AutoProcessor.from_pretrained`` finds it once ``video_llama.chat.auto`` is imported. It declares the tokenizer alone:
-transformers' video classes need torchvision, so frames and sound are read by our own front-ends, made from the scalars
-of ``processor_config.json``. Ids are those of ``conversation.encode_prompt``: each stretch of text between media is
-encoded by itself, the first with BOS. Our own chat does not use this class.
+``AutoProcessor.from_pretrained`` returns it after ``import video_llama.checkpoints.auto``. It declares only the
+tokenizer: transformers' video processors require torchvision, so frames and sound are processed by our own classes,
+made from the scalars of ``processor_config.json``. Token ids equal those of ``conversation.encode_prompt``: each
+stretch of text between media is encoded on its own, the first with BOS. ``chat`` does not use this class.
 """
 
 # N media, T frames, S clips, B prompts, L prompt length
@@ -12,18 +12,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import fields
+from typing import Any
 
+import numpy as np
+import torch
+from torch import Tensor
 from transformers import AutoConfig, BatchFeature, ProcessorMixin
 
 from video_llama.errors import PromptError
 from video_llama.processors.audio_processor import AudioProcessor
 from video_llama.processors.sampling import FrameSampling
+from video_llama.processors.settings import ProcessorSettings
 from video_llama.processors.video_processor import VideoProcessor, read_image, read_video
-
-if TYPE_CHECKING:
-    import numpy as np
-    from torch import Tensor
 
 MEDIA_PLACEHOLDER = "<ImageHere>"
 """Where a medium goes, seen or heard; chat_template.jinja writes it."""
@@ -70,10 +71,10 @@ class VideoLlamaProcessor(ProcessorMixin):
         self.num_frames, self.max_frame_pos = num_frames, max_frame_pos
         self.video_token_id, self.audio_token_id = video_token_id, audio_token_id
         self.num_video_query_tokens, self.num_audio_query_tokens = num_video_query_tokens, num_audio_query_tokens
-        self.video_processor = VideoProcessor((image_size, image_size), image_mean, image_std)
-        self.feature_extractor = AudioProcessor(
-            sampling_rate, num_mel_bins, target_length, clip_seconds, num_clips, audio_mean, audio_std
-        )
+        known = {each.name for each in fields(ProcessorSettings)}
+        settings = ProcessorSettings(**{name: _plain(value) for name, value in scalars.items() if name in known})
+        self.video_processor = VideoProcessor.from_settings(settings)
+        self.feature_extractor = AudioProcessor(settings)
 
     @classmethod
     def get_processor_dict(
@@ -156,17 +157,18 @@ class VideoLlamaProcessor(ProcessorMixin):
             )
 
     def _padded(self, rows: list[list[int]]) -> dict[str, Tensor]:
-        import torch
-
         length = max(map(len, rows))
         ids = [[self.tokenizer.pad_token_id] * (length - len(row)) + row for row in rows]
         mask = [[0] * (length - len(row)) + [1] * len(row) for row in rows]
         return {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
 
 
+def _plain(value: Any) -> Any:
+    """Return lists, as JSON has them, as tuples."""
+    return tuple(value) if isinstance(value, list) else value
+
+
 def _batched(media: list[np.ndarray]) -> Tensor | list[Tensor]:
     """One tensor where all are of one length, else a list, as the model takes both."""
-    import torch
-
     tensors = [torch.from_numpy(each) for each in media]
     return torch.stack(tensors) if len({len(each) for each in tensors}) == 1 else tensors

@@ -1,48 +1,42 @@
-"""The scalars of ``processor_config.json``, and the processors that they make."""
+"""The media settings of a model: the scalars of its ``processor_config.json``."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from video_llama.processors.audio_processor import AudioProcessor
-from video_llama.processors.video_processor import IMAGE_MEAN, IMAGE_STD, VideoProcessor
+IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
+IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 @dataclass(frozen=True)
 class ProcessorSettings:
-    """The scalars of ``processor_config.json``: how files become what the model reads. Defaults are the reference's."""
+    """How files become model inputs. The defaults are the reference's. Raises ValueError for values out of range."""
 
     image_size: int = 224
-    """Height and width of a frame, pixels."""
+    """Height and width of a frame, in pixels."""
     image_mean: tuple[float, float, float] = IMAGE_MEAN
     image_std: tuple[float, float, float] = IMAGE_STD
     num_frames: int = 8
-    """Frames of a video, unless the caller asks for others."""
+    """Number of frames of a video, unless the caller requests another."""
     sampling_rate: int = 16000
-    """Of the sound that is heard, Hz."""
+    """Sampling rate of the audio, in Hz."""
     num_mel_bins: int = 128
     target_length: int = 204
-    """Frames of a mel clip, 10 ms each."""
+    """Number of time steps of a mel clip, 10 ms each."""
     clip_seconds: float = 2.0
+    """Length of an audio clip, in seconds."""
     num_clips: int = 8
+    """Number of audio clips of a track."""
     audio_mean: float = -4.268
-    """Of the log-mels; they are normalised to (x - audio_mean) / audio_std."""
+    """Log-mel values are normalized to (x - audio_mean) / audio_std."""
     audio_std: float = 9.138
     pad_token: str | None = None
-    """None pads with the unknown token; "[PAD]" is an id of its own."""
+    """The padding token. None pads with the unknown token; "[PAD]" has an id of its own."""
 
-    def video_processor(self) -> VideoProcessor:
-        """What normalises frames for this model."""
-        return VideoProcessor((self.image_size, self.image_size), self.image_mean, self.image_std)
-
-    def audio_processor(self) -> AudioProcessor:
-        """What cuts sound into this model's mel clips."""
-        return AudioProcessor(
-            self.sampling_rate,
-            self.num_mel_bins,
-            self.target_length,
-            self.clip_seconds,
-            self.num_clips,
-            self.audio_mean,
-            self.audio_std,
-        )
+    def __post_init__(self) -> None:
+        positive = ("image_size", "num_frames", "sampling_rate", "num_mel_bins", "target_length", "num_clips")
+        for name in (*positive, "clip_seconds", "audio_std"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}. It must be positive.")
+        if not all(value > 0 for value in self.image_std):
+            raise ValueError(f"image_std is {list(self.image_std)}. Its values must be positive.")

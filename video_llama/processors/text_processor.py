@@ -13,10 +13,10 @@ _RUN_OF_SPACE = re.compile(r"\s{2,}")
 
 
 def caption(text: str, prompt: str = "", max_words: int = MAX_WORDS) -> str:
-    """Return ``prompt`` + the lower-case caption without its marks, at most ``max_words`` words long.
+    """Return ``prompt`` + the caption in lower case, without the marks .!"()*#:;~ and with at most ``max_words`` words.
 
-    Commas, dashes and question marks stay. Only runs of two or more whitespace characters become one space: a lone tab
-    or newline inside the text stays, and words are what single spaces separate.
+    Runs of two or more whitespace characters become one space; a single tab or newline inside the text is kept. Words
+    are separated by single spaces.
     """
     words = _RUN_OF_SPACE.sub(" ", _TO_SPACE.sub(" ", text.lower())).rstrip("\n").strip(" ").split(" ")
     return prompt + " ".join(words[:max_words])

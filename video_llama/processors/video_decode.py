@@ -1,8 +1,8 @@
-"""Decode chosen frames of a video, and as few others as possible.
+"""Decode selected frames of a video, and as few others as possible.
 
-In: an open container, its ``FrameIndex``, the indices wanted. Out: uint8 RGB pictures [3, H, W] by index.
-Pictures equal decord's bit for bit: libavfilter ``scale=W:H:flags=bilinear,format=rgb24``, after the turn that the
-file's rotation tag asks for (swscale through ``VideoFrame.reformat`` rounds differently).
+In: an open container, its ``FrameIndex``, frame indices. Out: uint8 RGB pictures [3, H, W] by index.
+Pictures equal decord's bit for bit: libavfilter ``scale=W:H:flags=bilinear,format=rgb24``, after the rotation that the
+file specifies (swscale through ``VideoFrame.reformat`` rounds differently).
 """
 
 from __future__ import annotations
@@ -10,48 +10,45 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
+import av
 import numpy as np
+from av import Packet, VideoFrame, VideoStream
+from av.container import InputContainer
+from av.filter import Graph
+from av.filter.context import FilterContext
 
-from video_llama.processors.sources import MediaFile
+from video_llama.processors.media_file import MediaFile
 from video_llama.processors.video_index import FrameIndex, video_stream
-
-if TYPE_CHECKING:
-    from av import Packet, VideoFrame, VideoStream
-    from av.container import InputContainer
-    from av.filter import Graph
-    from av.filter.context import FilterContext
 
 Pictures = dict[int, np.ndarray]  # frame index -> uint8 RGB [3, H, W]
 
-# Filters that undo a rotation tag; the key is PyAV's frame.rotation, degrees counterclockwise.
+# Filters that apply a rotation tag; the key is PyAV's frame.rotation, degrees counterclockwise.
 TURNS: dict[int, tuple[tuple[str, str | None], ...]] = {
     90: (("transpose", "cclock"),),
     -90: (("transpose", "clock"),),
     180: (("hflip", None), ("vflip", None)),
     -180: (("hflip", None), ("vflip", None)),
 }
-# A filter must be told some unit of time; raw streams have none, and the scaler asks for no time.
+# Filters require a time base; raw streams have none, and scaling does not depend on it.
 ANY_TIME_BASE = Fraction(1, 1000)
-# A seek that lands late (MPEG-TS lands one packet behind a keyframe) is tried again from this many keyframes earlier.
+# After a seek that lands late (in MPEG-TS one packet behind a keyframe), an earlier keyframe is tried.
 EARLIER_KEYFRAMES = (0, 1)
-# dav1d reads skip_frame once, when it is opened, and would then leave out wanted frames as well.
+# dav1d reads skip_frame only when it is opened, so wanted frames would be skipped as well.
 NEVER_SKIPPING = ("libdav1d",)
-# Between two groups of wanted frames, decoding on is cheaper than a seek up to this many frames.
+# Up to this many frames between two wanted ones, decoding on is cheaper than a seek.
 SEEK_WORTH_FRAMES = 4
 
 
 class Scaler:
-    """Turns decoded frames into uint8 RGB [3, H, W]; keeps a filter graph per kind of frame, since files may change."""
+    """Convert decoded frames to uint8 RGB [3, H, W]. Keeps a filter graph per frame format, which can change."""
 
     def __init__(self, size: tuple[int, int]) -> None:
         self.size = size
         self._graphs: dict[tuple[object, ...], tuple[Graph, FilterContext, FilterContext]] = {}
 
     def __call__(self, frame: VideoFrame) -> np.ndarray:
-        from av import VideoFrame
-
         kind = (frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range, frame.rotation)
         if kind not in self._graphs:
             self._graphs[kind] = self._build(frame)
@@ -62,8 +59,6 @@ class Scaler:
         return np.ascontiguousarray(picture.to_ndarray().transpose(2, 0, 1))
 
     def _build(self, frame: VideoFrame) -> tuple[Graph, FilterContext, FilterContext]:
-        from av.filter import Graph
-
         height, width = self.size
         graph, time_base = Graph(), frame.time_base or ANY_TIME_BASE
         head = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=time_base)
@@ -78,7 +73,7 @@ class Scaler:
 def decode_by_seeking(
     container: InputContainer, stream: VideoStream, index: FrameIndex, indices: list[int], scaler: Scaler
 ) -> Pictures:
-    """Decode ``indices`` (sorted), jumping from group to group. A frame that cannot be had so is left out."""
+    """Decode ``indices`` (sorted), seeking from group to group. Frames that cannot be decoded this way are omitted."""
     if not index.is_timed:
         return {}
     stream.thread_type = "AUTO"
@@ -89,7 +84,7 @@ def decode_by_seeking(
         if frame.pts in by_pts and not frame.is_corrupt:
             pictures.setdefault(by_pts[frame.pts], scaler(frame))
 
-    at_start = index.is_table  # nothing has been read from the file yet
+    at_start = index.is_table  # no packet has been read yet
     for group in _groups(index, indices):
         for earlier in EARLIER_KEYFRAMES:
             missing = {int(index.pts[i]) for i in group if i not in pictures}
@@ -102,12 +97,12 @@ def decode_by_seeking(
             at_start = False
             _decode_until(container, stream, int(index.keyframes[key]), missing, take)
         if any(i not in pictures for i in group):
-            break  # the rest is better read in order, once
+            break  # reading the rest in order, once, is faster
     return pictures
 
 
 def _groups(index: FrameIndex, indices: list[int]) -> list[list[int]]:
-    """Split the wanted frames where a keyframe lies between two of them and jumping to it saves decoding."""
+    """Split the wanted frames wherever seeking to a keyframe between two of them saves decoding."""
     groups: list[list[int]] = []
     key_positions = np.searchsorted(index.pts, index.keyframes)
     for i in indices:
@@ -120,20 +115,18 @@ def _groups(index: FrameIndex, indices: list[int]) -> list[list[int]]:
 
 
 def _keyframe_before(index: FrameIndex, pts: int) -> int:
-    """Position in ``index.keyframes`` of the last one shown at or before ``pts``; the first if there is none."""
+    """Return the position in ``index.keyframes`` of the last one at or before ``pts``, or 0."""
     return max(0, int(np.searchsorted(index.keyframes, pts, side="right")) - 1)
 
 
 def _seek_target(index: FrameIndex, key: int) -> int:
-    """Timestamp of a keyframe; for one in front of the first, a second before everything."""
+    """Return the timestamp of a keyframe; before the first one, a time one second before every frame."""
     if key >= 0:
         return int(index.keyframes[key])
     return int(min(index.pts[0], index.keyframes[0]) - 1 / index.time_base)
 
 
 def _seek(container: InputContainer, stream: VideoStream, pts: int) -> bool:
-    import av
-
     try:
         container.seek(pts, stream=stream, backward=True)
     except (av.error.FFmpegError, OSError):
@@ -148,10 +141,7 @@ def _decode_until(
     wanted: set[int],
     take: Callable[[VideoFrame], None],
 ) -> None:
-    """Feed packets from a keyframe (pts ``key``) until all of ``wanted`` (pts) have been fed, then drain; frames that
-    nothing needs are skipped."""
-    import av
-
+    """Decode packets from a keyframe (pts ``key``) until all of ``wanted`` (pts) are decoded; skip unneeded frames."""
     context = stream.codec_context
     pending, last = set(wanted), max(wanted)
     skipped: Literal["DEFAULT", "NONREF"] = "DEFAULT" if context.codec.name in NEVER_SKIPPING else "NONREF"
@@ -162,19 +152,21 @@ def _decode_until(
             for frame in _decode(stream, packet):
                 take(frame)
             pending.discard(packet.pts)
-            # Decoding times never exceed the times of showing: past the last one, nothing wanted can follow.
+            # Decoding times never exceed presentation times: no wanted frame follows a later decoding time.
             if not pending or (packet.dts is not None and packet.dts > last):
                 break
     except av.error.FFmpegError:
-        pass  # the file ends in the middle: what is missing is looked for by reading in order, and reported there
+        pass  # truncated file: missing frames are searched by reading in order, and reported there
     context.skip_frame = "DEFAULT"
     for frame in _decode(stream, None):
         take(frame)
 
 
 def _packets_from(container: InputContainer, stream: VideoStream, key: int) -> Iterator[Packet[VideoStream]]:
-    """Yield packets from the keyframe with pts ``key`` on, or from an earlier keyframe; none if the file is being read
-    from behind it: frames shown before the next keyframe would then be made of pictures that are not there."""
+    """Yield packets from the keyframe with pts ``key``, or an earlier one, on.
+
+    Yields nothing if the position is behind that keyframe: frames before the next one could not be decoded correctly.
+    """
     is_found = False
     for packet in container.demux(stream):
         if packet.size == 0:
@@ -189,9 +181,7 @@ def _packets_from(container: InputContainer, stream: VideoStream, key: int) -> I
 
 
 def _decode(stream: VideoStream, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
-    """Decode one packet (None drains); a packet that the decoder refuses gives no frame."""
-    import av
-
+    """Decode one packet (None flushes the decoder); return no frame for a packet that the decoder rejects."""
     try:
         return stream.codec_context.decode(packet)
     except (av.error.InvalidDataError, av.error.EOFError):
@@ -200,19 +190,19 @@ def _decode(stream: VideoStream, packet: Packet[VideoStream] | None) -> list[Vid
 
 @dataclass
 class OrderedRead:
-    """What came out of decoding a file from its first packet on."""
+    """Result of decoding a file from its first packet."""
 
     pictures: Pictures = field(default_factory=dict)
-    shown: list[int | None] = field(default_factory=list)  # pts of the frames, in the order of display
-    num_packets: int = 0  # that the edit list does not cut away
-    num_refused: int = 0  # packets that the decoder could not use
+    shown: list[int | None] = field(default_factory=list)  # pts of the frames, in display order
+    num_packets: int = 0  # without those that the edit list removes
+    num_refused: int = 0  # packets that the decoder rejected
 
 
 def decode_in_order(media: MediaFile, index: FrameIndex, indices: list[int], scaler: Scaler) -> OrderedRead:
-    """Open the file anew and decode every frame from the first until all of ``indices`` are found, or the end."""
+    """Open a new container and decode every frame until all of ``indices`` are found or the file ends."""
     read = OrderedRead()
     wanted = {int(index.pts[i]): i for i in indices}
-    with media.open() as container:
+    with media.container() as container:
         stream = video_stream(container, media.name)
         for frame in _frames_in_order(container, stream, read):
             key = frame.pts if index.is_timed else len(read.shown)
@@ -225,8 +215,6 @@ def decode_in_order(media: MediaFile, index: FrameIndex, indices: list[int], sca
 
 
 def _frames_in_order(container: InputContainer, stream: VideoStream, read: OrderedRead) -> Iterator[VideoFrame]:
-    import av
-
     stream.thread_type = "AUTO"
     try:
         for packet in container.demux(stream):

@@ -1,42 +1,42 @@
-"""A video becomes the frames that the model sees, their times, and the sentence that tells it the times.
+"""Sample the frames of a video, their times, and the prompt sentence that lists the times.
 
 In: a video file, an image, a folder or list of frames, bytes or a file object. Out: ``SampledVideo`` with uint8 RGB
-frames [T, 3, H, W]; ``VideoProcessor`` makes them the float tensor that the encoder takes.
+frames [T, 3, H, W]; ``VideoProcessor`` normalizes them for the encoder.
 Source: the reference's ``load_video``, ``AlproVideoEvalProcessor`` and ``AlproVideoTrainProcessor``.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 
 from video_llama.errors import MediaError
-from video_llama.processors.images import frame_paths, is_image, load_frames, load_image
+from video_llama.processors.images import frame_paths, load_frames, load_image
+from video_llama.processors.media_file import FrameListSource, MediaFile, MediaSource, Source, is_folder, open_media
 from video_llama.processors.sampling import FrameSampling, check_frame_limit, choose_indices, frame_indices
-from video_llama.processors.sources import FrameListSource, MediaFile, Source, as_media, is_folder
+from video_llama.processors.settings import IMAGE_MEAN, IMAGE_STD, ProcessorSettings
 from video_llama.processors.video_decode import OrderedRead, Pictures, Scaler, decode_by_seeking, decode_in_order
 from video_llama.processors.video_index import FrameIndex, build_index, index_of_shown, video_stream
-
-if TYPE_CHECKING:
-    import torch
 
 __all__ = ["FrameSampling", "SampledVideo", "VideoProcessor", "frame_indices", "read_image", "read_video"]
 
 DEFAULT_SIZE = (224, 224)
 DEFAULT_MAX_FRAMES = 32
-FOLDER_FPS = 1.0  # files of frames carry no times: one a second, unless the caller knows better
-IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
-IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
+FOLDER_FPS = 1.0  # image files carry no times: one per second, unless the caller gives a rate
 
 
 @dataclass(frozen=True)
 class SampledVideo:
-    """The chosen frames: ``frames`` uint8 RGB [T, 3, H, W], ``indices`` into the video, ``seconds`` since its first
-    frame (real presentation times). ``fps`` is the container's average rate, ``duration`` in seconds."""
+    """Sampled frames: ``frames`` uint8 RGB [T, 3, H, W], and their ``indices`` in the video.
+
+    ``seconds`` are presentation times since the first frame, ``fps`` is the container's average rate, and ``duration``
+    is in seconds.
+    """
 
     frames: np.ndarray
     indices: list[int]
@@ -49,8 +49,10 @@ class SampledVideo:
 
     @property
     def message(self) -> str:
-        """The reference's sentence about the frames. Its times are index / average rate, as the reference computes
-        them, also where the rate varies; an image has none."""
+        """The reference's sentence about the frames; empty for an image.
+
+        Its times are index / average rate, as in the reference, even if the frame rate varies.
+        """
         return "" if self.kind == "image" else frames_message(self.indices, self.fps)
 
 
@@ -61,19 +63,25 @@ def frames_message(indices: Sequence[int], fps: float) -> str:
 
 
 def read_video(
-    source: Source | FrameListSource,
+    source: MediaSource,
     *,
     size: tuple[int, int] = DEFAULT_SIZE,
     sampling: FrameSampling | None = None,
     max_frames: int = DEFAULT_MAX_FRAMES,
     frames_fps: float = FOLDER_FPS,
 ) -> SampledVideo:
-    """Read the frames that ``sampling`` (default: 8, uniform) chooses, stretched to ``size`` (height, width).
+    """Read the frames selected by ``sampling`` (default: 8, uniform), resized to ``size`` (height, width).
 
-    ``source``: a video file, bytes or binary file object; an image (a video of one frame); a folder of frames in
-    natural order, or a list of their paths, shown ``frames_fps`` a second. Only the chosen frames are decoded, and
-    what they depend on. Raises ``MediaError`` for a source that cannot be used, ``ValueError`` for arguments that
-    cannot, such as more than ``max_frames`` frames.
+    The aspect ratio is not kept, as in the reference. Only the selected frames and those they depend on are decoded.
+
+    Args:
+        source: a video file, its bytes or a binary file object; an image (a video of one frame); a folder of frames
+            in natural order, or a list of their paths.
+        frames_fps: frame rate of a folder or list of frames.
+
+    Raises:
+        MediaError: a source that cannot be used.
+        ValueError: invalid arguments, such as more than ``max_frames`` frames.
     """
     sampling = sampling or FrameSampling()
     if min(size) < 1:
@@ -81,18 +89,21 @@ def read_video(
     check_frame_limit(sampling, max_frames)
     if isinstance(source, (list, tuple)):
         return _read_frames(source, f"{len(source)} frames", size, sampling, max_frames, frames_fps)
-    if is_folder(source):
-        folder = Path(source)  # type: ignore[arg-type]  # only paths are folders
-        return _read_frames(frame_paths(folder), str(source), size, sampling, max_frames, frames_fps)
-    media = as_media(source)  # type: ignore[arg-type]
-    if is_image(media):
-        return _image(media, size)
-    return _read_file(media, size, sampling, max_frames)
+    if isinstance(source, (str, os.PathLike)) and is_folder(source):
+        return _read_frames(frame_paths(Path(source)), str(source), size, sampling, max_frames, frames_fps)
+    with open_media(source) as media:
+        if media.is_image:
+            return _image(media, size)
+        return _read_file(media, size, sampling, max_frames)
 
 
 def read_image(source: Source, *, size: tuple[int, int] = DEFAULT_SIZE) -> SampledVideo:
-    """Read a picture as a video of one frame [1, 3, H, W], by PIL's bicubic resize. ``MediaError`` if it is none."""
-    return _image(as_media(source), size)
+    """Read an image as a video of one frame [1, 3, H, W], resized by Pillow's bicubic filter.
+
+    Raises MediaError for a file that is not an image.
+    """
+    with open_media(source) as media:
+        return _image(media, size)
 
 
 def _image(media: MediaFile, size: tuple[int, int]) -> SampledVideo:
@@ -101,10 +112,15 @@ def _image(media: MediaFile, size: tuple[int, int]) -> SampledVideo:
 
 
 def _read_frames(
-    paths: FrameListSource, name: str, size: tuple[int, int], sampling: FrameSampling, max_frames: int, fps: float
+    paths: FrameListSource | list[Path],
+    name: str,
+    size: tuple[int, int],
+    sampling: FrameSampling,
+    max_frames: int,
+    fps: float,
 ) -> SampledVideo:
     if not paths:
-        raise MediaError("The list of frames is empty. Give at least one picture.")
+        raise MediaError("The list of frames is empty. Give at least one image.")
     if not fps > 0:
         raise ValueError(f"frames_fps is {fps}. Give a positive number of frames per second.")
     seconds, duration = [k / fps for k in range(len(paths))], len(paths) / fps
@@ -115,7 +131,7 @@ def _read_frames(
 
 def _read_file(media: MediaFile, size: tuple[int, int], sampling: FrameSampling, max_frames: int) -> SampledVideo:
     scaler = Scaler(size)
-    with media.open() as container:
+    with media.container() as container:
         stream = video_stream(container, media.name)
         index = build_index(container, stream, media)
         indices = _choose(media, index, sampling, max_frames)
@@ -138,23 +154,23 @@ def _choose(media: MediaFile, index: FrameIndex, sampling: FrameSampling, max_fr
 
 
 def _index_after(media: MediaFile, index: FrameIndex, indices: list[int], read: OrderedRead) -> FrameIndex:
-    """Explain why frames are missing after reading to the end, or index what is really shown.
+    """Raise MediaError if frames are missing because the file is damaged; else return the index of the shown frames.
 
-    A whole file without faults may list frames that are never shown (VP8's hidden references): they do not count.
+    A valid file can list frames that are never shown (VP8's hidden reference frames); they do not count.
     """
     lost = [i for i in indices if i not in read.pictures]
     if not read.shown:
         raise MediaError(
-            f"{media.name} lists {len(index.pts)} frames and none can be decoded. It is cut short or damaged: copy it "
+            f"{media.name} lists {len(index.pts)} frames, but none can be decoded. It is truncated or damaged: copy it "
             "again, or convert it: ffmpeg -i FILE out.mp4"
         )
     if read.num_packets < len(index.pts) or read.num_refused:
         step = 1.0 / index.fps
         end = float(index.seconds[lost[0]])
         raise MediaError(
-            f"{media.name} is cut short or damaged: it lists {len(index.pts)} frames ({index.duration:.1f} s), "
+            f"{media.name} is truncated or damaged: it lists {len(index.pts)} frames ({index.duration:.1f} s), "
             f"{len(read.shown)} can be decoded, and the frame at {end:.1f} s is not among them. "
-            f"Ask for the part that is there (end={max(end - step, step):.1f}), or copy the file again."
+            f"Use the part that can be decoded (end={max(end - step, step):.1f}), or copy the file again."
         )
     return index_of_shown(read.shown, index)
 
@@ -167,7 +183,7 @@ def _sampled(media: MediaFile, index: FrameIndex, indices: list[int], pictures: 
 
 
 class VideoProcessor:
-    """Frames for the encoder: ``processor(frames)`` when answering, ``augment`` first when training."""
+    """Normalize frames for the vision encoder; ``crop_scale`` is the area range of training crops (augmentation.py)."""
 
     def __init__(
         self,
@@ -181,21 +197,14 @@ class VideoProcessor:
         self.image_std = np.asarray(image_std, dtype=np.float32)
         self.crop_scale = crop_scale
 
+    @classmethod
+    def from_settings(cls, settings: ProcessorSettings) -> VideoProcessor:
+        """Return the processor of a model's settings."""
+        return cls((settings.image_size, settings.image_size), settings.image_mean, settings.image_std)
+
     def __call__(self, frames_uint8: np.ndarray) -> np.ndarray:
         """Map uint8 RGB [T, 3, H, W] to float32 (x / 255 - mean) / std, same shape."""
         if frames_uint8.dtype != np.uint8 or frames_uint8.ndim != 4 or frames_uint8.shape[1] != 3:
             raise ValueError(f"Frames are {frames_uint8.dtype} {list(frames_uint8.shape)}. Give uint8 [T, 3, H, W].")
         scaled = frames_uint8.astype(np.float32) / np.float32(255)
         return (scaled - self.image_mean[:, None, None]) / self.image_std[:, None, None]
-
-    def augment(self, frames_uint8: np.ndarray, rng: torch.Generator | None = None) -> np.ndarray:
-        """Training: crop the same random part of all frames and resize it (bicubic) to ``size``; uint8 in and out.
-
-        ``rng`` is a torch generator; None means torch's global one. Overshoot is clamped and values are rounded (the
-        reference lets them wrap around and truncates).
-        """
-        from video_llama.processors.augmentation import crop_and_resize, random_crop, to_uint8
-
-        height, width = frames_uint8.shape[-2:]
-        box = random_crop(height, width, scale=self.crop_scale, rng=rng)
-        return to_uint8(crop_and_resize(frames_uint8, box, self.size))

@@ -91,7 +91,7 @@ def validate_data(config: TrainConfig, source: str, report: Path, *, workers: in
 
 def read_folder_without_weights(path: Path) -> ModelFolder:
     """A model folder whose tensors have shapes and no numbers. Raises CheckpointError as ``read_model_folder``."""
-    from video_llama.models.placing import meta_model
+    from video_llama.models.placement import meta_model
 
     config, settings = read_config(path), read_settings(path)
     tokenizer = Tokenizer(path / TOKENIZER_FILE, pad_token=settings.pad_token)

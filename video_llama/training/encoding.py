@@ -17,6 +17,8 @@ from video_llama.datasets.media import FileReader, MediaForm, SampleReader, Soun
 from video_llama.datasets.sample import Sample, SampleMedium
 from video_llama.errors import ConfigError, DataError
 from video_llama.log import logger
+from video_llama.processors.audio_processor import AudioProcessor
+from video_llama.processors.video_processor import VideoProcessor
 from video_llama.training.config import RunConfig
 from video_llama.training.distributed import World
 
@@ -41,7 +43,7 @@ def file_readers(
     num_frames = dataset.vis_processor.train.n_frms
     if num_frames > limit:
         raise ConfigError(f"{where}.vis_processor.train.n_frms is {num_frames}, the model has {limit} positions.")
-    processor = folder.settings.video_processor()
+    processor = VideoProcessor.from_settings(folder.settings)
     frames = frame_reader(dataset, dataset.format or name, processor, limit, _PIXEL_FORMS[branch])
     kinds = {medium.kind for sample in samples for medium in sample.media}
     if "audio" not in kinds:
@@ -53,7 +55,7 @@ def file_readers(
             f"{where} shows the audio branch both sound and {', '.join(sorted(kinds - {'audio'}))}. Make two "
             "data sets of it: one of sound, one of frames in the place of sound."
         )
-    return Readers(frames, SoundReader(folder.settings.audio_processor()))
+    return Readers(frames, SoundReader(AudioProcessor(folder.settings)))
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def add_lora(model: VideoLlamaForConditionalGeneration, config: LoraConfig, seed
         from peft.tuners.lora import Linear as AdaptedLinear
     except ModuleNotFoundError as error:
         raise MissingExtraError("peft", "train") from error
-    from video_llama.models.modeling_llama import PackedLinear
+    from video_llama.models.packed_linear import PackedLinear
 
     decoder = model.model.language_model
     kinds = (torch.nn.Linear, PackedLinear)

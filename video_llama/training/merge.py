@@ -20,7 +20,9 @@ from video_llama.checkpoints.folder import (
     write_model_folder,
 )
 from video_llama.errors import CheckpointError
-from video_llama.models.modeling_llama import Quantization, unpack_linears
+from video_llama.models.modeling_llama import unpack_linears
+from video_llama.models.packed_linear import Quantization
+from video_llama.models.placement import LoadOptions
 from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
 from video_llama.training.checkpoint import load_trained, read_trained, trained_file
 from video_llama.training.lora import add_lora, lora_of_checkpoint, merge_lora, split_lora
@@ -62,7 +64,7 @@ def merge_into_folder(
     _check_target(out)
     _check_overlap(runs)
     folder = Path(model_folder)
-    base = read_model_folder(folder, dtype=read_config(folder).dtype, quantization=quantization)
+    base = read_model_folder(folder, LoadOptions(dtype=read_config(folder).dtype, quantization=quantization))
     unpack_linears(base.model.model.language_model, base.model.dtype)
     trained: set[str] = set()
     for run in runs:

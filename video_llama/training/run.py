@@ -200,14 +200,16 @@ def load_folder(config: TrainConfig, source: str, this: World) -> ModelFolder:
     import torch
 
     from video_llama.checkpoints.folder import read_model_folder
+    from video_llama.models.placement import LoadOptions
     from video_llama.training.starting_model import load_pieces, pretrained_folder
 
     dtype = torch.float32 if config.run.dtype == "fp32" else None
-    path, quantization = pretrained_folder(config.model), config.model.quantization
+    options = LoadOptions(device=this.device, dtype=dtype, quantization=config.model.quantization)
+    path = pretrained_folder(config.model)
     try:
         if path is None:
-            return load_pieces(config, source, dtype=dtype, device=this.device, quantization=quantization)
-        return read_model_folder(path, dtype=dtype, device=this.device, quantization=quantization)
+            return load_pieces(config, source, options)
+        return read_model_folder(path, options)
     except ValueError as error:
         raise ConfigError(f"model.quantization: {error}") from error
 

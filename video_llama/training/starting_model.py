@@ -7,7 +7,6 @@ branch is built only where it trains, with ImageBind's vision trunk, which shows
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from video_llama.checkpoints.assemble import Assembly
 from video_llama.checkpoints.config import EvalConfig, ModelSection
@@ -17,6 +16,7 @@ from video_llama.checkpoints.initial import DRAWN_PARTS
 from video_llama.checkpoints.loading import load_assembly, plan
 from video_llama.errors import CheckpointError, ConfigError
 from video_llama.log import logger
+from video_llama.models.placement import LoadOptions
 from video_llama.training.checkpoint import trained_file
 from video_llama.training.config import ModelConfig, TrainConfig
 from video_llama.training.stages import stage_of
@@ -28,16 +28,16 @@ SHARED_KEYS = (
 """Keys that a training YAML and an evaluation YAML have in common, and that decide what is built."""
 
 
-def load_pieces(config: TrainConfig, source: str, **placing: Any) -> ModelFolder:
+def load_pieces(config: TrainConfig, source: str, options: LoadOptions) -> ModelFolder:
     """The model that a run begins with; what was drawn are the manifest's untrained parts.
 
-    ``placing`` is that of ``placement.resolve_placing``, which raises ValueError. Raises ConfigError and
+    Raises ValueError for invalid options. Raises ConfigError and
     CheckpointError, with files and names, for what is needed and missing.
     """
     assembly = plan_pieces(config, source)
     for report in assembly.reports:
         logger.info("%s: %d tensors from %s", report.source.role, report.num_taken, report.source.path)
-    return load_assembly(assembly, source, seed=config.run.seed, **placing)
+    return load_assembly(assembly, source, options, seed=config.run.seed)
 
 
 def plan_pieces(config: TrainConfig, source: str) -> Assembly:
@@ -93,7 +93,7 @@ def trained_checkpoints(model: ModelConfig) -> list[str]:
 def folder_without_weights(config: TrainConfig, source: str) -> ModelFolder:
     """The model of :func:`load_pieces` with shapes and no numbers: what data are checked against."""
     from video_llama.conversation import Tokenizer
-    from video_llama.models.placing import meta_model
+    from video_llama.models.placement import meta_model
 
     assembly = plan_pieces(config, source)
     model = meta_model(assembly.config)

@@ -14,9 +14,14 @@ from video_llama.apps.demo.visitors import ShownMedium
 from video_llama.chat import QueryAttention
 
 
+def shown_medium(talkative, path: Path) -> ShownMedium:
+    read = talkative.read(path)
+    return ShownMedium(path, read, talkative.mel_clips(read))
+
+
 @pytest.fixture
 def shown(talkative, media) -> ShownMedium:
-    return ShownMedium(media["first"], talkative.read(media["first"]))
+    return shown_medium(talkative, media["first"])
 
 
 def pictures(html: str) -> list[np.ndarray]:
@@ -36,7 +41,7 @@ def test_every_frame_and_clip_is_there(shown):
     for frame, picture in zip(frames.frames, seen, strict=False):
         # JPEG of noise loses much; a wrong frame would differ by about 85.
         assert np.abs(frame.transpose(1, 2, 0).astype(float) - picture).mean() < 45
-    assert seen[-1].shape == (*sound.mel.shape[2:], 3)
+    assert seen[-1].shape == (*shown.mel.shape[2:], 3)
     assert re.findall(r'class="vl-time">([^<]+)<', html) == [
         *(f"{second:.1f} s" for second in frames.seconds),
         *(f"{start:.1f}–{start + 2:.1f} s" for start in sound.start_seconds),
@@ -61,9 +66,9 @@ def test_shares_are_numbers_and_columns(shown):
 
 
 def test_reasons_are_told(talkative, media):
-    silent = ShownMedium(media["silent"], talkative.read(media["silent"]))
+    silent = shown_medium(talkative, media["silent"])
     assert "No sound: no audio track." in media_html([silent])
-    tone = ShownMedium(media["tone"], talkative.read(media["tone"]))
+    tone = shown_medium(talkative, media["tone"])
     assert "No frames: no video track." in media_html([tone])
 
 

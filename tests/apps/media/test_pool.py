@@ -10,8 +10,9 @@ from tests.factories.talkative import grey_bomb
 from video_llama.apps.media.limits import MEBIBYTE, MediaLimits
 from video_llama.apps.media.pool import MediaPool
 from video_llama.errors import MediaError
-from video_llama.processors import FrameSampling, read_video
 from video_llama.processors.medium import MediaOptions
+from video_llama.processors.sampling import FrameSampling
+from video_llama.processors.video_processor import read_video
 
 
 def read(assistant, *requests, **settings):
@@ -45,7 +46,7 @@ def test_is_what_is_read_here(assistant, clips):
             here.why_no_sound,
         )
         assert there.source == "a file"
-        for part, array in (("frames", "frames"), ("sound", "mel")):
+        for part, array in (("frames", "frames"), ("sound", "samples")):
             ours, theirs = getattr(here, part), getattr(there, part)
             assert (ours is None) == (theirs is None)
             if ours is not None:

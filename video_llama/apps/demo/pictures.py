@@ -15,7 +15,8 @@ from html import escape
 import numpy as np
 
 from video_llama.apps.demo.visitors import ShownMedium
-from video_llama.processors import AudioClips, SampledVideo
+from video_llama.processors.sound_clips import SoundClips
+from video_llama.processors.video_processor import SampledVideo
 
 RAMP = np.array([[16, 18, 52], [62, 40, 120], [150, 50, 110], [226, 96, 62], [253, 200, 80], [255, 252, 200]])
 """Colours from low to high, RGB, read as a continuous scale."""
@@ -52,8 +53,8 @@ def _medium_html(number: int, medium: ShownMedium) -> str:
         parts.append(_frames_html(read.frames, None if attention is None else attention.frames_QT))
     else:
         parts.append(f'<p class="vl-quiet">No frames: {escape(read.why_no_frames or "")}.</p>')
-    if read.sound is not None:
-        parts.append(_sound_html(read.sound, None if attention is None else attention.clips_QS))
+    if read.sound is not None and medium.mel is not None:
+        parts.append(_sound_html(read.sound, medium.mel, None if attention is None else attention.clips_QS))
     elif read.kind != "image":
         parts.append(f'<p class="vl-quiet">No sound: {escape(read.why_no_sound or "")}.</p>')
     return f'<section class="vl-medium">{"".join(parts)}</section>'
@@ -68,9 +69,9 @@ def _frames_html(video: SampledVideo, shares_QT: np.ndarray | None) -> str:
     return _strip(title, pictures, times, [f"frame at {time}" for time in times], shares_QT)
 
 
-def _sound_html(sound: AudioClips, shares_QS: np.ndarray | None) -> str:
-    low, high = float(sound.mel.min()), float(sound.mel.max())
-    levels = (sound.mel[:, 0, ::-1] - low) / max(high - low, 1e-6)
+def _sound_html(sound: SoundClips, mel: np.ndarray, shares_QS: np.ndarray | None) -> str:
+    low, high = float(mel.min()), float(mel.max())
+    levels = (mel[:, 0, ::-1] - low) / max(high - low, 1e-6)
     times = [f"{start:.1f}–{start + sound.clip_seconds:.1f} s" for start in sound.start_seconds]
     title = f"Sound of {sound.duration:.1f} s in {len(times)} clips: mel spectrograms, low tones at the bottom"
     names = [f"mel spectrogram of {time}" for time in times]

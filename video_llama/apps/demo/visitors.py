@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from video_llama.apps.media.reader import MediaReader
 from video_llama.chat import Answer, AnswerStream, Assistant, Chat, QueryAttention, ReadMedium
 from video_llama.errors import VideoLlamaError
@@ -27,6 +29,8 @@ class ShownMedium:
 
     path: Path
     read: ReadMedium
+    mel: np.ndarray | None
+    """Log-mel clips [S, 1, bins, steps], or None without sound."""
     attention: QueryAttention | None = None
 
 
@@ -55,7 +59,7 @@ class Visitor:
         seconds = time.perf_counter() - start
         with self._lock:
             self._chat.add(replace(self._assistant.encode(read), decode_seconds=seconds))
-            self.media.append(ShownMedium(path, read))
+            self.media.append(ShownMedium(path, read, self._assistant.mel_clips(read)))
 
     def answer(self, question: str, **decoding: Any) -> Iterator[str]:
         """The answer's text as it grows, to its end or to ``stop``. Raises PromptError and ValueError."""

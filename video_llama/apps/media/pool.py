@@ -27,7 +27,8 @@ from video_llama.apps.media.wire import (
 from video_llama.chat.engine import Engine
 from video_llama.errors import MediaError
 from video_llama.log import logger
-from video_llama.processors.medium import MediaKind, MediaOptions, ReadMedium
+from video_llama.processors.media_file import MediaKind
+from video_llama.processors.medium import MediaOptions, ReadMedium
 
 COMMAND = (sys.executable, "-m", "video_llama.apps.media.process")
 START_SECONDS = 120
@@ -44,7 +45,7 @@ class MediaPool:
         self._task: Fields = {
             "settings": asdict(engine.settings),
             "max_frames": engine.config.max_frame_pos,
-            "can_hear": engine.config.with_audio_branch,
+            "with_audio_branch": engine.config.with_audio_branch,
             "max_seconds": limits.max_media_seconds,
             "max_pixels": limits.max_media_pixels,
             "memory_bytes": limits.media_worker_bytes,

@@ -1,20 +1,20 @@
 """The process that decodes media, one request after another: ``python -m video_llama.apps.media.process``.
 
 It lives behind limits of its own and apart from weights, keys and other people's requests: a file that breaks the
-decoder, or takes it over, breaks this. Bytes come in on standard input, frames and mel clips go out on standard
+decoder, or takes it over, breaks this. Bytes come in on standard input, frames and sound clips go out on standard
 output (``wire``); it opens no file that a request names.
 """
 
 from __future__ import annotations
 
-import io
 import os
 import resource
 import sys
 import traceback
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any, BinaryIO
+
+from PIL import Image
 
 from video_llama.apps.media.wire import (
     LENGTH,
@@ -26,10 +26,9 @@ from video_llama.apps.media.wire import (
     read_exactly,
 )
 from video_llama.errors import MediaError
-from video_llama.processors.images import IMAGE_FORMATS, is_image
+from video_llama.processors.media_file import IMAGE_FORMATS, MediaFile
 from video_llama.processors.medium import ReadMedium, read_medium
 from video_llama.processors.settings import ProcessorSettings
-from video_llama.processors.sources import MediaFile, as_media
 
 MICROSECONDS = 1_000_000
 """libav's unit of a container's duration."""
@@ -41,7 +40,7 @@ class Task:
 
     settings: ProcessorSettings
     max_frames: int
-    can_hear: bool
+    with_audio_branch: bool
     max_seconds: float
     max_pixels: int
 
@@ -50,16 +49,8 @@ class Task:
         """The task in the first message's header."""
         given = fields["settings"].items()
         settings: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in given}
-        rest = {name: fields[name] for name in ("max_frames", "can_hear", "max_seconds", "max_pixels")}
+        rest = {name: fields[name] for name in ("max_frames", "with_audio_branch", "max_seconds", "max_pixels")}
         return Task(ProcessorSettings(**settings), **rest)
-
-
-class NamedBytes(io.BytesIO):
-    """A medium's bytes, with the name that messages call it by."""
-
-    def __init__(self, data: bytes, name: str) -> None:
-        super().__init__(data)
-        self.name = name
 
 
 def main() -> None:
@@ -70,7 +61,7 @@ def main() -> None:
         start = _read_header(requests)
     except EOFError:
         return
-    _load_libraries(can_hear=start["can_hear"])
+    Image.init()  # loads Pillow's plugins before time and memory are measured
     _confine(start["memory_bytes"])
     task = Task.of(start)
     replies.write(pack({"ready": True}))
@@ -86,16 +77,6 @@ def main() -> None:
         replies.flush()
         if is_last:
             return
-
-
-def _load_libraries(*, can_hear: bool) -> None:
-    """What decoding would import on the way: before the first request, whose time and memory are measured."""
-    from PIL import Image
-
-    import_module("av.filter")
-    if can_hear:
-        import_module("torch")  # makes mel bins; with it 0.95 GB are mapped here, with a build for CUDA more
-    Image.init()
 
 
 def _confine(memory_bytes: int) -> None:
@@ -126,14 +107,14 @@ def _answer(task: Task, fields: dict[str, Any], data: bytes) -> tuple[bytes, boo
 
 
 def _read(task: Task, fields: dict[str, Any], data: bytes) -> ReadMedium:
-    source = NamedBytes(data, fields["name"])
-    _check_size(task, as_media(source))
+    media = MediaFile(data, name=fields["name"])
+    _check_size(task, media)
     medium = read_medium(
-        source,
+        media,
         task.settings,
         options_of(fields["options"]),
         max_frames=task.max_frames,
-        can_hear=task.can_hear,
+        with_audio_branch=task.with_audio_branch,
         kind=fields["medium_kind"],
     )
     for part in (medium.frames, medium.sound):
@@ -144,13 +125,11 @@ def _read(task: Task, fields: dict[str, Any], data: bytes) -> ReadMedium:
 
 def _check_size(task: Task, media: MediaFile) -> None:
     """Refuse by what the file says of itself, before anything of it is decoded."""
-    if is_image(media):
-        from PIL import Image
-
+    if media.is_image:
         with Image.open(media.stream(), formats=IMAGE_FORMATS) as image:
             _check_pixels(task, media.name, *image.size)
         return
-    with media.open() as container:
+    with media.container() as container:
         for stream in container.streams.video:
             if stream.codec_context is not None:
                 _check_pixels(task, media.name, stream.codec_context.width, stream.codec_context.height)

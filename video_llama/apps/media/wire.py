@@ -15,8 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from video_llama.processors import AudioClips, FrameSampling, SampledVideo
 from video_llama.processors.medium import MediaOptions, ReadMedium
+from video_llama.processors.sampling import FrameSampling
+from video_llama.processors.sound_clips import SoundClips
+from video_llama.processors.video_processor import SampledVideo
 
 LENGTH = struct.Struct(">I")
 MAX_HEADER_BYTES = 2**20
@@ -77,7 +79,7 @@ def pack_medium(medium: ReadMedium) -> bytes:
     """A medium's message; ``unpack_medium`` reads it."""
     arrays: list[np.ndarray] = []
     fields: Fields = {name: getattr(medium, name) for name in ("kind", "source", "why_no_frames", "why_no_sound")}
-    for name, array_name in (("frames", "frames"), ("sound", "mel")):
+    for name, array_name in (("frames", "frames"), ("sound", "samples")):
         part = getattr(medium, name)
         if part is not None:
             arrays.append(np.ascontiguousarray(getattr(part, array_name)))
@@ -104,7 +106,7 @@ def unpack_medium(fields: Fields, blobs: list[bytes]) -> ReadMedium:
         if fields.get("frames") is not None:
             medium = replace(medium, frames=SampledVideo(frames=next(arrays), **fields["frames"]))
         if fields.get("sound") is not None:
-            medium = replace(medium, sound=AudioClips(mel=next(arrays), **fields["sound"]))
+            medium = replace(medium, sound=SoundClips(samples=next(arrays), **fields["sound"]))
         return replace(medium, why_no_frames=fields["why_no_frames"], why_no_sound=fields["why_no_sound"])
     except (KeyError, TypeError, ValueError, StopIteration) as error:
         raise WireError("fields that are no medium's") from error

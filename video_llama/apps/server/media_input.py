@@ -14,7 +14,7 @@ from video_llama.apps.server.protocol import AudioPart, ImagePart, InputAudioPar
 from video_llama.apps.server.settings import ServerSettings
 from video_llama.apps.server.url_fetcher import UrlFetcher
 from video_llama.errors import MediaError
-from video_llama.processors.medium import MediaKind
+from video_llama.processors.media_file import MediaKind
 
 
 @dataclass(frozen=True)

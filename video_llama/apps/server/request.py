@@ -19,8 +19,8 @@ from video_llama.chat.decoding import Decoding
 from video_llama.chat.engine import EncodedMedium, Engine, PreparedTurn
 from video_llama.chat.messages import message_for
 from video_llama.conversation import Conversation
-from video_llama.processors import FrameSampling
 from video_llama.processors.medium import MediaOptions
+from video_llama.processors.sampling import FrameSampling
 
 MIN_TEMPERATURE = 0.001
 """Lower temperatures decode greedily: dividing logits by them can overflow float32."""

@@ -6,11 +6,12 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from video_llama.chat.record import describe_medium
+import av
+
 from video_llama.errors import MediaError
+from video_llama.processors.media_file import MediaFile
 from video_llama.processors.medium import MediaOptions, media_kind, read_medium
 from video_llama.processors.settings import ProcessorSettings
-from video_llama.processors.sources import as_media
 
 if TYPE_CHECKING:
     pass
@@ -28,7 +29,7 @@ def inspect_media(path: Path) -> dict[str, Any]:
     report: dict[str, Any] = {"path": str(path), "kind": kind}
     if kind in ("video", "audio"):
         report |= _container(path)
-    limits: dict[str, Any] = {"max_frames": MAX_FRAMES, "can_hear": True, "kind": kind}
+    limits: dict[str, Any] = {"max_frames": MAX_FRAMES, "with_audio_branch": True, "kind": kind}
     settings = ProcessorSettings()
     try:
         medium = read_medium(path, settings, MediaOptions(), **limits)
@@ -37,12 +38,11 @@ def inspect_media(path: Path) -> dict[str, Any]:
             raise
         medium = read_medium(path, settings, MediaOptions(no_audio=True), **limits)
         report["sound_error"] = str(error)
-    return {**report, "sampled": describe_medium(medium)}
+    return {**report, "sampled": medium.as_dict()}
 
 
 def _container(path: Path) -> dict[str, Any]:
-    media = as_media(path)
-    with media.open() as container:
+    with MediaFile(path) as media, media.container() as container:
         duration = None if container.duration is None else container.duration / 1_000_000
         streams = [_stream(stream) for stream in container.streams]
         rotation = _rotation(container)
@@ -65,8 +65,6 @@ def _stream(stream: Any) -> dict[str, Any]:
 
 def _rotation(container: Any) -> int | None:
     """Degrees counterclockwise that the first frame is to be turned by; None where there is no frame."""
-    import av
-
     try:
         first = next(container.decode(video=0), None) if container.streams.video else None
     except av.error.FFmpegError:

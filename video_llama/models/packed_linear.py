@@ -1,0 +1,266 @@
+"""The decoder with its big matrices in 8 or 4 bits: linear layers that keep integers and compute in a float type.
+
+Only the linear layers inside the decoder's blocks are packed; embeddings, norms and the vocabulary head stay as they
+are, as in the reference's 8-bit mode. On a CPU the products are torch's own weight-only kernels
+(``_weight_int8pack_mm``, ``_weight_int4pack_mm_for_cpu``), on CUDA those of bitsandbytes (optional). Weights are packed
+row block by row block as they come from the file, so the decoder is never in memory as floats. They never train;
+gradients pass through them to whatever does (adapters, Q-Formers).
+"""
+
+# O outputs, I inputs, G groups of inputs that share a scale (I / group size), N vectors to multiply
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from video_llama.errors import MissingExtraError
+
+Quantization = Literal["int8", "int4"]
+QUANTIZATIONS: tuple[Quantization, ...] = ("int8", "int4")
+
+INT8_MAX = 127
+INT4_LEVELS = 15
+INT4_MIDDLE = 8
+"""What torch's kernel subtracts from the stored 0..15 before it scales."""
+GROUP_SIZES = (64, 32)
+"""Inputs of int4 that share a scale; the first that divides the width. 64 was the fastest of what was tried."""
+ROW_MULTIPLE = 16
+"""The int4 kernel takes outputs in such groups."""
+INT8_INPUT_MULTIPLE = 16
+"""Of another number of inputs torch's int8 kernel (2.13, bfloat16) reads beyond them: noise, or a crash."""
+INT8_WIDENS_FROM = 16
+"""From this many vectors on, the int8 matrix is widened and multiplied by the usual kernel, which is then faster."""
+
+_FLOATS_AT_ONCE = 2**18
+"""Of a matrix that is packed: larger temporaries are slower, and their freed places in the heap stay the process's."""
+_ROWS_TOGETHER = 64
+"""torch lays int4 out in blocks of this many outputs at most."""
+_INNER_TILES = 2
+"""An argument of torch's packing that its CPU kernel does not use."""
+
+
+class PackedLinear(nn.Module):
+    """A linear layer without bias whose weight is kept as integers: made empty, filled by :meth:`pack`."""
+
+    weight_name = "weight"
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__()
+        self.in_features, self.out_features = in_features, out_features
+
+    def pack(self, weight_OI: Tensor, device: torch.device) -> None:
+        """Take the float weight [O, I] in; scales are kept in the type that the layer computes in."""
+        raise NotImplementedError
+
+
+class KernelLinear(PackedLinear):
+    """A packed layer on the CPU: a kernel of torch's multiplies, and gradients go back through the unpacked weight."""
+
+    def multiply(self, vectors_NI: Tensor) -> Tensor:
+        """[N, I] -> [N, O], in the type of the scales; torch knows no derivative of it."""
+        raise NotImplementedError
+
+    def unpacked(self) -> Tensor:
+        """The weight [O, I] that the integers stand for, in the type of the scales."""
+        raise NotImplementedError
+
+    @property
+    def compute_dtype(self) -> torch.dtype:
+        """The type of the scales."""
+        raise NotImplementedError
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """[..., I] -> [..., O], in the type of the scales."""
+        vectors_NI = inputs.reshape(-1, self.in_features).to(self.compute_dtype)
+        needs_gradient = torch.is_grad_enabled() and vectors_NI.requires_grad
+        output_NO = _Product.apply(vectors_NI, self) if needs_gradient else self.multiply(vectors_NI)
+        return output_NO.reshape(*inputs.shape[:-1], self.out_features)
+
+
+class _Product(torch.autograd.Function):
+    """``layer.multiply`` with its gradient for the vectors. The weight is unpacked again rather than kept."""
+
+    @staticmethod
+    def forward(ctx: Any, vectors_NI: Tensor, layer: KernelLinear) -> Tensor:
+        ctx.layer = layer
+        return layer.multiply(vectors_NI)
+
+    @staticmethod
+    def backward(ctx: Any, gradient_NO: Tensor) -> tuple[Tensor, None]:
+        weight_OI = ctx.layer.unpacked()
+        return gradient_NO.to(weight_OI.dtype) @ weight_OI, None
+
+
+class Int8Linear(KernelLinear):
+    """One signed byte for each weight, one scale for each output: w = q * scale."""
+
+    def __init__(self, in_features: int, out_features: int, dtype: torch.dtype) -> None:
+        super().__init__(in_features, out_features)
+        self.register_buffer("weight", torch.empty(out_features, in_features, dtype=torch.int8))
+        self.register_buffer("scale", torch.empty(out_features, dtype=dtype))
+        self.weight: Tensor
+        self.scale: Tensor
+
+    def pack(self, weight_OI: Tensor, device: torch.device) -> None:
+        packed, dtype = torch.empty(weight_OI.shape, dtype=torch.int8), self.scale.dtype
+        scale_O = torch.empty(len(weight_OI), dtype=dtype)
+        for rows, block_OI in _row_blocks(weight_OI):
+            block_OI = block_OI.to(torch.float32, copy=True)
+            scale_O[rows] = block_OI.abs().amax(dim=1).div(INT8_MAX).to(dtype)
+            block_OI.div_(_without_zeros(scale_O[rows].float())[:, None])
+            packed[rows] = block_OI.round_().clamp_(-INT8_MAX, INT8_MAX)
+        self.weight, self.scale = packed.to(device), scale_O.to(device)
+
+    @property
+    def compute_dtype(self) -> torch.dtype:
+        return self.scale.dtype
+
+    def multiply(self, vectors_NI: Tensor) -> Tensor:
+        if len(vectors_NI) < INT8_WIDENS_FROM and self.in_features % INT8_INPUT_MULTIPLE == 0:
+            return torch._weight_int8pack_mm(vectors_NI, self.weight, self.scale)
+        return nn.functional.linear(vectors_NI, self.weight.to(vectors_NI.dtype)).mul_(self.scale)
+
+    def unpacked(self) -> Tensor:
+        return self.weight.to(self.scale.dtype) * self.scale[:, None]
+
+
+class Int4Linear(KernelLinear):
+    """Half a byte for each weight; a scale and an offset for each group of inputs: w = (q - 8) * scale + offset."""
+
+    def __init__(self, in_features: int, out_features: int, dtype: torch.dtype) -> None:
+        super().__init__(in_features, out_features)
+        self.group_size = _group_size(in_features, out_features)
+        self.register_buffer("weight", torch.empty(out_features, in_features // 2, dtype=torch.uint8))
+        groups = (in_features // self.group_size, out_features, 2)
+        self.register_buffer("scale_and_offset", torch.empty(groups, dtype=dtype))
+        self.weight: Tensor
+        self.scale_and_offset: Tensor
+
+    def pack(self, weight_OI: Tensor, device: torch.device) -> None:
+        packed = torch.empty(self.weight.shape, dtype=torch.uint8)
+        scales_GO2 = torch.empty(self.scale_and_offset.shape, dtype=self.scale_and_offset.dtype)
+        for rows, block_OI in _row_blocks(weight_OI):
+            levels_OI, scales_GO2[:, rows] = self._levels(block_OI.to(torch.float32, copy=True))
+            packed[rows] = torch._convert_weight_to_int4pack_for_cpu(levels_OI, _INNER_TILES)
+        self.weight, self.scale_and_offset = packed.to(device), scales_GO2.to(device)
+
+    def _levels(self, block_OI: Tensor) -> tuple[Tensor, Tensor]:
+        """The nearest of 16 levels for each weight, int32 [O, I], and the groups' [G, O, 2] scales and offsets.
+
+        ``block_OI`` is float32, and is used up.
+        """
+        dtype = self.scale_and_offset.dtype
+        groups_OGg = block_OI.unflatten(1, (-1, self.group_size))
+        low_OG, high_OG = groups_OGg.amin(dim=2), groups_OGg.amax(dim=2)
+        scale_OG = ((high_OG - low_OG) / INT4_LEVELS).to(dtype)
+        offset_OG = (low_OG + INT4_MIDDLE * scale_OG.float()).to(dtype)
+        groups_OGg.sub_(offset_OG.float()[..., None]).div_(_without_zeros(scale_OG.float())[..., None])
+        groups_OGg.round_().add_(INT4_MIDDLE).clamp_(0, INT4_LEVELS)
+        return block_OI.to(torch.int32), torch.stack([scale_OG.T, offset_OG.T], dim=-1)
+
+    @property
+    def compute_dtype(self) -> torch.dtype:
+        return self.scale_and_offset.dtype
+
+    def multiply(self, vectors_NI: Tensor) -> Tensor:
+        return torch._weight_int4pack_mm_for_cpu(vectors_NI, self.weight, self.group_size, self.scale_and_offset)
+
+    def unpacked(self) -> Tensor:
+        weight_OI = torch.empty(self.out_features, self.in_features, dtype=self.compute_dtype)
+        for rows, packed in _row_blocks(self.weight):
+            levels = torch.empty(packed.shape[0] * self.in_features)
+            levels[_stored_order(packed.shape[0], self.in_features)] = _halves(packed).float()
+            groups_OGg = levels.view(packed.shape[0], -1, self.group_size) - INT4_MIDDLE
+            scale_OG, offset_OG = self.scale_and_offset[:, rows].float().permute(2, 1, 0)[..., None]
+            weight_OI[rows] = (groups_OGg * scale_OG + offset_OG).flatten(1).to(weight_OI.dtype)
+        return weight_OI
+
+
+class BitsAndBytesLinear(PackedLinear):
+    """The same on CUDA, by bitsandbytes: LLM.int8 for int8, NF4 for int4. Not run here: there is no GPU."""
+
+    def __init__(self, in_features: int, out_features: int, dtype: torch.dtype, quantization: Quantization) -> None:
+        super().__init__(in_features, out_features)
+        library = _bitsandbytes()
+        sizes = (in_features, out_features)
+        self.inner: Any = (
+            library.nn.Linear8bitLt(*sizes, bias=False, has_fp16_weights=False)
+            if quantization == "int8"
+            else library.nn.Linear4bit(*sizes, bias=False, compute_dtype=dtype, quant_type="nf4")
+        )
+        self._dtype, self._quantization = dtype, quantization
+
+    @property
+    def weight(self) -> Tensor:
+        """As the library keeps it; PEFT looks here for the device that adapters go to."""
+        weight: Tensor = self.inner.weight
+        return weight
+
+    def pack(self, weight_OI: Tensor, device: torch.device) -> None:
+        library, weight_OI = _bitsandbytes(), weight_OI.to(self._dtype)
+        self.inner.weight = (
+            library.nn.Int8Params(weight_OI, requires_grad=False, has_fp16_weights=False)
+            if self._quantization == "int8"
+            else library.nn.Params4bit(weight_OI, requires_grad=False, quant_type="nf4")
+        )
+        self.inner.to(device)  # this is where the library packs
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """[..., I] -> [..., O]."""
+        output: Tensor = self.inner(inputs.to(self._dtype))
+        return output
+
+
+def _row_blocks(weight: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Some rows at a time: a whole matrix of 7B is 180 MB of floats, and needed three times."""
+    num_rows = max(_FLOATS_AT_ONCE // weight.shape[1] // _ROWS_TOGETHER, 1) * _ROWS_TOGETHER
+    for start in range(0, len(weight), num_rows):
+        rows = slice(start, start + num_rows)
+        yield rows, weight[rows]
+
+
+def _halves(packed: Tensor) -> Tensor:
+    """The two levels of every byte, in the order in which they are stored: uint8 [2 x bytes]."""
+    return torch.stack([packed & INT4_LEVELS, packed >> 4], dim=-1).flatten()
+
+
+@lru_cache(maxsize=8)
+def _stored_order(num_rows: int, num_columns: int) -> Tensor:
+    """For every level of a packed block, in stored order, the flat place of its weight.
+
+    torch's layout depends on the processor; so the places' numbers are packed themselves, four bits at a time.
+    """
+    places = torch.arange(num_rows * num_columns).view(num_rows, num_columns)
+    order = torch.zeros(num_rows * num_columns, dtype=torch.long)
+    for shift in range(0, (num_rows * num_columns - 1).bit_length(), 4):
+        digits = (places >> shift & INT4_LEVELS).to(torch.int32)
+        order |= _halves(torch._convert_weight_to_int4pack_for_cpu(digits, _INNER_TILES)).long() << shift
+    return order
+
+
+def _without_zeros(scale: Tensor) -> Tensor:
+    """A row or group of equal weights has scale 0, and any integer stands for it."""
+    return scale.where(scale != 0, 1.0)
+
+
+def _group_size(in_features: int, out_features: int) -> int:
+    size = next((size for size in GROUP_SIZES if in_features % size == 0), None)
+    if size is None or out_features % ROW_MULTIPLE:
+        raise ValueError(
+            f"A layer of {in_features} inputs and {out_features} outputs has no 4-bit form: inputs go in groups of "
+            f"{GROUP_SIZES[-1]}, outputs of {ROW_MULTIPLE}. Use int8."
+        )
+    return size
+
+
+def _bitsandbytes() -> Any:
+    try:
+        import bitsandbytes  # type: ignore[import-not-found,unused-ignore]
+    except ImportError as error:
+        raise MissingExtraError("bitsandbytes", "quant") from error
+    return bitsandbytes
