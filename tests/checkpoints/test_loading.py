@@ -1,17 +1,15 @@
 """``video_llama.load`` and ``--model`` take a YAML, or published files, wherever they take a model folder."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from typer.testing import CliRunner
 
 import video_llama
 from tests.factories.models import make_folder, write_video
-from tests.factories.published import OPTIONS, write_yaml
+from tests.factories.published import write_yaml
 from video_llama.checkpoints.convert import convert
 from video_llama.errors import CheckpointError
 from video_llama.models.modeling_llama import is_packed
@@ -90,41 +88,3 @@ def test_untrained_parts_in_a_yaml_never_answer(tmp_path):
     path.write_text(yaml.safe_dump({"model": {"pretrained": str(folder)}}))
     with pytest.raises(CheckpointError, match="has untrained parts"):
         video_llama.load(path)
-
-
-def invoke(*arguments):
-    from video_llama.cli import app
-
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-def test_ask_with_a_yaml(eval_yaml, clip):
-    asked = ["ask", clip, QUESTION, "--model", eval_yaml, "--device", "cpu", "--no-audio", "--max-new-tokens", 6]
-    result = invoke(*asked, "--quantization", "int8", "--json")
-    assert result.exit_code == 0, result.output
-    assert json.loads(result.stdout)["weights"]["name"] == "eval"
-
-
-def test_options_on_the_command_line(published, clip):
-    result = invoke("ask", clip, QUESTION, "--model", published, "--options", "model.ckpt=none.pth", "--device", "cpu")
-    assert result.exit_code == 2
-    assert "model.ckpt is none.pth, which does not exist" in result.stderr
-
-
-@pytest.mark.parametrize("command", ["ask", "chat", "serve", "demo"])
-def test_options_with_a_model_folder(tmp_path, command):
-    folder = make_folder(tmp_path / "model")
-    result = invoke(command, *(["Why?"] if command == "ask" else []), "--model", folder, "--options", "model.ckpt=x")
-    assert result.exit_code == 2
-    assert "options are model.ckpt=x" in result.stderr
-
-
-def test_memory_of_a_yaml_is_its_folder_s(tmp_path, eval_yaml):
-    convert(eval_yaml, tmp_path / "model")
-    reports = [invoke("inspect", "--memory", path, "--json") for path in (eval_yaml, tmp_path / "model")]
-    assert reports[0].exit_code == 0, reports[0].output
-    assert json.loads(reports[0].stdout) == json.loads(reports[1].stdout)
-
-
-def test_inspect_takes_the_folder_of_published_files(published):
-    assert invoke("inspect", published, "--set", OPTIONS[0]).exit_code == 0

@@ -241,3 +241,15 @@ class TestBadInput:
 
     def test_empty_prompt(self, ask, clip):
         assert_one_line(ask(clip, ""), "PromptError: The question is empty")
+
+
+class TestPublishedWeights:
+    def test_evaluation_yaml(self, eval_yaml, clip):
+        settings = ("--device", "cpu", "--no-audio", "--max-new-tokens", 6, "--quantization", "int8")
+        result = invoke("ask", clip, QUESTION, "--model", eval_yaml, *settings, "--json")
+        assert result.exit_code == 0, result.output
+        assert json.loads(result.stdout)["weights"]["name"] == "eval"
+
+    def test_override_of_a_folder_of_published_files(self, published, clip):
+        result = invoke("ask", clip, QUESTION, "--model", published, "--set", "model.ckpt=none.pth", "--device", "cpu")
+        assert_one_line(result, "model.ckpt is none.pth, which does not exist")

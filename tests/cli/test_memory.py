@@ -3,6 +3,7 @@
 import json
 
 from tests.cli.conftest import assert_one_line, invoke
+from video_llama.checkpoints.convert import convert
 
 
 def test_table_and_json(model_path):
@@ -26,3 +27,10 @@ def test_neither_model_nor_size(model_path):
     message = "--memory needs either a model or --size (7b or 13b)"
     assert_one_line(invoke("inspect", "--memory"), message)
     assert_one_line(invoke("inspect", "--memory", model_path, "--size", "7b"), message)
+
+
+def test_evaluation_yaml_and_its_converted_folder(tmp_path, eval_yaml):
+    convert(eval_yaml, tmp_path / "model")
+    reports = [invoke("inspect", "--memory", path, "--json") for path in (eval_yaml, tmp_path / "model")]
+    assert reports[0].exit_code == 0, reports[0].output
+    assert json.loads(reports[0].stdout) == json.loads(reports[1].stdout)
