@@ -50,6 +50,6 @@ def serve_page(assistant: Assistant, host: str, port: int | None, *, with_sound:
     from video_llama.apps.demo.serving import running_demo
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with running_demo(assistant, host=host, port=port, with_sound=with_sound, is_greedy=is_greedy) as page:
+    with running_demo(assistant, host=host, port=port, with_audio=with_sound, is_greedy=is_greedy) as page:
         typer.echo(f"{page.url} (press Ctrl-C to stop)")
         threading.Event().wait()

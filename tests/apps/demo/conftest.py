@@ -1,4 +1,4 @@
-"""A tiny model that goes on talking, media files with names of their own, the page served, and a headless Chromium."""
+"""Fixtures: a tiny model that generates long answers, media files, the running demo, and a headless Chromium."""
 
 import shutil
 from contextlib import closing
@@ -6,15 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+import video_llama
 from tests.factories.models import write_video, write_wav
 from tests.factories.talkative import grey_bomb, make_talkative_folder
+from video_llama.apps.demo.serving import running_demo
 from video_llama.apps.media.limits import MEBIBYTE, MediaLimits
 from video_llama.apps.media.reader import MediaReader
 
 LIMITS = MediaLimits(media_workers=1, media_worker_bytes=512 * MEBIBYTE)
 CONTEXT_LENGTH = 65536
-"""Room for an answer that is not at its end before it is stopped."""
+"""Long enough that an answer does not end before it is stopped."""
 
 CHROMIUM_FLAGS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
@@ -26,8 +29,7 @@ TONE = 0.5 * np.sin(np.arange(3 * 16000) * 0.05).astype(np.float32)
 
 @pytest.fixture(scope="session")
 def talkative(tmp_path_factory):
-    import video_llama
-
+    """A model that never generates the end-of-sequence token."""
     text = dict(hidden_size=32, intermediate_size=48, num_attention_heads=2, num_hidden_layers=2)
     text |= dict(initializer_range=0.5, vocab_size=380, max_position_embeddings=CONTEXT_LENGTH)
     path = tmp_path_factory.mktemp("models") / "talkative"
@@ -36,7 +38,7 @@ def talkative(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def media(tmp_path_factory) -> dict[str, Path]:
-    """Two videos with sound, one without, a sound, a video that is cut short, and an image that takes much memory."""
+    """Two videos with audio, one without, an audio file, a truncated video, an image and one that is too large."""
     folder = tmp_path_factory.mktemp("media")
     rng = np.random.default_rng(0)
     files = {
@@ -46,7 +48,9 @@ def media(tmp_path_factory) -> dict[str, Path]:
         "tone": write_wav(folder / "tone.wav", TONE),
         "broken": folder / "broken.mp4",
         "bomb": folder / "bomb.png",
+        "image": folder / "image.png",
     }
+    Image.fromarray(rng.integers(0, 255, (1200, 900, 3), dtype=np.uint8)).save(files["image"])
     files["bomb"].write_bytes(grey_bomb(7000))
     files["broken"].write_bytes(files["first"].read_bytes()[:2000])
     return files
@@ -54,28 +58,26 @@ def media(tmp_path_factory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def reader(talkative):
-    """Reads files in a process that a large image ends."""
+    """A reader whose process is too small for the image ``bomb``."""
     with closing(MediaReader(talkative.engine, LIMITS)) as reader:
         yield reader
 
 
 @pytest.fixture(scope="module")
 def demo(talkative):
-    """The page, served; skipped without gradio."""
+    """The running demo; skipped without gradio."""
     pytest.importorskip("gradio", reason="gradio is not installed: pip install '.[demo]'")
-    from video_llama.apps.demo.serving import running_demo
-
     with running_demo(talkative, is_greedy=True, limits=LIMITS) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def chromium():
-    """The machine's own browser; Playwright's cannot be downloaded everywhere."""
+    """The Chromium of the system; the browsers of Playwright cannot be downloaded everywhere."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install '.[dev]'")
     path = shutil.which("chromium") or shutil.which("google-chrome")
     if path is None:
-        pytest.skip("there is no Chromium: apt-get install chromium")
+        pytest.skip("Chromium is not installed: apt-get install chromium")
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=path, args=CHROMIUM_FLAGS)
         yield browser

@@ -1,6 +1,7 @@
-"""What the page sends and shows, apart from the browser: settings, messages, records without the server's paths."""
+"""Event handlers without a browser: decoding settings, messages, records without paths of the server."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -9,59 +10,111 @@ pytest.importorskip("gradio", reason="gradio is not installed: pip install '.[de
 from video_llama.apps.demo.handlers import (
     GREEDY,
     SAMPLING,
-    alert,
-    decoding,
-    note,
-    paced,
-    plain,
+    Handlers,
+    View,
+    alert_html,
+    decoding_of,
+    error_text,
     public_record,
-    said,
+    status_html,
     summary,
+    text_message,
+    throttled,
 )
+from video_llama.apps.demo.visitors import Visitors
 from video_llama.chat import Decoding
 from video_llama.errors import MediaError
 
 CONTROLS = (1.0, 0.9, 50.0, 1.0, 300.0)
+VISITOR = SimpleNamespace(session_hash="visitor")
 
 
-def test_sampling_is_the_references():
-    assert Decoding(**decoding(SAMPLING, *CONTROLS, "")) == Decoding.reference()
+@pytest.fixture
+def visitors(talkative, reader) -> Visitors:
+    return Visitors(talkative, reader, with_audio=True)
 
 
-def test_greedy_takes_no_sampling_settings():
-    assert decoding(GREEDY, *CONTROLS, "no number") == {"num_beams": 1, "max_new_tokens": 300}
+def ask(handlers: Handlers, question: str, max_new_tokens: int):
+    content = {"text": question, "files": []}
+    return handlers.ask(VISITOR, content, GREEDY, *CONTROLS[:-1], max_new_tokens, "")
+
+
+def test_sampling_has_the_settings_of_the_reference():
+    assert decoding_of(SAMPLING, *CONTROLS, "") == Decoding.reference()
+
+
+def test_greedy_ignores_the_sampling_settings():
+    assert decoding_of(GREEDY, *CONTROLS, "not a number") == Decoding(max_new_tokens=300)
 
 
 def test_seed():
-    assert decoding(SAMPLING, *CONTROLS, " 7 ")["seed"] == 7
-    with pytest.raises(ValueError, match=r"seed is '1\.5'. Give a whole number"):
-        decoding(SAMPLING, *CONTROLS, "1.5")
+    assert decoding_of(SAMPLING, *CONTROLS, " 7 ").seed == 7
+    with pytest.raises(ValueError, match=r"seed is '1\.5'. Enter an integer"):
+        decoding_of(SAMPLING, *CONTROLS, "1.5")
 
 
-def test_whole_numbers_are_numbers(talkative):
+def test_integers_are_valid_temperatures(talkative):
     """A browser sends 1.0 as 1."""
-    settings = decoding(SAMPLING, 1, 1, 50, 1, 3, "5")
+    settings = vars(decoding_of(SAMPLING, 1, 1, 50, 1, 3, "5"))
     answer = talkative.chat().ask("What do you see?", **settings)
     assert answer.record.decoding["temperature"] == 1
     assert answer.text == talkative.chat().ask("What do you see?", **settings).text
 
 
-def test_errors_name_the_file_and_not_its_folder():
+def test_an_example_replaces_the_conversation(visitors, media):
+    handlers = Handlers(visitors)
+    assert [*ask(handlers, "What do you see?", 3)][-2].messages != []
+    for name in ("first", "silent"):
+        *_, view = handlers.show_example(VISITOR, str(media[name]), "What happens?")
+        assert [message["content"]["alt_text"] for message in view.messages] == [media[name].name]
+        assert view.box == {"text": "What happens?", "files": []}
+        assert view.record is None
+    assert [medium.path for medium in visitors["visitor"].media] == [media["silent"]]
+
+
+@pytest.mark.parametrize("button", ["clear_chat", "start_over"])
+def test_clearing_during_an_answer_is_not_undone_by_it(visitors, media, button):
+    handlers = Handlers(visitors)
+    [*_, shown] = handlers.show_example(VISITOR, str(media["silent"]), "")
+    views = ask(handlers, "What do you see?", 4000)
+    assert [next(views) for _ in range(4)][-1].messages[-1]["role"] == "assistant"
+    cleared = getattr(handlers, button)(VISITOR)
+    assert cleared.messages == (shown.messages if button == "clear_chat" else [])
+    [last] = views
+    assert last.messages == cleared.messages
+    assert last.stop["interactive"] is False
+    assert last.box == last.status == View().messages  # unchanged
+
+
+def test_stop_is_enabled_only_during_an_answer(visitors):
+    handlers = Handlers(visitors)
+    updates = [view.stop for view in ask(handlers, "What do you see?", 20)]
+    updates = [update["interactive"] for update in updates if "interactive" in update]
+    assert updates == [True, False]
+
+
+def test_an_unexpected_error_disables_stop():
+    view = Handlers(visitors=None).fail()
+    assert view.stop["interactive"] is False
+    assert "See the log of the server" in view.status
+
+
+def test_error_messages_contain_the_file_name_without_its_folder():
     path = Path("/tmp/secret/1234/clip.mp4")
     error = MediaError(f"{path} is too short. Ask without audio (--no-audio) or give a longer sound.")
-    assert (
-        plain(error, path) == "clip.mp4 is too short. Ask without audio (switch the sound off) or give a longer sound."
+    assert error_text(error, path) == (
+        "clip.mp4 is too short. Ask without audio (turn off audio in the settings) or give a longer sound."
     )
 
 
-def test_texts_are_no_html():
-    assert said("assistant", "<s> a < b")["content"] == "&lt;s&gt; a &lt; b"
-    assert "<b>" not in note("<b>") + alert(["<b>"])
+def test_texts_are_escaped():
+    assert text_message("assistant", "<s> a < b")["content"] == "&lt;s&gt; a &lt; b"
+    assert "<b>" not in status_html("<b>") + alert_html(["<b>"])
 
 
-def test_paced_leaves_out_what_comes_too_soon():
-    assert [*paced(iter("abc"), 60)] == ["a"]
-    assert [*paced(iter("abc"), 0)] == ["a", "b", "c"]
+def test_throttled_skips_texts_that_come_too_soon():
+    assert [*throttled(iter("abc"), 60)] == ["a"]
+    assert [*throttled(iter("abc"), 0)] == ["a", "b", "c"]
 
 
 def test_record_and_summary(talkative, media):
@@ -71,4 +124,4 @@ def test_record_and_summary(talkative, media):
     assert "path" not in record["weights"]
     assert str(media["first"].parent) not in str(record)
     assert summary(answer).startswith("5 tokens in ")
-    assert summary(answer).endswith("; cut: the longest answer allowed; seed 3")
+    assert summary(answer).endswith("; maximum length reached; seed 3")

@@ -1,6 +1,6 @@
-"""The page in a real browser: what a visitor does, what the visitor sees, and what stays behind afterwards.
+"""The page in a real browser: what visitors do and see, and that their files are deleted afterwards.
 
-Screenshots are kept in output/screenshots, for people to look at.
+Screenshots are written to output/screenshots.
 """
 
 import re
@@ -9,24 +9,26 @@ from pathlib import Path
 
 import pytest
 
+from video_llama.apps.demo.visitors import Visitor
+
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install '.[dev]'")
 
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.slow,
-    # Gradio's own statistics, by ways that pandas will drop.
+    # Gradio uses deprecated features of pandas.
     pytest.mark.filterwarnings("ignore:'future.no_silent_downcasting'|The copy keyword is deprecated"),
 ]
 
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 PATIENCE = 120_000
-"""Milliseconds; for machines that are busy with other things."""
+"""Milliseconds; long enough for a busy machine."""
 PRESS_PATIENCE = 5_000
-"""Milliseconds in which a press of the Enter key that Gradio accepts has led to a request."""
+"""Milliseconds after which a press of Enter without a request was ignored by Gradio."""
 NEVER_REACHED = 30_000
-"""Tokens of an answer that is still being made when the next thing of a test happens."""
+"""Maximum number of tokens of an answer that is still running when the test goes on."""
 NUM_CHUNKS = 5
-"""Pieces of a recording (Gradio takes one every 0.2 s) that make it long enough to have sound and pictures."""
+"""Chunks of a recording (one every 0.2 s) after which it contains audio and frames."""
 
 NAMELESS = """
 () => [...document.querySelectorAll('button, input, textarea, img')].filter(element => {
@@ -47,7 +49,7 @@ COUNT_CHUNKS = """
         return start.apply(this, args)
     }
 """
-"""Chromium writes nothing in the first seconds of a recording on a busy machine."""
+"""On a busy machine, Chromium writes no chunks in the first seconds of a recording."""
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +61,7 @@ def screenshots(repository) -> Path:
 
 @pytest.fixture
 def opened(chromium, demo):
-    """Opens the page as a visitor of its own, with everything that it asks the network for in ``page.requested``."""
+    """Open the page as a new visitor; ``page.requested`` is the list of requested URLs."""
     contexts = []
 
     def open_page(**settings):
@@ -71,7 +73,7 @@ def opened(chromium, demo):
         page.requested = []
         page.on("request", lambda request: page.requested.append(request.url))
         page.goto(demo.url)
-        box(page).wait_for()  # it has its name when the page's load event has been handled
+        box(page).wait_for()  # the label is set by the load event of the page
         return page
 
     yield open_page
@@ -80,11 +82,11 @@ def opened(chromium, demo):
 
 
 def box(page):
-    return page.get_by_label("Your question, with videos, images or sounds")
+    return page.get_by_label("Your question")
 
 
 def expect(locator):
-    """Assertions that wait: what a handler returns reaches the page's parts one after another."""
+    """Assertions that wait: the components are updated one after another."""
     return playwright.expect(locator)
 
 
@@ -92,8 +94,18 @@ def status(page, text: str):
     expect(page.locator("#vl-status")).to_contain_text(text)
 
 
-def given(page):
-    return page.locator("#vl-given")
+def model_input(page):
+    return page.locator("#vl-input")
+
+
+def stop_button(page):
+    return page.get_by_role("button", name="Stop", exact=True)
+
+
+def is_grey(locator) -> bool:
+    colour = locator.evaluate("element => getComputedStyle(element).backgroundColor")
+    red, green, blue = map(int, re.findall(r"\d+", colour)[:3])
+    return max(red, green, blue) - min(red, green, blue) < 16
 
 
 def answers(page):
@@ -113,7 +125,7 @@ def ask(page, question: str):
 
 
 def send(page):
-    """Press Enter until it is taken: Gradio drops it while an answer is being sent, whose text may be there already."""
+    """Press Enter until it is accepted: Gradio ignores it until the previous answer is complete."""
     end = time.monotonic() + PATIENCE / 1000
     while time.monotonic() < end:
         try:
@@ -122,11 +134,11 @@ def send(page):
             return
         except playwright.TimeoutError:
             continue
-    raise AssertionError(f"The question in {box(page).input_value()!r} was not taken in {PATIENCE / 1000:g} s.")
+    raise AssertionError(f"The question in {box(page).input_value()!r} was not accepted in {PATIENCE / 1000:g} s.")
 
 
 def set_number(page, name: str, number: int):
-    """Set a slider by its number, until its handle follows: Gradio drops what is written while the part is drawn."""
+    """Set a slider by its number field until its handle follows: Gradio ignores input during rendering."""
     field, handle = page.get_by_label(f"number input for {name}"), page.get_by_label(f"range slider for {name}")
     end = time.monotonic() + PATIENCE / 1000
     while True:
@@ -141,14 +153,14 @@ def set_number(page, name: str, number: int):
 
 
 def set_longest(page, num_tokens: int):
-    page.get_by_role("button", name="How answers are chosen").click()
-    set_number(page, "Longest answer", num_tokens)
+    page.get_by_role("button", name="Settings").click()
+    set_number(page, "Maximum length", num_tokens)
 
 
 def wait_until(holds, seconds: float = PATIENCE / 1000):
     end = time.monotonic() + seconds
     while not holds():
-        assert time.monotonic() < end, "it did not come to that in time"
+        assert time.monotonic() < end, "timeout"
         time.sleep(0.05)
 
 
@@ -165,50 +177,55 @@ def test_upload_and_ask_twice(opened, media, screenshots):
     upload(page, media["first"])
     ask(page, "What do you see?")
     status(page, "20 tokens in")
-    expect(given(page)).to_contain_text("1. first.mp4")
-    expect(given(page)).to_contain_text("4 of 30 frames, 3.0 s")
-    expect(given(page).get_by_text(re.compile(r"^\d+%$"))).to_have_count(4 + 3)  # four frames and three clips
-    ask(page, "And what is heard?")
+    expect(model_input(page)).to_contain_text("1. first.mp4")
+    expect(model_input(page)).to_contain_text("4 of 30 frames (3.0 s)")
+    expect(model_input(page).get_by_text(re.compile(r"^\d+%$"))).to_have_count(4 + 3)  # four frames and three clips
+    ask(page, "What do you hear?")
     expect(answers(page)).to_have_count(2)
     status(page, "20 tokens in")
-    page.get_by_role("button", name="Record of the last answer").click()
-    page.get_by_text("And what is heard?").nth(1).wait_for()
+    page.get_by_role("button", name="Details of the last answer").click()
+    page.get_by_text("What do you hear?").nth(1).wait_for()
     page.screenshot(path=screenshots / "asked_twice.png", full_page=True)
 
 
 def test_answer_is_streamed_and_stopped(opened, screenshots):
     page = opened()
+    expect(stop_button(page)).to_be_disabled()
+    wait_until(lambda: is_grey(stop_button(page)))
     set_longest(page, NEVER_REACHED)
     ask(page, "What do you see?")
     answers(page).first.wait_for()
+    expect(stop_button(page)).to_be_enabled()
+    wait_until(lambda: not is_grey(stop_button(page)))  # the colour changes gradually
     early = answers(page).first.inner_text()
     wait_until(lambda: len(answers(page).first.inner_text()) > len(early) + 200)
     page.screenshot(path=screenshots / "answering.png")
-    page.get_by_role("button", name="Stop the answer").click()
-    status(page, "stopped by you")
+    stop_button(page).click()
+    status(page, "; stopped")
     [num_tokens] = re.findall(r"(\d+) tokens", page.locator("#vl-status").inner_text())
     assert 20 < int(num_tokens) < NEVER_REACHED  # no piece of the tokenizer has ten characters
-    expect(page.get_by_role("button", name="Stop the answer")).to_be_disabled()
+    expect(stop_button(page)).to_be_disabled()
+    wait_until(lambda: is_grey(stop_button(page)))
 
 
-def test_sound_off_and_on(opened, media):
+def test_audio_off_and_on(opened, media):
     page = opened()
     set_longest(page, 5)
     upload(page, media["first"])
     ask(page, "What do you hear?")
     status(page, "5 tokens in")
-    page.get_by_role("checkbox", name="Sound").uncheck()
-    status(page, "Sound is off")
-    expect(given(page)).to_contain_text("No sound: not asked for.")
+    page.get_by_role("checkbox", name="Use audio").uncheck()
+    status(page, "Audio is off")
+    expect(model_input(page)).to_contain_text("No audio:")
     expect(answers(page)).to_have_count(0)
     ask(page, "What do you hear?")
     status(page, "5 tokens in")
-    page.get_by_role("checkbox", name="Sound").check()
-    status(page, "Sound is on")
-    expect(given(page)).to_contain_text("mel spectrograms")
+    page.get_by_role("checkbox", name="Use audio").check()
+    status(page, "Audio is on")
+    expect(model_input(page)).to_contain_text("Mel spectrograms")
 
 
-def test_a_broken_file_is_told_and_the_talk_goes_on(opened, media, screenshots):
+def test_a_broken_file_is_reported(opened, media, screenshots):
     page = opened()
     set_longest(page, 5)
     upload(page, media["broken"])
@@ -219,10 +236,10 @@ def test_a_broken_file_is_told_and_the_talk_goes_on(opened, media, screenshots):
     upload(page, media["silent"])
     send(page)
     status(page, "5 tokens in")
-    expect(given(page)).to_contain_text("1. silent.mp4")
+    expect(model_input(page)).to_contain_text("1. silent.mp4")
 
 
-def test_a_file_that_ends_its_process_is_told_and_the_talk_goes_on(opened, media):
+def test_a_file_that_needs_too_much_memory_is_reported(opened, media):
     page = opened()
     set_longest(page, 5)
     upload(page, media["bomb"])
@@ -231,36 +248,36 @@ def test_a_file_that_ends_its_process_is_told_and_the_talk_goes_on(opened, media
     upload(page, media["silent"])
     send(page)
     status(page, "5 tokens in")
-    expect(given(page)).to_contain_text("1. silent.mp4")
+    expect(model_input(page)).to_contain_text("1. silent.mp4")
 
 
 def test_several_media_and_settings(opened, media):
     page = opened()
     set_longest(page, 5)
-    page.get_by_label("Drawn: another answer each time").check()
+    page.get_by_label("Sampling").check()
     page.get_by_label("Seed").fill("11")
     upload(page, media["silent"])
     upload(page, media["tone"])
     ask(page, "What is this?")
     status(page, "seed 11")
-    expect(given(page)).to_contain_text("1. silent.mp4")
-    expect(given(page)).to_contain_text("2. tone.wav")
-    page.get_by_role("button", name="Forget what was said").click()
-    status(page, "What was said is forgotten")
+    expect(model_input(page)).to_contain_text("1. silent.mp4")
+    expect(model_input(page)).to_contain_text("2. tone.wav")
+    page.get_by_role("button", name="Clear chat").click()
+    status(page, "Chat cleared")
     expect(answers(page)).to_have_count(0)
-    expect(given(page)).to_contain_text("2. tone.wav")
-    page.get_by_role("button", name="Start over").click()
-    status(page, "A new conversation")
-    expect(given(page)).to_contain_text("Nothing yet")
+    expect(model_input(page)).to_contain_text("2. tone.wav")
+    page.get_by_role("button", name="Remove media and start over").click()
+    status(page, "Chat and media removed")
+    expect(model_input(page)).to_contain_text("appear here")
 
 
-def test_a_wrong_setting_is_told(opened):
+def test_an_invalid_setting_is_reported(opened):
     page = opened()
-    page.get_by_role("button", name="How answers are chosen").click()
-    page.get_by_label("Drawn: another answer each time").check()
+    page.get_by_role("button", name="Settings").click()
+    page.get_by_label("Sampling").check()
     page.get_by_label("Seed").fill("many")
     ask(page, "What is this?")
-    status(page, "Give a whole number, or leave it empty.")
+    status(page, "Enter an integer, or leave the field empty.")
     expect(box(page)).to_have_value("What is this?")
 
 
@@ -269,33 +286,33 @@ def test_beams(opened):
     set_longest(page, 5)
     set_number(page, "Beams", 3)
     page.get_by_role("button", name="Silent star").click()
-    status(page, "Shown.")
+    status(page, "Example loaded.")
     expect(box(page)).not_to_be_empty()
     send(page)
     status(page, "5 tokens in")
-    page.get_by_role("button", name="Record of the last answer").click()
+    page.get_by_role("button", name="Details of the last answer").click()
     page.get_by_text("stop_reason").wait_for()
 
 
-def test_camera(opened):
-    """Chromium's own test picture and beep stand for a camera; the recording is read, shown and heard as any file."""
+def test_webcam(opened):
+    """The webcam is the test signal of Chromium; its recording is used like an uploaded file."""
     page = opened(permissions=["camera", "microphone"])
-    page.get_by_role("button", name="Record with the camera").click()
+    page.get_by_role("button", name="Record with the webcam").click()
     page.get_by_text("Click to Access Webcam").click()
     page.get_by_role("button", name="start recording").click()
     page.wait_for_function(f"window.recordedChunks >= {NUM_CHUNKS}")
     with page.expect_response(re.compile("/upload")):
         page.locator(".button-wrap button").first.click()
-    page.get_by_role("button", name="Clear").wait_for()
+    page.get_by_role("button", name="Clear", exact=True).wait_for()
     expect(page.get_by_role("button", name="Trim")).to_have_count(0)
-    page.get_by_role("button", name="Show the recording to the model").click()
-    status(page, "Now ask a question about it.")
-    expect(given(page)).to_contain_text("1. sample.webm")
-    expect(given(page)).to_contain_text("mel spectrograms")
+    page.get_by_role("button", name="Use this recording").click()
+    status(page, "Ask a question about it.")
+    expect(model_input(page)).to_contain_text("1. sample.webm")
+    expect(model_input(page)).to_contain_text("Mel spectrograms")
 
 
 def test_two_browsers_at_once(opened, demo, media):
-    wait_until(lambda: len(demo.visitors) == 0)  # those of the tests before are leaving
+    wait_until(lambda: len(demo.visitors) == 0)  # the visitors of previous tests are leaving
     pages = {name: opened() for name in ("first", "second")}
     for name, page in pages.items():
         set_longest(page, 100)
@@ -305,12 +322,12 @@ def test_two_browsers_at_once(opened, demo, media):
     for name, page in pages.items():
         status(page, "100 tokens in")
         [other] = pages.keys() - {name}
-        expect(given(page)).to_contain_text(f"1. {name}.mp4")
+        expect(model_input(page)).to_contain_text(f"1. {name}.mp4")
         assert other not in page.locator("body").inner_text()
     assert len(demo.visitors) == 2
 
 
-def test_who_leaves_in_the_middle_leaves_nothing(opened, demo, media):
+def test_leaving_during_an_answer_deletes_everything(opened, demo, media):
     wait_until(lambda: len(demo.visitors) == 0)
     page = opened()
     set_longest(page, NEVER_REACHED)
@@ -322,11 +339,11 @@ def test_who_leaves_in_the_middle_leaves_nothing(opened, demo, media):
     wait_until(lambda: len(demo.visitors) == 0 and not upload_path.exists())
     page = opened()
     set_longest(page, 5)
-    ask(page, "Is the model free?")
+    ask(page, "What do you see?")
     status(page, "5 tokens in")
 
 
-def test_what_was_attached_and_never_sent_goes_too(opened, demo, media):
+def test_files_attached_and_not_sent_are_deleted(opened, demo, media):
     wait_until(lambda: not [*demo.uploads.rglob("second.mp4")])
     page = opened()
     upload(page, media["second"])
@@ -334,6 +351,45 @@ def test_what_was_attached_and_never_sent_goes_too(opened, demo, media):
     wait_until(lambda: upload_path in demo.visitors._uploads._holders)
     page.context.close()
     wait_until(lambda: not upload_path.exists())
+
+
+def test_an_unexpected_error_is_reported(opened, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(Visitor, "answer", fail)
+    page = opened()
+    ask(page, "What do you see?")
+    expect(page.get_by_role("alert")).to_have_text(re.compile("^Internal error"))
+    expect(stop_button(page)).to_be_disabled()
+
+
+def test_an_example_plays_on_click(opened, media):
+    page = opened()
+    upload(page, media["silent"])
+    send(page)
+    status(page, "Ask a question about it.")
+    page.get_by_role("button", name="Two shapes").click()
+    expect(box(page)).to_have_value("What do you see and hear?")
+    expect(model_input(page)).to_contain_text("1. two_shapes.mp4")  # the example replaces the conversation
+    page.wait_for_function("document.querySelector('#vl-chat video')?.currentTime > 0.2")
+    expect(page.locator("#vl-chat video")).to_have_count(1)
+
+
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE, {"width": 1280, "height": 480}], ids=["desktop", "phone", "low"])
+def test_media_in_the_chat_are_no_taller_than_a_third_of_the_window(opened, media, viewport):
+    page = opened(viewport=viewport)
+    for name in ("silent", "image"):
+        upload(page, media[name])
+    send(page)
+    status(page, "Ask a question about it.")
+    page.wait_for_function("document.querySelector('#vl-chat video')?.videoHeight > 0")
+    page.wait_for_function("document.querySelector('#vl-chat .message img')?.naturalHeight > 0")
+    heights = page.locator("#vl-chat video, #vl-chat .message img").evaluate_all(
+        "elements => elements.map(element => element.getBoundingClientRect().height)"
+    )
+    assert len(heights) == 2
+    assert all(0 < height <= viewport["height"] / 3 for height in heights)
 
 
 @pytest.mark.parametrize(
@@ -344,16 +400,16 @@ def test_what_was_attached_and_never_sent_goes_too(opened, demo, media):
         ("phone", {"viewport": PHONE, "is_mobile": True, "has_touch": True}),
     ],
 )
-def test_looks(opened, demo, screenshots, look, settings):
-    """Nothing comes from elsewhere, nothing is wider than the window, everything to be pressed has a name."""
+def test_appearance(opened, demo, screenshots, look, settings):
+    """No request goes to another host, no horizontal scrolling, every control has an accessible name."""
     page = opened(**settings)
     set_longest(page, 20)
     page.get_by_role("button", name="Two shapes").click()
-    status(page, "Shown.")
+    status(page, "Example loaded.")
     expect(box(page)).not_to_be_empty()
     send(page)
     status(page, "20 tokens in")
-    expect(given(page).get_by_text(re.compile(r"^\d+%$")).first).to_be_visible()
+    expect(model_input(page).get_by_text(re.compile(r"^\d+%$")).first).to_be_visible()
     page.screenshot(path=screenshots / f"{look}.png", full_page=True)
     outside = [url for url in page.requested if not url.startswith((demo.url, "data:", "blob:"))]
     assert outside == []
@@ -364,7 +420,7 @@ def test_looks(opened, demo, screenshots, look, settings):
     assert is_dark == (look == "dark")
 
 
-def test_links_lead_nowhere_else(opened):
+def test_no_external_links(opened):
     page = opened()
     assert page.eval_on_selector_all("a[href^=http]", "links => links.map(link => link.href)") == []
     assert page.get_by_role("button", name="Share").count() == 0

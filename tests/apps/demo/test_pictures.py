@@ -1,4 +1,4 @@
-"""Pictures of what was given: every frame with its second, every clip, the shares; a file's name is no HTML."""
+"""The HTML of the model input: every frame with its time, every clip, the attention; file names are escaped."""
 
 import base64
 import io
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from video_llama.apps.demo.pictures import NOTHING, media_html
+from video_llama.apps.demo.pictures import EMPTY, media_html
 from video_llama.apps.demo.visitors import ShownMedium
 from video_llama.chat import QueryAttention
 
@@ -29,11 +29,11 @@ def pictures(html: str) -> list[np.ndarray]:
     return [np.asarray(Image.open(io.BytesIO(base64.b64decode(part)))) for part in data]
 
 
-def test_nothing():
-    assert NOTHING in media_html([])
+def test_without_media():
+    assert EMPTY in media_html([])
 
 
-def test_every_frame_and_clip_is_there(shown):
+def test_every_frame_and_clip_is_shown(shown):
     html = media_html([shown])
     frames, sound = shown.read.frames, shown.read.sound
     seen = pictures(html)
@@ -48,13 +48,13 @@ def test_every_frame_and_clip_is_there(shown):
     ]
 
 
-def test_low_tones_are_at_the_bottom(shown):
+def test_low_frequencies_are_at_the_bottom(shown):
     """The file's tone is 127 Hz: the brightest row of its spectrogram is among the lowest."""
     clip = pictures(media_html([shown]))[-1].astype(int).sum(axis=(1, 2))
     assert clip.argmax() > len(clip) * 0.8
 
 
-def test_shares_are_numbers_and_columns(shown):
+def test_attention_is_shown_as_percentage_and_heat_map(shown):
     shares = np.zeros((5, len(shown.read.frames.seconds)), dtype=np.float32)
     shares[:, 1] = 1
     shown.attention = QueryAttention(shares, None)
@@ -62,20 +62,20 @@ def test_shares_are_numbers_and_columns(shown):
     assert re.findall(r"<span>(\d+%)</span>", html) == ["0%", "100%", "0%", "0%"]
     dark, bright = pictures(html)[1].mean(), pictures(html)[3].mean()
     assert bright > dark + 100
-    assert "attention of the video queries went" in html
+    assert "from the video Q-Former queries" in html
 
 
-def test_reasons_are_told(talkative, media):
+def test_reasons_for_missing_frames_and_audio(talkative, media):
     silent = shown_medium(talkative, media["silent"])
-    assert "No sound: no audio track." in media_html([silent])
+    assert "No audio: no audio track." in media_html([silent])
     tone = shown_medium(talkative, media["tone"])
     assert "No frames: no video track." in media_html([tone])
 
 
-def test_file_names_are_no_html(shown):
+def test_file_names_are_escaped(shown):
     shown.path = Path("<script>alert(1)</script>.mp4")
     assert "<script" not in media_html([shown])
 
 
-def test_nothing_is_fetched(shown):
+def test_no_external_files(shown):
     assert re.findall(r'(?:src|href)="(?!data:)[^"]*', media_html([shown])) == []

@@ -1,4 +1,4 @@
-"""Visitors share a model and nothing else; stopping, leaving and switching sound off do what they say."""
+"""Visitors share only the model; stop, leave, clear chat, start over and audio off."""
 
 import threading
 from itertools import pairwise, zip_longest
@@ -6,6 +6,7 @@ from itertools import pairwise, zip_longest
 import pytest
 
 from video_llama.apps.demo.visitors import Uploads, Visitors
+from video_llama.chat import Decoding
 from video_llama.errors import MediaError
 
 QUESTION = "What do you see?"
@@ -13,40 +14,40 @@ QUESTION = "What do you see?"
 
 @pytest.fixture
 def visitors(talkative, reader) -> Visitors:
-    return Visitors(talkative, reader, with_sound=True)
+    return Visitors(talkative, reader, with_audio=True)
 
 
 def text_of(pieces) -> str:
     return [*pieces][-1]
 
 
-def test_answers_grow_and_equal_the_chat(visitors, talkative, media):
-    visitors["a"].show(media["first"])
-    texts = [*visitors["a"].answer(QUESTION, max_new_tokens=20)]
+def test_answers_are_streamed_and_equal_those_of_the_chat(visitors, talkative, media):
+    visitors["a"].add(media["first"])
+    texts = [*visitors["a"].answer(QUESTION, Decoding(max_new_tokens=20))]
     assert all(later.startswith(earlier) for earlier, later in pairwise(texts))
     assert len(texts) > 3
     expected = talkative.chat(media["first"]).ask(QUESTION, max_new_tokens=20)
     assert texts[-1] == expected.text == visitors["a"].last_answer.text
 
 
-def test_two_answers_side_by_side_equal_two_alone(visitors, media):
+def test_concurrent_answers_equal_separate_answers(visitors, media):
     questions = {"first": QUESTION, "silent": "Describe the sound."}
-    alone = []
+    separate = []
     for name, question in questions.items():
-        visitors[name].show(media[name])
-        alone.append(text_of(visitors[name].answer(question, max_new_tokens=20)))
-        visitors[name].forget()
-    side_by_side = [visitors[name].answer(question, max_new_tokens=20) for name, question in questions.items()]
-    for _ in zip_longest(*side_by_side):
+        visitors[name].add(media[name])
+        separate.append(text_of(visitors[name].answer(question, Decoding(max_new_tokens=20))))
+        visitors[name].clear_chat()
+    concurrent = [visitors[name].answer(question, Decoding(max_new_tokens=20)) for name, question in questions.items()]
+    for _ in zip_longest(*concurrent):
         pass
-    assert [visitors[name].last_answer.text for name in questions] == alone
-    assert alone[0] != alone[1]
+    assert [visitors[name].last_answer.text for name in questions] == separate
+    assert separate[0] != separate[1]
 
 
-def test_stop_keeps_what_was_said(visitors, media):
+def test_stop_keeps_the_partial_answer(visitors, media):
     visitor = visitors["a"]
-    visitor.show(media["silent"])
-    pieces = visitor.answer(QUESTION, max_new_tokens=4000)
+    visitor.add(media["silent"])
+    pieces = visitor.answer(QUESTION, Decoding(max_new_tokens=4000))
     for _ in range(5):
         said = next(pieces)
     visitor.stop()
@@ -56,83 +57,83 @@ def test_stop_keeps_what_was_said(visitors, media):
     assert visitor.last_answer.record.tokens["generated"] < 100
 
 
-def test_a_new_question_ends_the_old_answer(visitors):
+def test_a_new_question_stops_the_previous_answer(visitors):
     visitor = visitors["a"]
-    old = visitor.answer(QUESTION, max_new_tokens=4000)
+    old = visitor.answer(QUESTION, Decoding(max_new_tokens=4000))
     next(old)
-    new = visitor.answer("And now?", max_new_tokens=10)
+    new = visitor.answer("And now?", Decoding(max_new_tokens=10))
     next(new)
     assert [*old] == []
     assert [*new] != []
 
 
-def test_who_leaves_in_the_middle_of_an_answer_frees_the_model(visitors, media):
-    visitors["gone"].show(media["silent"])
-    abandoned = visitors["gone"].answer(QUESTION, max_new_tokens=4000)
+def test_leaving_during_an_answer_frees_the_model(visitors, media):
+    visitors["gone"].add(media["silent"])
+    abandoned = visitors["gone"].answer(QUESTION, Decoding(max_new_tokens=4000))
     next(abandoned)
     visitors.leave("gone")
     assert len(visitors) == 0
 
     answered = []
-    other = threading.Thread(target=lambda: answered.extend(visitors["b"].answer(QUESTION, max_new_tokens=5)))
+    other = threading.Thread(target=lambda: answered.extend(visitors["b"].answer(QUESTION, Decoding(max_new_tokens=5))))
     other.start()
     other.join(timeout=60)
     assert answered
     assert [*abandoned] == []
 
 
-def test_look_tells_every_medium_once(visitors, media):
+def test_attention_is_computed_once_per_medium(visitors, media):
     visitor = visitors["a"]
-    visitor.show(media["first"])
-    visitor.look()
+    visitor.add(media["first"])
+    visitor.compute_attention()
     first = visitor.media[0].attention
-    visitor.show(media["silent"])
-    visitor.look()
+    visitor.add(media["silent"])
+    visitor.compute_attention()
     assert visitor.media[0].attention is first
     assert visitor.media[1].attention.clips_QS is None
 
 
-def test_a_broken_file_changes_nothing(visitors, media):
+def test_a_broken_file_leaves_the_conversation_unchanged(visitors, media):
     visitor = visitors["a"]
-    visitor.show(media["silent"])
+    visitor.add(media["silent"])
     with pytest.raises(MediaError, match=r"broken\.mp4"):
-        visitor.show(media["broken"])
+        visitor.add(media["broken"])
     assert [medium.path for medium in visitor.media] == [media["silent"]]
 
 
-def test_a_file_that_ends_its_process_changes_nothing(visitors, media):
+def test_a_file_that_needs_too_much_memory_leaves_the_conversation_unchanged(visitors, media):
     visitor = visitors["a"]
     with pytest.raises(MediaError, match=r"^bomb\.png cannot be decoded: it needs more memory"):
-        visitor.show(media["bomb"])
-    visitor.show(media["silent"])
+        visitor.add(media["bomb"])
+    visitor.add(media["silent"])
     assert [medium.path for medium in visitor.media] == [media["silent"]]
 
 
-def test_sound_off_shows_the_media_anew(visitors, media):
+def test_audio_off_reads_the_media_again(visitors, media):
     visitor = visitors["a"]
-    visitor.show(media["first"])
-    visitor.show(media["tone"])
-    assert text_of(visitor.answer(QUESTION, max_new_tokens=5))
-    [(path, error)] = visitor.set_sound(False)
+    visitor.add(media["first"])
+    visitor.add(media["tone"])
+    assert text_of(visitor.answer(QUESTION, Decoding(max_new_tokens=5)))
+    [(path, error)] = visitor.set_audio(False)
     assert path == media["tone"]
     assert "no_audio leaves sound out" in str(error)
     assert [medium.read.why_no_sound for medium in visitor.media] == ["not asked for"]
     assert visitor.last_answer is None
-    assert visitor.set_sound(True) == []
+    assert visitor.set_audio(True) == []
     assert visitor.media[0].read.sound is not None
 
 
-def test_forget_keeps_the_media_and_start_over_does_not(visitors, media):
+def test_clear_chat_keeps_the_media_and_start_over_removes_them(visitors, media):
     visitor = visitors["a"]
-    visitor.show(media["silent"])
-    assert text_of(visitor.answer(QUESTION, max_new_tokens=5))
-    visitor.forget()
+    visitor.add(media["silent"])
+    assert text_of(visitor.answer(QUESTION, Decoding(max_new_tokens=5)))
+    visitor.clear_chat()
     assert (visitor.last_answer, len(visitor.media)) == (None, 1)
     visitor.start_over()
     assert visitor.media == []
 
 
-def test_an_upload_that_another_has_put_in_the_same_place_stays(tmp_path):
+def test_an_upload_replaced_by_another_visitor_is_kept(tmp_path):
     path, again = tmp_path / "clip" / "clip.mp4", tmp_path / "again"
     path.parent.mkdir()
     path.write_bytes(b"x")
@@ -147,7 +148,7 @@ def test_an_upload_that_another_has_put_in_the_same_place_stays(tmp_path):
     assert [*tmp_path.iterdir()] == []
 
 
-def test_an_upload_goes_with_its_last_holder(tmp_path):
+def test_an_upload_is_deleted_with_its_last_holder(tmp_path):
     shared, own = tmp_path / "shared" / "clip.mp4", tmp_path / "own" / "clip.mp4"
     for file in (shared, own):
         file.parent.mkdir()

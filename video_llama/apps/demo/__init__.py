@@ -1,6 +1,6 @@
-"""The web page: talk about videos, images and sounds in a browser, and see what the model was given.
+"""The web demo, built with Gradio: chat about videos, images and audio, and inspect the input of the model.
 
-``serving.py`` starts and stops it, ``page.py`` lays it out, ``handlers.py`` answers its events, ``visitors.py`` keeps
-each visitor's conversation and files, ``pictures.py`` draws frames, mel spectrograms and where the queries looked.
-Gradio is imported by the first three alone, and not with this package.
+``serving.py`` starts and stops the web server, ``page.py`` defines the layout, ``handlers.py`` handles the events of
+the page, ``visitors.py`` keeps the conversation and the files of each visitor, ``pictures.py`` renders frames, mel
+spectrograms and attention maps. Importing this package does not import gradio.
 """

@@ -1,6 +1,7 @@
-"""What happens when something on the page is pressed: the visitor's conversation moves on, and the page is told how.
+"""Event handlers of the page.
 
-Every handler returns (or yields) ``View``s: what changes on the page, in the order that ``page.py`` lists its outputs.
+Every handler returns (or yields) ``View``: the new values of the output components, in the order in which ``page.py``
+lists them.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,152 +17,182 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from video_llama.apps.demo.pictures import media_html
-from video_llama.apps.demo.visitors import Visitor, Visitors
-from video_llama.chat import Answer
+from video_llama.apps.demo.visitors import Visitors
+from video_llama.chat import Answer, Decoding
 from video_llama.errors import VideoLlamaError
 
-SAMPLING, GREEDY = "Drawn: another answer each time", "Likeliest: the same answer each time"
-REASONS = {"closed": "stopped by you", "max_new_tokens": "cut: the longest answer allowed"}
-"""Why an answer ended, where the page says so; the others ended by themselves."""
+SAMPLING, GREEDY = "Sampling", "Greedy"
+REASONS = {"closed": "stopped", "max_new_tokens": "maximum length reached"}
+"""Stop reasons that the status line mentions."""
 
 UPDATE_SECONDS = 0.05
-"""Between two updates of a growing answer; a small model makes tokens faster than a browser can draw them."""
+"""Minimum time between two updates of a streamed answer. A small model is faster than the browser can render."""
 
-EMPTY_BOX: dict[str, Any] = {"text": "", "files": []}
+LOADING, GENERATING = "Processing media …", "Generating …"
+ASK_ABOUT_IT = "Media added. Ask a question about it."
+STOPPED_EARLY = "Stopped before the first token. The question is back in the text box."
+FAILED = "Internal error. See the log of the server, then try again."
+
 Message = dict[str, Any]
 
 
 class View(NamedTuple):
-    """What changes on the page; ``gr.skip()`` is what stays."""
+    """New values of the output components. ``gr.skip()`` leaves a component unchanged."""
 
     messages: Any = gr.skip()
     box: Any = gr.skip()
-    given: Any = gr.skip()
+    model_input: Any = gr.skip()
     record: Any = gr.skip()
     status: Any = ""
     stop: Any = gr.skip()
 
 
 class Handlers:
-    """The events of the page, for all visitors."""
+    """Event handlers for all visitors."""
 
     def __init__(self, visitors: Visitors) -> None:
         self._visitors = visitors
         self._messages: dict[str, list[Message]] = {}
 
     def attach(self, request: gr.Request, content: dict[str, Any]) -> None:
-        """Keep files that were attached and not sent yet: they go when the visitor goes."""
+        """Register files that are attached but not sent yet, so that they are deleted when the visitor leaves."""
         for path in content.get("files") or []:
             self._visitors.hold(request.session_hash, Path(path))
 
     def ask(self, request: gr.Request, content: dict[str, Any], *controls: Any) -> Iterator[View]:
-        """Show the files that came with the question, then answer it."""
+        """Add the attached files to the conversation, then stream the answer to the question."""
         name, question = request.session_hash, (content.get("text") or "").strip()
-        yield View(status=note("Looking and listening …"))
-        problems = self._show(name, [Path(path) for path in content.get("files") or []])
-        visitor, messages = self._visitors[name], self._of(name)
-        given = media_html(visitor.media)
+        paths = [Path(path) for path in content.get("files") or []]
+        yield View(status=status_html(LOADING if paths else GENERATING))
+        problems = self._add(name, paths)
+        visitor, messages = self._visitors[name], self._messages_of(name)
+        model_input = media_html(visitor.media)
         if problems or not question:
-            status = alert(problems) if problems else note("Now ask a question about it." if visitor.media else "")
-            yield View(list(messages), {"text": question, "files": []}, given, status=status)
+            status = alert_html(problems) if problems else status_html(ASK_ABOUT_IT if visitor.media else "")
+            yield View(list(messages), box_value(question), model_input, status=status)
             return
-        yield View([*messages, said("user", question)], EMPTY_BOX, given, stop=gr.update(interactive=True))
-        yield from self._answer(visitor, messages, question, controls)
+        yield View(
+            [*messages, text_message("user", question)],
+            box_value(),
+            model_input,
+            status=status_html(GENERATING),
+            stop=stop_button(is_running=True),
+        )
+        yield from self._answer(name, question, controls)
 
-    def _answer(
-        self, visitor: Visitor, messages: list[Message], question: str, controls: Sequence[Any]
-    ) -> Iterator[View]:
-        before, asked = visitor.last_answer, said("user", question)
-        unasked, stop = {"text": question, "files": []}, gr.update(interactive=False)
+    def _answer(self, name: str, question: str, controls: Sequence[Any]) -> Iterator[View]:
+        visitor, messages = self._visitors[name], self._messages_of(name)
+        before, asked = visitor.last_answer, text_message("user", question)
+        stop, generating = stop_button(is_running=False), status_html(GENERATING)
         try:
-            for text in paced(visitor.answer(question, **decoding(*controls)), UPDATE_SECONDS):
-                yield View([*messages, asked, said("assistant", text)], status=note("Answering …"))
+            for text in throttled(visitor.answer(question, decoding_of(*controls)), UPDATE_SECONDS):
+                yield View([*messages, asked, text_message("assistant", text)], status=generating)
         except (VideoLlamaError, ValueError) as error:
-            yield View(list(messages), unasked, status=alert([plain(error)]), stop=stop)
+            yield View(list(messages), box_value(question), status=alert_html([error_text(error)]), stop=stop)
+            return
+        if self._messages_of(name) is not messages:  # cleared meanwhile; the handler that did it set the status
+            yield View(list(self._messages_of(name)), status=gr.skip(), stop=stop)
             return
         answer = visitor.last_answer
         if answer is None or answer is before:
-            yield View(list(messages), unasked, status=note("Stopped before the first word: not asked."), stop=stop)
+            yield View(list(messages), box_value(question), status=status_html(STOPPED_EARLY), stop=stop)
             return
-        messages += [asked, said("assistant", answer.text or "(The model answered with no words.)")]
-        visitor.look()
-        record, status = public_record(answer), note(summary(answer))
-        yield View(list(messages), given=media_html(visitor.media), record=record, status=status, stop=stop)
+        messages += [asked, text_message("assistant", answer.text or "(empty answer)")]
+        yield View(list(messages), record=public_record(answer), status=status_html(summary(answer)), stop=stop)
+        visitor.compute_attention()
+        yield View(model_input=media_html(visitor.media), status=gr.skip())
+
+    def fail(self) -> View:
+        """Report an unexpected error of ``ask``; its traceback is in the log of the server."""
+        return View(status=alert_html([FAILED]), stop=stop_button(is_running=False))
 
     def show_example(self, request: gr.Request, path: str, question: str) -> Iterator[View]:
-        """Put one of the shipped clips before the model, and a question into the box."""
-        yield View(status=note("Looking and listening …"))
+        """Start a new conversation about one of the shipped clips and fill in the question."""
         name = request.session_hash
-        problems = self._show(name, [Path(path)], is_upload=False)
-        status = alert(problems) if problems else note("Shown. Send the question, or write another.")
-        given = media_html(self._visitors[name].media)
-        yield View(list(self._of(name)), {"text": question, "files": []}, given, status=status)
-
-    def show_recording(self, request: gr.Request, path: str | None) -> View:
-        """Put a camera's recording before the model."""
-        if path is None:
-            return View(status=alert(["There is no recording. Record one first."]))
-        problems = self._show(request.session_hash, [Path(path)])
-        status = alert(problems) if problems else note("Now ask a question about it.")
-        return View(
-            list(self._of(request.session_hash)),
-            given=media_html(self._visitors[request.session_hash].media),
-            status=status,
+        yield View(status=status_html(LOADING))
+        self._remove_media(name)
+        problems = self._add(name, [Path(path)], is_upload=False)
+        ready = "Example loaded. Send the question, or edit it first."
+        yield View(
+            list(self._messages_of(name)),
+            box_value(question),
+            media_html(self._visitors[name].media),
+            None,
+            alert_html(problems) if problems else status_html(ready),
         )
 
+    def use_recording(self, request: gr.Request, path: str | None) -> View:
+        """Add a webcam recording to the conversation."""
+        if path is None:
+            return View(status=alert_html(["No recording found. Record a clip first."]))
+        name = request.session_hash
+        problems = self._add(name, [Path(path)])
+        status = alert_html(problems) if problems else status_html(ASK_ABOUT_IT)
+        model_input = media_html(self._visitors[name].media)
+        return View(list(self._messages_of(name)), model_input=model_input, status=status)
+
     def stop(self, request: gr.Request) -> None:
-        """End the answer under way; its handler then says so."""
+        """Stop the current answer. ``ask`` then updates the page."""
         self._visitors[request.session_hash].stop()
 
-    def forget(self, request: gr.Request) -> View:
-        """Forget what was said; the media stay."""
-        visitor = self._visitors[request.session_hash]
-        visitor.forget()
-        self._messages[request.session_hash] = [_file(medium.path) for medium in visitor.media]
-        status = note("What was said is forgotten. The files are still there.")
-        return View(list(self._of(request.session_hash)), record=None, status=status)
+    def clear_chat(self, request: gr.Request) -> View:
+        """Remove all questions and answers; keep the media."""
+        name = request.session_hash
+        self._visitors[name].clear_chat()
+        self._reset_messages(name)
+        status = status_html("Chat cleared. The media are still part of the conversation.")
+        return View(list(self._messages_of(name)), record=None, status=status)
 
     def start_over(self, request: gr.Request) -> View:
-        """Forget everything, and delete the visitor's uploads."""
-        self._visitors[request.session_hash].start_over()
-        self._visitors.release(request.session_hash)
-        self._messages.pop(request.session_hash, None)
-        return View([], EMPTY_BOX, media_html([]), None, note("A new conversation."))
+        """Remove all questions, answers and media, and delete the uploads of the visitor."""
+        self._remove_media(request.session_hash)
+        return View([], box_value(), media_html([]), None, status_html("Chat and media removed."))
 
-    def set_sound(self, request: gr.Request, is_on: bool) -> View:
-        """Hear, or no longer; what was shown is shown anew."""
-        visitor = self._visitors[request.session_hash]
-        refused = visitor.set_sound(is_on)
-        self._messages[request.session_hash] = [_file(medium.path) for medium in visitor.media]
-        status = note(f"Sound is {'on' if is_on else 'off'}. The conversation begins again, with the same files.")
-        if refused:
-            status = alert([plain(error, path) for path, error in refused])
-        return View(list(self._of(request.session_hash)), given=media_html(visitor.media), record=None, status=status)
+    def set_audio(self, request: gr.Request, is_on: bool) -> View:
+        """Turn the audio branch on or off, and process the media of the conversation again."""
+        name = request.session_hash
+        visitor = self._visitors[name]
+        failed = visitor.set_audio(is_on)
+        self._reset_messages(name)
+        status = status_html(f"Audio is {'on' if is_on else 'off'}. The chat was cleared; the media were kept.")
+        if failed:
+            status = alert_html([error_text(error, path) for path, error in failed])
+        model_input = media_html(visitor.media)
+        return View(list(self._messages_of(name)), model_input=model_input, record=None, status=status)
 
     def leave(self, request: gr.Request) -> None:
-        """The visitor has closed the page."""
+        """Delete everything about a visitor who closed the page."""
         self._visitors.leave(request.session_hash)
         self._messages.pop(request.session_hash, None)
 
-    def _of(self, name: str) -> list[Message]:
+    def _messages_of(self, name: str) -> list[Message]:
         return self._messages.setdefault(name, [])
 
-    def _show(self, name: str, paths: Sequence[Path], *, is_upload: bool = True) -> list[str]:
-        """Show files; returns what was wrong with those that could not be."""
+    def _reset_messages(self, name: str) -> None:
+        """Start a new list with the media alone. ``_answer`` checks the identity of the list."""
+        self._messages[name] = [file_message(medium.path) for medium in self._visitors[name].media]
+
+    def _remove_media(self, name: str) -> None:
+        self._visitors[name].start_over()
+        self._visitors.release(name)
+        self._reset_messages(name)
+
+    def _add(self, name: str, paths: Sequence[Path], *, is_upload: bool = True) -> list[str]:
+        """Add files to the conversation; return one error message for each file that could not be read."""
         problems = []
         for path in paths:
             if is_upload:
                 self._visitors.hold(name, path)
             try:
-                self._visitors[name].show(path)
-                self._of(name).append(_file(path))
+                self._visitors[name].add(path)
+                self._messages_of(name).append(file_message(path))
             except (VideoLlamaError, ValueError) as error:
-                problems.append(plain(error, path))
+                problems.append(error_text(error, path))
         return problems
 
 
-def paced(texts: Iterator[str], seconds: float) -> Iterator[str]:
-    """Leave out each text that comes sooner than ``seconds`` after the one before that was not."""
+def throttled(texts: Iterator[str], seconds: float) -> Iterator[str]:
+    """Yield texts at least ``seconds`` apart; skip those in between."""
     last = -math.inf
     for text in texts:
         now = time.monotonic()
@@ -169,61 +201,70 @@ def paced(texts: Iterator[str], seconds: float) -> Iterator[str]:
             yield text
 
 
-def decoding(
-    choice: str,
+def decoding_of(
+    method: str,
     temperature: float,
     top_p: float,
     top_k: float,
     num_beams: float,
     max_new_tokens: float,
     seed: str,
-) -> dict[str, Any]:
-    """The page's controls as the fields of ``Decoding``; the sampling ones count only where answers are drawn.
+) -> Decoding:
+    """Return the decoding settings of the controls. Greedy decoding ignores temperature, top-p, top-k and seed.
 
-    Raises ValueError for a seed that is no whole number.
+    Raises ValueError for invalid values.
     """
-    settings: dict[str, Any] = {"num_beams": int(num_beams), "max_new_tokens": int(max_new_tokens)}
-    if choice == SAMPLING:
-        settings |= {"temperature": temperature, "top_p": top_p, "top_k": int(top_k)}
-        if seed.strip():
-            settings["seed"] = _whole_number(seed)
-    return settings
+    decoding = Decoding(num_beams=int(num_beams), max_new_tokens=int(max_new_tokens))
+    if method == GREEDY:
+        return decoding
+    return replace(decoding, temperature=temperature, top_p=top_p, top_k=int(top_k), seed=_seed(seed.strip()))
 
 
-def _whole_number(seed: str) -> int:
+def _seed(text: str) -> int | None:
     try:
-        return int(seed)
+        return int(text) if text else None
     except ValueError as error:
-        raise ValueError(f"The seed is {seed!r}. Give a whole number, or leave it empty.") from error
+        raise ValueError(f"The seed is {text!r}. Enter an integer, or leave the field empty.") from error
 
 
-def said(role: str, text: str) -> Message:
-    """A turn as the chat window takes it, which reads text as HTML."""
+def box_value(text: str = "") -> dict[str, Any]:
+    """Return a value of the text box: this text, no attached files."""
+    return {"text": text, "files": []}
+
+
+def stop_button(*, is_running: bool) -> Any:
+    """Return the update of the stop button: red while an answer is generated, else grey and disabled."""
+    return gr.update(interactive=is_running, variant="stop" if is_running else "secondary")
+
+
+def text_message(role: str, text: str) -> Message:
+    """Return a chat message. The chat component interprets text as HTML, so it is escaped here."""
     return {"role": role, "content": escape(text, quote=False)}
 
 
-def _file(path: Path) -> Message:
+def file_message(path: Path) -> Message:
+    """Return a chat message of the user that displays a media file."""
     return {"role": "user", "content": {"path": str(path), "alt_text": path.name}}
 
 
-def note(text: str) -> str:
-    """A line that tells how things stand, read out by screen readers when there is time."""
+def status_html(text: str) -> str:
+    """Return the status line. Screen readers announce it when they are idle."""
     return f'<p role="status" class="vl-quiet">{escape(text)}</p>' if text else ""
 
 
-def alert(problems: Sequence[str]) -> str:
-    """What went wrong, read out at once."""
+def alert_html(problems: Sequence[str]) -> str:
+    """Return error messages for the status line. Screen readers announce them at once."""
     return f'<p role="alert" class="vl-alert">{"<br>".join(escape(problem) for problem in problems)}</p>'
 
 
-def plain(error: Exception, path: Path | None = None) -> str:
-    """An error's message for a visitor: files by their names, and the page's switch in the place of a flag."""
-    message = str(error).replace("(--no-audio)", "(switch the sound off)")
+def error_text(error: Exception, path: Path | None = None) -> str:
+    """Return an error message for visitors: with the file name instead of its path, and no command line flags."""
+    message = str(error).replace("(--no-audio)", "(turn off audio in the settings)")
     return message if path is None else message.replace(str(path), path.name)
 
 
 def public_record(answer: Answer) -> dict[str, Any]:
-    """The record without the server's folders: media and weights by their names."""
+    """Return the record of an answer without paths of the server: media and weights by name only."""
     record = answer.as_dict()
     weights = {key: value for key, value in record["weights"].items() if key != "path"}
     media = [medium | {"source": Path(medium["source"]).name} for medium in record["media"]]
@@ -231,7 +272,7 @@ def public_record(answer: Answer) -> dict[str, Any]:
 
 
 def summary(answer: Answer) -> str:
-    """Tokens, seconds, why it ended, and the seed if there was one."""
+    """Return a line with the number of tokens, the time, the stop reason, the seed and the dropped turns."""
     record = answer.record
     parts = [f"{record.tokens['generated']} tokens in {record.seconds['prefill'] + record.seconds['generate']:.1f} s"]
     if record.stop_reason in REASONS:
@@ -239,5 +280,5 @@ def summary(answer: Answer) -> str:
     if record.decoding["seed"] is not None:
         parts.append(f"seed {record.decoding['seed']}")
     if record.dropped_turns:
-        parts.append(f"the first {record.dropped_turns} turns no longer fitted in")
+        parts.append(f"{record.dropped_turns} earliest turns dropped to fit the context")
     return "; ".join(parts)

@@ -1,4 +1,4 @@
-"""The page's layout: what stands where, what it is called, and which handler it calls."""
+"""Layout of the page: components, labels, and the handler of each event."""
 
 from __future__ import annotations
 
@@ -16,29 +16,65 @@ from video_llama.apps.demo.pictures import media_html
 from video_llama.apps.demo.visitors import Visitors
 from video_llama.chat import Assistant, Decoding
 
-EXAMPLE_QUESTION = "What happens in the video?"
-QUESTION_LABEL = "Your question, with videos, images or sounds"
+QUESTION_LABEL = "Your question"
 NAME_QUESTION = f"() => document.querySelector('#vl-question textarea').setAttribute('aria-label', '{QUESTION_LABEL}')"
-"""Gradio shows the label beside the field and does not tie it to it, so that a screen reader would find no name."""
+"""Gradio does not associate the label with the text area; without this, screen readers find no name."""
+
+PLAY_VIDEO = """
+async () => {
+    for (let attempt = 0; attempt < 100; attempt++) {
+        const videos = document.querySelectorAll('#vl-chat video')
+        if (videos.length) return void videos[videos.length - 1].play().catch(() => {})
+        await new Promise(resolve => setTimeout(resolve, 100))
+    }
+}
+"""
+"""Play the last video of the chat. Gradio creates the player some time after the message; ``play`` is rejected if
+the browser blocks autoplay, and the visitor can still press the play button."""
 
 NUM_ANSWERS = 16
-"""Answers that grow side by side; later ones wait."""
+"""Number of answers generated concurrently; further questions wait in the queue."""
 
 SWEEP_SECONDS, KEPT_SECONDS = 3600, 86400
-"""How often uploads that nobody holds (the page was closed while they came in) are looked for, and how old they get."""
+"""Interval of the search for uploads without a holder (the page closed during the upload), and their maximum age."""
 
 
 @dataclass(frozen=True)
 class PageOptions:
-    """What the page offers. ``with_sound`` false leaves hearing out, ``is_greedy`` is which way of answering is set."""
+    """Options of the page: whether audio can be used, the initial decoding method, and the example clips."""
 
-    with_sound: bool = True
+    with_audio: bool = True
     is_greedy: bool = False
     examples: Sequence[Path] = ()
 
+    @property
+    def example_question(self) -> str:
+        """The question that is filled in with an example."""
+        return "What do you see and hear?" if self.with_audio else "What happens in the video?"
+
+
+@dataclass(frozen=True)
+class _Chat:
+    messages: Any
+    status: Any
+    box: Any
+    stop: Any
+    clear: Any
+    start_over: Any
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """``controls`` in the order of the arguments of ``handlers.decoding_of``."""
+
+    audio: Any
+    method: Any
+    sampling: Any
+    controls: Sequence[Any]
+
 
 def build_page(visitors: Visitors, options: PageOptions) -> Any:
-    """The whole page as Gradio's Blocks, not yet served."""
+    """Return the page as ``gradio.Blocks``."""
     handlers = Handlers(visitors)
     assistant = visitors.assistant
     with gr.Blocks(
@@ -46,134 +82,165 @@ def build_page(visitors: Visitors, options: PageOptions) -> Any:
     ) as page:
         gr.HTML(_head(assistant, options))
         with gr.Row():
-            with gr.Column(scale=3, min_width=300):
-                talk = _talk()
+            with gr.Column(scale=6, min_width=300):
+                chat = _chat()
                 examples = _examples(options.examples)
-                camera, show_recording = _camera()
-            with gr.Column(scale=2, min_width=300):
-                given, sound, controls, record = _given(assistant, options)
-        outputs = [talk.messages, talk.box, given, record, talk.status, talk.stop]
-        _wire_talk(talk, handlers, controls, outputs)
+                settings = _settings(assistant, options)
+                webcam, use_recording = _webcam()
+            with gr.Column(scale=5, min_width=300):
+                model_input, record = _inspection()
+        outputs = [chat.messages, chat.box, model_input, record, chat.status, chat.stop]
         wire = partial(_wire, outputs=outputs)
+        _wire_chat(chat, handlers, settings.controls, outputs)
         for button, path in zip(examples, options.examples, strict=True):
-            wire(button.click, handlers.show_example, [gr.State(str(path)), gr.State(EXAMPLE_QUESTION)])
-        wire(show_recording.click, handlers.show_recording, [camera])
-        wire(sound.input, handlers.set_sound, [sound])
+            shown = wire(button.click, handlers.show_example, [gr.State(str(path)), gr.State(options.example_question)])
+            shown.then(None, js=PLAY_VIDEO)
+        wire(use_recording.click, handlers.use_recording, [webcam])
+        wire(settings.audio.input, handlers.set_audio, [settings.audio])
+        _wire(settings.method.change, _show_sampling, [settings.method], outputs=[settings.sampling], queue=False)
         page.load(None, js=NAME_QUESTION)
         page.unload(handlers.leave)
     return page
 
 
-def _wire_talk(talk: _Talk, handlers: Handlers, controls: Sequence[Any], outputs: Sequence[Any]) -> None:
-    """The question box and the buttons under it. Stopping does not wait in the queue behind what it stops."""
-    _wire(talk.box.submit, handlers.ask, [talk.box, *controls], outputs=outputs, concurrency_limit=NUM_ANSWERS)
-    _wire(talk.box.change, handlers.attach, [talk.box], outputs=[], queue=False)
-    _wire(talk.stop.click, handlers.stop, [], outputs=[], queue=False)
-    _wire(talk.forget.click, handlers.forget, [], outputs=outputs)
-    for start_over in (talk.start_over.click, talk.messages.clear):
+def page_theme() -> Any:
+    """Return Gradio's default theme with system fonts, which need no download, and greys with sufficient contrast."""
+    theme = gr.themes.Default(font=("system-ui", "sans-serif"), font_mono=("ui-monospace", "monospace"))
+    grey = "*neutral_500"
+    return theme.set(
+        body_text_color_subdued=grey,
+        block_info_text_color=grey,
+        input_placeholder_color=grey,
+        input_placeholder_color_dark="*neutral_400",
+    )
+
+
+def _wire(event: Any, handler: Any, inputs: Sequence[Any], *, outputs: Sequence[Any], **options: Any) -> Any:
+    """Connect an event to a handler that is not part of Gradio's API; the API of this project is the HTTP server."""
+    return event(handler, inputs, outputs, api_visibility="private", show_progress="hidden", **options)
+
+
+def _wire_chat(chat: _Chat, handlers: Handlers, controls: Sequence[Any], outputs: Sequence[Any]) -> None:
+    """Connect the text box and its buttons. Stop bypasses the queue, in which it would wait for the answer."""
+    asked = _wire(chat.box.submit, handlers.ask, [chat.box, *controls], outputs=outputs, concurrency_limit=NUM_ANSWERS)
+    _wire(asked.failure, handlers.fail, [], outputs=outputs)
+    _wire(chat.box.change, handlers.attach, [chat.box], outputs=[], queue=False)
+    _wire(chat.stop.click, handlers.stop, [], outputs=[], queue=False)
+    _wire(chat.clear.click, handlers.clear_chat, [], outputs=outputs)
+    for start_over in (chat.start_over.click, chat.messages.clear):
         _wire(start_over, handlers.start_over, [], outputs=outputs)
 
 
-def page_theme() -> Any:
-    """Gradio's own look, in the reader's own fonts, its pale greys dark enough to read on white."""
-    theme = gr.themes.Default(font=("system-ui", "sans-serif"), font_mono=("ui-monospace", "monospace"))
-    grey = "*neutral_500"
-    return theme.set(body_text_color_subdued=grey, block_info_text_color=grey, input_placeholder_color=grey)
+def _show_sampling(method: str) -> Any:
+    return gr.update(visible=method == SAMPLING)
 
 
-def _wire(event: Any, handler: Any, inputs: Sequence[Any], *, outputs: Sequence[Any], **options: Any) -> None:
-    """No handler is part of an API: that is the HTTP server's."""
-    event(handler, inputs, outputs, api_visibility="private", show_progress="hidden", **options)
+def _head(assistant: Assistant, options: PageOptions) -> str:
+    media = "videos, images and audio" if options.with_audio else "videos and images"
+    notice = f'<p class="vl-notice">{escape(assistant.notice)}</p>' if assistant.notice else ""
+    return (
+        f'<header class="vl-head"><h1>Video-LLaMA</h1><p>Ask questions about {media}. '
+        f"Model: <strong>{escape(assistant.name)}</strong></p>{notice}</header>"
+    )
 
 
-@dataclass(frozen=True)
-class _Talk:
-    messages: Any
-    status: Any
-    box: Any
-    stop: Any
-    forget: Any
-    start_over: Any
-
-
-def _talk() -> _Talk:
+def _chat() -> _Chat:
     messages = gr.Chatbot(
-        label="Conversation",
-        height=430,
+        label="Chat",
+        show_label=False,
+        elem_id="vl-chat",
+        height="47vh",
+        min_height=320,
         buttons=[],
+        allow_file_downloads=False,
         render_markdown=False,
         allow_tags=False,
         feedback_options=None,
-        placeholder="Choose an example below, or give a video, an image or a sound, and ask about it.",
+        placeholder="Choose an example below, or attach a video, an image or an audio file and ask a question.",
     )
-    status = gr.HTML(elem_id="vl-status")
+    status = gr.HTML(elem_id="vl-status", padding=False)
     box = gr.MultimodalTextbox(
         label=QUESTION_LABEL,
+        show_label=False,
         elem_id="vl-question",
-        placeholder="Ask about what is shown …",
+        placeholder="Ask a question …",
         sources=["upload", "microphone"],
         file_types=["video", "image", "audio"],
         file_count="multiple",
         autofocus=True,
     )
-    with gr.Row():
-        stop = gr.Button("Stop the answer", variant="stop", interactive=False, size="sm", min_width=120)
-        forget = gr.Button("Forget what was said", size="sm", min_width=120)
-        start_over = gr.Button("Start over", size="sm", min_width=120)
-    return _Talk(messages, status, box, stop, forget, start_over)
+    with gr.Row(elem_classes="vl-buttons"):
+        stop = gr.Button("Stop", interactive=False, size="sm", min_width=80)
+        clear = gr.Button("Clear chat", size="sm", min_width=100)
+        start_over = gr.Button("Remove media and start over", size="sm", min_width=220)
+    return _Chat(messages, status, box, stop, clear, start_over)
 
 
 def _examples(paths: Sequence[Path]) -> list[Any]:
     if not paths:
         return []
-    gr.HTML('<p class="vl-quiet">Examples: a click shows one to the model.</p>')
-    with gr.Row():
-        return [gr.Button(path.stem.replace("_", " ").capitalize(), size="sm", min_width=120) for path in paths]
+    with gr.Row(elem_classes="vl-buttons"):
+        gr.HTML('<p class="vl-quiet">Examples</p>', padding=False, min_width=70, elem_id="vl-examples")
+        return [gr.Button(path.stem.replace("_", " ").capitalize(), size="sm", min_width=90) for path in paths]
 
 
-def _camera() -> tuple[Any, Any]:
-    """As it was recorded: to mirror it, or to take its sound out, Gradio would need an ffmpeg on the machine."""
-    with gr.Accordion("Record with the camera", open=False):
-        unmirrored = gr.WebcamOptions(mirror=False)
-        camera = gr.Video(label="Camera", sources=["webcam"], include_audio=True, webcam_options=unmirrored, buttons=[])
-        return camera, gr.Button("Show the recording to the model", size="sm")
-
-
-def _given(assistant: Assistant, options: PageOptions) -> tuple[Any, Any, list[Any], Any]:
-    given = gr.HTML(media_html([]), elem_id="vl-given")
-    sound = gr.Checkbox(
-        options.with_sound,
-        label="Sound",
-        info="Switching it begins the conversation again, with the same files.",
-        visible=options.with_sound,
-    )
-    with gr.Accordion("How answers are chosen", open=False):
-        controls = _controls(assistant, options)
-    with gr.Accordion("Record of the last answer", open=False):
-        record = gr.JSON(label="Record", show_label=False)
-    return given, sound, controls, record
-
-
-def _controls(assistant: Assistant, options: PageOptions) -> list[Any]:
-    """In the order of ``handlers.decoding``'s arguments."""
+def _settings(assistant: Assistant, options: PageOptions) -> _Settings:
     reference = Decoding.reference()
     context = int(assistant.config.text_config.max_position_embeddings)
     longest = Decoding().resolved(context).max_new_tokens
-    return [
-        gr.Radio([GREEDY, SAMPLING], value=GREEDY if options.is_greedy else SAMPLING, label="Words"),
-        gr.Slider(0.05, 2.0, reference.temperature, step=0.05, label="Temperature", info="Of drawn words."),
-        gr.Slider(0.05, 1.0, reference.top_p, step=0.05, label="Top-p", info="Draw from the likeliest of this sum."),
-        gr.Slider(1, 200, reference.top_k, step=1, label="Top-k", info="Draw from this many likeliest words."),
-        gr.Slider(1, 8, 1, step=1, label="Beams", info="Above 1, the answer is searched for and comes at once."),
-        gr.Slider(1, context // 2, longest, step=1, label="Longest answer", info="Tokens."),
-        gr.Textbox("", label="Seed", info="Of drawn words: a whole number. Empty: a new one each time."),
-    ]
+    with gr.Accordion("Settings", open=False):
+        audio = gr.Checkbox(
+            options.with_audio,
+            label="Use audio",
+            info="Changing this clears the chat and processes the media again.",
+            visible=options.with_audio,
+        )
+        method = gr.Radio(
+            [GREEDY, SAMPLING],
+            value=GREEDY if options.is_greedy else SAMPLING,
+            label="Decoding",
+            info="Greedy decoding always gives the same answer; sampling varies.",
+        )
+        with gr.Column(visible=not options.is_greedy) as sampling:
+            temperature = gr.Slider(
+                0.05,
+                2.0,
+                reference.temperature,
+                step=0.05,
+                label="Temperature",
+                info="Higher values give more varied answers.",
+            )
+            top_p = gr.Slider(
+                0.05,
+                1.0,
+                reference.top_p,
+                step=0.05,
+                label="Top-p",
+                info="Nucleus sampling: smallest set of tokens whose probabilities add up to this value.",
+            )
+            top_k = gr.Slider(
+                1, 200, reference.top_k, step=1, label="Top-k", info="Sample from this many most probable tokens."
+            )
+            seed = gr.Textbox("", label="Seed", info="An integer, for reproducible answers. Empty: random.")
+        beams = gr.Slider(
+            1, 8, 1, step=1, label="Beams", info="Above 1, beam search is used and the answer is not streamed."
+        )
+        length = gr.Slider(
+            1, context // 2, longest, step=1, label="Maximum length", info="Maximum number of tokens in an answer."
+        )
+    return _Settings(audio, method, sampling, [method, temperature, top_p, top_k, beams, length, seed])
 
 
-def _head(assistant: Assistant, options: PageOptions) -> str:
-    senses = "watches a video, listens to it, and talks about both" if options.with_sound else "watches a video"
-    notice = f'<p class="vl-notice">{escape(assistant.notice)}</p>' if assistant.notice else ""
-    return (
-        f'<header class="vl-head"><h1>Video-LLaMA</h1><p>A language model that {senses}. '
-        f"Weights: <strong>{escape(assistant.name)}</strong>.</p>{notice}</header>"
-    )
+def _webcam() -> tuple[Any, Any]:
+    """Return the recorder and its button. Mirroring or removing audio in Gradio would require ffmpeg."""
+    with gr.Accordion("Record with the webcam", open=False):
+        unmirrored = gr.WebcamOptions(mirror=False)
+        webcam = gr.Video(label="Webcam", sources=["webcam"], include_audio=True, webcam_options=unmirrored, buttons=[])
+        return webcam, gr.Button("Use this recording", size="sm")
+
+
+def _inspection() -> tuple[Any, Any]:
+    model_input = gr.HTML(media_html([]), elem_id="vl-input")
+    with gr.Accordion("Details of the last answer", open=False):
+        record = gr.JSON(label="Details", show_label=False)
+    return model_input, record

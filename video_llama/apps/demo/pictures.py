@@ -1,6 +1,6 @@
-"""What the model was given, as HTML with pictures inside: frames with their seconds, mel clips, the queries' attention.
+"""Render the model input as HTML: sampled frames, mel spectrograms of the audio clips, attention of the query tokens.
 
-In: media as they were read. Out: text that needs nothing from elsewhere; file names are escaped.
+Images are embedded as data URLs, so the HTML refers to no other files. File names are escaped.
 """
 
 # T frames, S clips, Q queries
@@ -13,37 +13,38 @@ from collections.abc import Sequence
 from html import escape
 
 import numpy as np
+from PIL import Image
 
 from video_llama.apps.demo.visitors import ShownMedium
 from video_llama.processors.sound_clips import SoundClips
 from video_llama.processors.video_processor import SampledVideo
 
 RAMP = np.array([[16, 18, 52], [62, 40, 120], [150, 50, 110], [226, 96, 62], [253, 200, 80], [255, 252, 200]])
-"""Colours from low to high, RGB, read as a continuous scale."""
+"""Colour map from low to high, RGB; values in between are interpolated."""
 
-TITLE = '<h2 class="vl-name">What the model was given</h2>'
-NOTHING = '<p class="vl-quiet">Nothing yet. Choose an example, or give a video, an image or a sound.</p>'
+TITLE = '<h2 class="vl-name">Model input</h2>'
+EMPTY = '<p class="vl-quiet">Sampled frames and audio clips appear here.</p>'
 LEGEND = (
-    '<p class="vl-quiet">The coloured bar under a picture: how much of the attention of the {queries} went to it, one '
-    "row a query, bright is much; the number is the mean. The queries do not see the question: the bars are the same "
-    "whatever is asked.</p>"
+    '<p class="vl-legend">The bar below each item shows the cross-attention that it receives from the {queries}: one '
+    "row per query, brighter is higher. The percentage is the mean over all queries. The attention does not depend on "
+    "the question.</p>"
 )
 
 
 def media_html(media: Sequence[ShownMedium]) -> str:
-    """All media of a conversation, in order."""
-    parts = [_medium_html(number, medium) for number, medium in enumerate(media, start=1)] or [NOTHING]
+    """Return the HTML of all media of a conversation, in order."""
+    parts = [_medium_html(number, medium) for number, medium in enumerate(media, start=1)] or [EMPTY]
     return "".join([TITLE, *parts, _legend(media)])
 
 
 def _legend(media: Sequence[ShownMedium]) -> str:
-    looked = [medium.attention for medium in media if medium.attention is not None]
+    known = [medium.attention for medium in media if medium.attention is not None]
     kinds = []
-    if any(attention.frames_QT is not None for attention in looked):
-        kinds.append("video queries")
-    if any(attention.clips_QS is not None for attention in looked):
-        kinds.append("audio queries")
-    return LEGEND.format(queries=" and the ".join(kinds)) if kinds else ""
+    if any(attention.frames_QT is not None for attention in known):
+        kinds.append("video")
+    if any(attention.clips_QS is not None for attention in known):
+        kinds.append("audio")
+    return LEGEND.format(queries=f"{' and '.join(kinds)} Q-Former queries") if kinds else ""
 
 
 def _medium_html(number: int, medium: ShownMedium) -> str:
@@ -56,16 +57,16 @@ def _medium_html(number: int, medium: ShownMedium) -> str:
     if read.sound is not None and medium.mel is not None:
         parts.append(_sound_html(read.sound, medium.mel, None if attention is None else attention.clips_QS))
     elif read.kind != "image":
-        parts.append(f'<p class="vl-quiet">No sound: {escape(read.why_no_sound or "")}.</p>')
+        parts.append(f'<p class="vl-quiet">No audio: {escape(read.why_no_sound or "")}.</p>')
     return f'<section class="vl-medium">{"".join(parts)}</section>'
 
 
 def _frames_html(video: SampledVideo, shares_QT: np.ndarray | None) -> str:
     pictures = [_jpeg(frame.transpose(1, 2, 0)) for frame in video.frames]
     if video.kind == "image":
-        return _strip("An image", pictures, ["the image"], ["the image"], shares_QT)
+        return _strip("Image", pictures, [""], ["image"], shares_QT)
     times = [f"{second:.1f} s" for second in video.seconds]
-    title = f"{len(pictures)} of {video.total_frames} frames, {video.duration:.1f} s"
+    title = f"{len(pictures)} of {video.total_frames} frames ({video.duration:.1f} s)"
     return _strip(title, pictures, times, [f"frame at {time}" for time in times], shares_QT)
 
 
@@ -73,7 +74,7 @@ def _sound_html(sound: SoundClips, mel: np.ndarray, shares_QS: np.ndarray | None
     low, high = float(mel.min()), float(mel.max())
     levels = (mel[:, 0, ::-1] - low) / max(high - low, 1e-6)
     times = [f"{start:.1f}–{start + sound.clip_seconds:.1f} s" for start in sound.start_seconds]
-    title = f"Sound of {sound.duration:.1f} s in {len(times)} clips: mel spectrograms, low tones at the bottom"
+    title = f"Mel spectrograms of {len(times)} audio clips ({sound.duration:.1f} s)"
     names = [f"mel spectrogram of {time}" for time in times]
     return _strip(title, [_jpeg(_coloured(clip)) for clip in levels], times, names, shares_QS)
 
@@ -81,7 +82,7 @@ def _sound_html(sound: SoundClips, mel: np.ndarray, shares_QS: np.ndarray | None
 def _strip(
     title: str, pictures: Sequence[str], times: Sequence[str], names: Sequence[str], shares_QT: np.ndarray | None
 ) -> str:
-    """A list of pictures, each with its time and, where the queries' attention is known, its part of it."""
+    """Return a list of pictures, each with its time and, if available, its attention."""
     items = []
     for step, (picture, time, name) in enumerate(zip(pictures, times, names, strict=True)):
         heat = "" if shares_QT is None else _heat_html(shares_QT, step)
@@ -90,15 +91,15 @@ def _strip(
 
 
 def _heat_html(shares_QT: np.ndarray, step: int) -> str:
-    """One step's column of the heat map, scaled by the largest share of all, with the mean as a number."""
+    """Return the attention of one frame or clip: a heat map scaled by the maximum of all, and the mean over queries."""
     column_Q = shares_QT[:, step] / max(float(shares_QT.max()), 1e-6)
     share = f"{shares_QT[:, step].mean():.0%}"
     picture = _png(_coloured(column_Q[:, None]))
-    return f'<img class="vl-heat" src="{picture}" alt="{share} of the queries\' attention"><span>{share}</span>'
+    return f'<img class="vl-heat" src="{picture}" alt="{share} of the attention"><span>{share}</span>'
 
 
 def _coloured(levels: np.ndarray) -> np.ndarray:
-    """Levels 0 to 1 [H, W] -> uint8 RGB [H, W, 3]."""
+    """Map levels from 0 to 1 [H, W] to uint8 RGB [H, W, 3]."""
     places = np.linspace(0, 1, len(RAMP))
     return np.stack([np.interp(levels, places, RAMP[:, channel]) for channel in range(3)], axis=-1).astype(np.uint8)
 
@@ -112,8 +113,6 @@ def _png(rgb: np.ndarray) -> str:
 
 
 def _data_url(rgb: np.ndarray, kind: str, **options: int) -> str:
-    from PIL import Image
-
     file = io.BytesIO()
     Image.fromarray(rgb).save(file, kind, **options)
     return f"data:image/{kind.lower()};base64,{base64.b64encode(file.getvalue()).decode()}"

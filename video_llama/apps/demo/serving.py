@@ -1,4 +1,4 @@
-"""Start the page and stop it: a temporary folder for uploads, no connection to anywhere but the visitors' browsers."""
+"""Start and stop the web server of the demo. Uploads go to a temporary folder; no external service is contacted."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from video_llama.errors import MissingExtraError
 STYLE = Path(__file__).with_name("style.css")
 MAX_UPLOAD_BYTES = 512 * MEBIBYTE
 LIMITS = MediaLimits(max_media_seconds=3600, media_worker_seconds=120, media_worker_bytes=4096 * MEBIBYTE)
-"""More than the HTTP server allows: whoever starts the page mostly is the one who uses it."""
+"""Higher than the limits of the HTTP server, because the demo usually runs on the machine of its user."""
 
 ENVIRONMENT = {
-    "GRADIO_ANALYTICS_ENABLED": "False",  # else the server calls home; read when gradio is imported
+    "GRADIO_ANALYTICS_ENABLED": "False",  # read when gradio is imported; otherwise the server sends usage statistics
     "HF_HUB_OFFLINE": "1",
 }
 
 
 @dataclass(frozen=True)
 class RunningDemo:
-    """A page that is being served; ``uploads`` is the folder of the visitors' files."""
+    """A running web server. ``uploads`` is the folder of the uploaded files."""
 
     url: str
     visitors: Visitors
@@ -41,15 +41,15 @@ def running_demo(
     *,
     host: str = "127.0.0.1",
     port: int | None = None,
-    with_sound: bool = True,
+    with_audio: bool = True,
     is_greedy: bool = False,
     limits: MediaLimits = LIMITS,
 ) -> Iterator[RunningDemo]:
-    """Serve the page until the block ends; the uploads are deleted then.
+    """Serve the page until the block ends, then delete the uploads.
 
-    ``port`` None takes a free one from 7860 on. ``is_greedy`` is the way of answering that is set at first; the other
-    is the reference's sampling. ``limits`` are those of the processes that decode media. Raises MissingExtraError
-    without gradio, ValueError for a port that is taken.
+    ``port`` None uses the first free port from 7860. ``is_greedy`` selects the initial decoding method: greedy, or the
+    sampling settings of the reference. ``limits`` apply to the processes that decode media. Raises MissingExtraError
+    if gradio is not installed, ValueError if the port is in use.
     """
     os.environ.update(ENVIRONMENT)
     try:
@@ -59,14 +59,14 @@ def running_demo(
             raise
         raise MissingExtraError("gradio", "demo") from error
 
-    can_hear = with_sound and assistant.config.with_audio_branch
+    with_audio = with_audio and assistant.config.with_audio_branch
     with (
         tempfile.TemporaryDirectory(prefix="video-llama-demo-") as folder,
         closing(MediaReader(assistant.engine, limits)) as reader,
     ):
         os.environ["GRADIO_TEMP_DIR"] = folder
-        visitors = Visitors(assistant, reader, with_sound=can_hear)
-        page = build_page(visitors, PageOptions(can_hear, is_greedy, example_clips()))
+        visitors = Visitors(assistant, reader, with_audio=with_audio)
+        page = build_page(visitors, PageOptions(with_audio, is_greedy, example_clips()))
         try:
             _, url, _ = page.launch(
                 server_name=host,
@@ -91,7 +91,7 @@ def running_demo(
 
 
 def example_clips() -> list[Path]:
-    """The shipped clips: in the installed package, or in the checkout's ``examples``; none where neither is."""
+    """Return the shipped clips, from the installed package or the ``examples`` folder of the checkout."""
     package = Path(__file__).resolve().parents[2]
     for folder in (package / "examples", package.parent / "examples"):
         if folder.is_dir():
