@@ -107,6 +107,14 @@ def test_error_messages_contain_the_file_name_without_its_folder():
     )
 
 
+def test_an_audio_file_with_audio_turned_off(visitors, media):
+    handlers = Handlers(visitors)
+    [*_, _] = handlers.show_example(VISITOR, str(media["tone"]), "")
+    assert "tone.wav is a sound file, but audio is turned off. Turn it on in the settings." in (
+        handlers.set_audio(VISITOR, False).status
+    )
+
+
 def test_texts_are_escaped():
     assert text_message("assistant", "<s> a < b")["content"] == "&lt;s&gt; a &lt; b"
     assert "<b>" not in status_html("<b>") + alert_html(["<b>"])

@@ -28,6 +28,12 @@ REASONS = {"closed": "stopped", "max_new_tokens": "maximum length reached"}
 UPDATE_SECONDS = 0.05
 """Minimum time between two updates of a streamed answer. A small model is faster than the browser can render."""
 
+SETTINGS_OF_OPTIONS = {
+    "(--no-audio)": "(turn off audio in the settings)",
+    "no_audio ignores sound. Remove one of the two.": "audio is turned off. Turn it on in the settings.",
+}
+"""Remedies in error messages, and the same remedies for visitors of the page."""
+
 LOADING, GENERATING = "Processing media …", "Generating …"
 ASK_ABOUT_IT = "Media added. Ask a question about it."
 STOPPED_EARLY = "Stopped before the first token. The question is back in the text box."
@@ -258,8 +264,10 @@ def alert_html(problems: Sequence[str]) -> str:
 
 
 def error_text(error: Exception, path: Path | None = None) -> str:
-    """Return an error message for visitors: with the file name instead of its path, and no command line flags."""
-    message = str(error).replace("(--no-audio)", "(turn off audio in the settings)")
+    """Return an error message for visitors: file names instead of paths, settings instead of options of the code."""
+    message = str(error)
+    for option, setting in SETTINGS_OF_OPTIONS.items():
+        message = message.replace(option, setting)
     return message if path is None else message.replace(str(path), path.name)
 
 
