@@ -231,11 +231,11 @@ class TestMedia:
             assistant.chat(clips[name], require_audio=True)
 
     def test_sound_alone_without_sound(self, assistant, clips):
-        with pytest.raises(MediaError, match="given as sound, and no_audio leaves sound out"):
+        with pytest.raises(MediaError, match="is a sound file, but no_audio ignores sound"):
             assistant.chat(clips["sound"], no_audio=True)
 
     def test_both_choices(self, assistant, clips):
-        with pytest.raises(ValueError, match="Give one of them"):
+        with pytest.raises(ValueError, match="Use one of them"):
             assistant.chat(clips["video"], no_audio=True, require_audio=True)
 
     def test_part_of_the_sound_goes_with_part_of_the_picture(self, assistant, clips):
@@ -249,7 +249,7 @@ class TestMedia:
     def test_kind_is_found_or_given(self, assistant, clips):
         chat = assistant.chat()
         chat.add(clips["video"], kind="audio")
-        with pytest.raises(MediaError, match=r"has no video stream. It has sound only"):
+        with pytest.raises(MediaError, match=r"has no video stream. It has only sound"):
             chat.add(clips["sound"], kind="video")
         record = chat.ask(QUESTIONS[0], **SHORT).record
         assert record.modalities == {"video": "no video track", "audio": "used"}

@@ -1,10 +1,10 @@
-"""Media, questions and history in, answers out. No screen, no HTTP: the command line, the demo and the server use it.
+"""Conversations about media: load a model, ask questions, stream the answers.
 
-    assistant = Assistant(read_model_folder("my-model"))
+The command line, the web demo and the HTTP server are built on this package.
+
+    assistant = load("my-model")
     chat = assistant.chat("clip.mp4")
     print(chat.ask("What happens in the video?").text)
-
-Importing it pulls in neither torch nor transformers.
 """
 
 from video_llama.chat.assistant import Assistant

@@ -1,18 +1,18 @@
-"""A model that is ready to answer. The way to get one is ``video_llama.load`` (chat/loading.py)."""
+"""A loaded model that answers questions. Create one with ``video_llama.load`` (chat/loading.py)."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from transformers import DynamicCache
+from typing_extensions import Unpack
 
 from video_llama.chat.asynchronous import AsyncChat
 from video_llama.chat.attention import QueryAttention
-from video_llama.chat.decoding import Decoding, TokenChooser, token_steps
+from video_llama.chat.decoding import Decoding, DecodingFields, TokenChooser, token_steps
 from video_llama.chat.engine import Effort, EncodedMedium, Engine, GivenMedium, PreparedTurn
 from video_llama.chat.messages import message_for
 from video_llama.chat.record import Answer
@@ -20,17 +20,14 @@ from video_llama.chat.session import Chat, search_beams
 from video_llama.checkpoints.folder import ModelFolder
 from video_llama.conversation import Conversation
 from video_llama.processors.media_file import MediaSource
-from video_llama.processors.medium import MediaOptions, ReadMedium
+from video_llama.processors.medium import MediaFields, MediaOptions, ReadMedium
 from video_llama.processors.sampling import FrameSampling
-
-if TYPE_CHECKING:
-    pass
 
 
 class Assistant:
-    """A loaded model. Any number of chats may share it; it keeps nothing of them.
+    """A loaded model. Any number of chats can share it; it keeps no state of them.
 
-    Raises CheckpointError for a folder with untrained parts.
+    Raises CheckpointError for a model with untrained parts.
     """
 
     def __init__(self, folder: ModelFolder) -> None:
@@ -40,7 +37,7 @@ class Assistant:
 
     @property
     def engine(self) -> Engine:
-        """What its chats run on: for those who decode many conversations together, as the server does."""
+        """The engine of the chats, for programs that decode many conversations together, such as the server."""
         return self._engine
 
     def chat(
@@ -51,54 +48,49 @@ class Assistant:
         no_audio: bool = False,
         require_audio: bool = False,
     ) -> Chat:
-        """Start a conversation about ``media``, in their order; none is a conversation in words alone.
+        """Start a conversation about ``media``, in order; without media it is text only.
 
-        A list is one video given as its frames. ``frames`` None takes the model's own number, uniformly; it is for the
-        videos among the media (an image has nothing to choose from, a sound takes ``start`` and ``end`` alone);
-        ``no_audio`` leaves sound out, ``require_audio`` makes a medium without sound an error; ``system`` replaces the
-        template's system text. Raises MediaError, and ValueError for arguments that cannot be.
+        Args:
+            media: paths, bytes or binary file objects. A list of paths is one video, given as its frames.
+            system: replaces the system prompt of the template.
+            frames: which frames of videos are sampled (default: the model's number of frames, uniformly). It is ignored
+                for images; of sounds it selects the segment (``start``, ``end``).
+            no_audio: ignore the sound of videos.
+            require_audio: treat a medium without sound as an error.
+
+        Raises:
+            MediaError: a medium that cannot be used.
+            ValueError: invalid arguments.
         """
         chat = Chat(self._engine, MediaOptions(frames, no_audio, require_audio), system)
         for medium in media:
             chat.add(medium)
         return chat
 
-    async def achat(self, *media: GivenMedium, **options: Any) -> AsyncChat:
-        """The same for asyncio: a conversation that never blocks the event loop. Takes and raises what chat does."""
-        chat = AsyncChat(self.chat(**options))
+    async def achat(self, *media: GivenMedium, system: str | None = None, **options: Unpack[MediaFields]) -> AsyncChat:
+        """Start a conversation for asyncio. Takes the arguments of :func:`chat` and raises the same errors."""
+        chat = AsyncChat(self.chat(system=system, **options))
         for medium in media:
             await chat.add(medium)
         return chat
 
-    def read(
-        self,
-        media: MediaSource,
-        *,
-        frames: FrameSampling | None = None,
-        no_audio: bool = False,
-        require_audio: bool = False,
-    ) -> ReadMedium:
-        """The frames and the sound that this model would take from a medium, not yet encoded."""
-        return self._engine.read(media, MediaOptions(frames, no_audio, require_audio))
+    def read(self, media: MediaSource, **options: Unpack[MediaFields]) -> ReadMedium:
+        """Read the frames and sound clips of a medium, without encoding them. ``options`` are those of :func:`chat`."""
+        return self._engine.read(media, MediaOptions(**options))
 
-    def encode(
-        self,
-        media: MediaSource | ReadMedium,
-        *,
-        frames: FrameSampling | None = None,
-        no_audio: bool = False,
-        require_audio: bool = False,
-    ) -> EncodedMedium:
-        """Read and encode a medium once, to be given to chats and requests in the place of its source."""
-        return self._engine.encode(media, MediaOptions(frames, no_audio, require_audio))
+    def encode(self, media: MediaSource | ReadMedium, **options: Unpack[MediaFields]) -> EncodedMedium:
+        """Read and encode a medium once. Chats and requests accept the result in place of the file."""
+        return self._engine.encode(media, MediaOptions(**options))
 
     def mel_clips(self, read: ReadMedium) -> np.ndarray | None:
         """Return the normalized log-mel clips [S, 1, bins, steps] of a medium, or None if it has no sound."""
         return self._engine.mel_clips(read)
 
     def attention(self, read: ReadMedium) -> QueryAttention:
-        """Where the queries look in a medium, whatever is asked about it. Encodes it once more, and alone: no other
-        thread may use the model meanwhile."""
+        """Return the attention of the video and audio queries over a medium; see ``query_attention``.
+
+        Encodes the medium again; no other thread may use the model during the call.
+        """
         return self._engine.attention(read)
 
     def ask_batch(
@@ -109,13 +101,13 @@ class Assistant:
         frames: FrameSampling | None = None,
         no_audio: bool = False,
         require_audio: bool = False,
-        **decoding: Any,
+        **decoding: Unpack[DecodingFields],
     ) -> list[Answer]:
-        """Answer (media, question) pairs, each a conversation of its own, ``batch_size`` at a time.
+        """Answer (medium, question) pairs, each as its own conversation, ``batch_size`` at a time.
 
-        Greedy answers are those of one by one, token by token (in float32, where rounding decides no token); drawn
-        ones depend on the batch. The seconds in the records are those of the batch. Raises as ``chat`` and
-        ``Chat.ask`` do, for the first request that cannot be.
+        Greedy answers equal those of single requests (in float32; in lower precision rounding can change a token);
+        sampled answers depend on the batch. Times in the records are for the whole batch. Raises the errors of
+        :func:`chat` and ``Chat.ask`` for the first invalid request.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}. Give 1 or more.")
@@ -156,7 +148,7 @@ class Assistant:
 
 
 def _columns(engine: Engine, turns: list[PreparedTurn]) -> Iterator[Sequence[int]]:
-    """The next id of every answer, again and again."""
+    """Yield the next token id of every answer, without end."""
     if turns[0].decoding.num_beams > 1:
         return zip(*search_beams(engine, turns), strict=True)
     embeds_BLD, mask_BL = engine.embed(turns)

@@ -1,4 +1,4 @@
-"""``Chat`` for programs that run on asyncio: the same conversation, its work done in a thread of its own."""
+"""``Chat`` for asyncio: the same conversation, running in a worker thread."""
 
 from __future__ import annotations
 
@@ -6,20 +6,24 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
+from typing_extensions import Unpack
+
+from video_llama.chat.decoding import Decoding, DecodingFields
 from video_llama.chat.engine import EncodedMedium, GivenMedium
 from video_llama.chat.record import Answer
 from video_llama.chat.session import Chat
 from video_llama.processors.media_file import MediaKind
+from video_llama.processors.medium import MediaFields
 
 Result = TypeVar("Result")
 
 
 class AsyncChat:
-    """A conversation that never blocks the event loop. ``Assistant.achat`` makes one.
+    """A conversation that does not block the event loop. Create it with ``Assistant.achat``.
 
-    What is asked of it is done in the order in which it was asked. Different chats run side by side.
+    Calls run in the order in which they were made. Different chats run concurrently.
     """
 
     def __init__(self, chat: Chat) -> None:
@@ -28,16 +32,18 @@ class AsyncChat:
 
     @property
     def answers(self) -> list[Answer]:
-        """Every answer so far, with its record."""
+        """All answers, with their records."""
         return self._chat.answers
 
-    async def add(self, media: GivenMedium, kind: MediaKind | None = None, **options: Any) -> EncodedMedium:
-        """Show or play a medium before the next question, as ``Chat.add``."""
+    async def add(
+        self, media: GivenMedium, kind: MediaKind | None = None, **options: Unpack[MediaFields]
+    ) -> EncodedMedium:
+        """Add a medium before the next question. See ``Chat.add``."""
         return await self._run(partial(self._chat.add, media, kind, **options))
 
-    async def ask(self, question: str, **decoding: Any) -> Answer:
-        """The whole answer, as ``Chat.ask``. If the task is cancelled the answer ends where it then is."""
-        pieces = self.stream(question, **decoding)
+    async def ask(self, question: str, decoding: Decoding | None = None, **fields: Unpack[DecodingFields]) -> Answer:
+        """Return the whole answer. See ``Chat.ask``. Cancelling the task ends the answer at that point."""
+        pieces = self.stream(question, decoding, **fields)
         try:
             async for _ in pieces:
                 pass
@@ -45,18 +51,20 @@ class AsyncChat:
             await pieces.aclose()
         return self.answers[-1]
 
-    async def stream(self, question: str, **decoding: Any) -> AsyncGenerator[str, None]:
-        """The answer piece by piece, as ``Chat.stream``; leaving the loop early stops the answer."""
-        stream = await self._run(partial(self._chat.stream, question, **decoding))
+    async def stream(
+        self, question: str, decoding: Decoding | None = None, **fields: Unpack[DecodingFields]
+    ) -> AsyncGenerator[str, None]:
+        """Yield the answer piece by piece. See ``Chat.stream``. Leaving the loop early stops the answer."""
+        stream = await self._run(partial(self._chat.stream, question, decoding, **fields))
         try:
             while (piece := await self._run(partial(next, stream, None))) is not None:
                 yield piece
         finally:
-            # In the same thread, hence after a token that is still being made.
+            # Runs in the worker thread, after a token that is still being computed.
             self._worker.submit(stream.close)
 
     async def reset(self) -> None:
-        """Forget what was said, not what was shown."""
+        """Clear the questions and answers; the media stay."""
         await self._run(self._chat.reset)
 
     async def _run(self, work: Callable[[], Result]) -> Result:

@@ -1,7 +1,7 @@
-"""Where the queries of a medium look: the cross-attention of the video and the audio Q-Former.
+"""Cross-attention of the video and audio Q-Former queries over the frames and clips of a medium.
 
-In: a medium's frames and mel clips as tensors. Out: what share of each query's attention falls on each frame, or clip.
-The queries never see the question (arXiv 2306.02858, section 2.1), so this is the same whatever is asked.
+In: frames and mel clips as tensors. Out: the share of each query's attention on each frame or clip. The queries do not
+depend on the question (arXiv 2306.02858, section 2.1), so neither does the result.
 """
 
 # T frames, S clips, K tokens per frame, H their width, Q queries
@@ -22,28 +22,28 @@ from video_llama.models.video_llama import VideoLlamaModel
 
 @dataclass(frozen=True)
 class QueryAttention:
-    """Shares as float32, averaged over layers and heads; every row sums to 1. None where a medium has no such part."""
+    """Shares as float32, averaged over layers and heads; every row sums to 1. None if the medium has no such part."""
 
     frames_QT: np.ndarray | None
     clips_QS: np.ndarray | None
 
 
 def query_attention(body: VideoLlamaModel, frames: Tensor | None, mel: Tensor | None) -> QueryAttention:
-    """Encode normalised frames [T, 3, H, W] and mel clips [S, 1, bins, steps] once more, and look at the queries.
+    """Encode normalized frames [T, 3, H, W] and mel clips [S, 1, bins, steps] and return the queries' attention.
 
-    The model's attention is switched for the time of the call: nothing else may run it meanwhile.
+    The attention implementation is switched during the call, so no other thread may use the model.
     """
     with torch.no_grad():
-        seen = heard = None
+        frame_shares = clip_shares = None
         if frames is not None:
-            seen = _shares(body.video_qformer, body.encode_frames(frames[None])[0])
+            frame_shares = _shares(body.video_qformer, body.encode_frames(frames[None])[0])
         if mel is not None:
-            heard = _shares(body.audio_qformer, body.encode_clips(mel[None])[0][:, None])
-    return QueryAttention(seen, heard)
+            clip_shares = _shares(body.audio_qformer, body.encode_clips(mel[None])[0][:, None])
+    return QueryAttention(frame_shares, clip_shares)
 
 
 def _shares(qformer: SequenceQFormer, steps_TKH: Tensor) -> np.ndarray:
-    """[T, K, H] -> [Q, T]: a step's share is the sum over its tokens."""
+    """Return [Q, T] from [T, K, H]: the share of a step is the sum over its tokens."""
     with _eager(qformer):
         _, layers = qformer.query(qformer.add_positions(steps_TKH[None]), output_attentions=True)
     mean_QS = torch.stack([layer[0].float().mean(dim=0) for layer in layers]).mean(dim=0)
@@ -53,7 +53,7 @@ def _shares(qformer: SequenceQFormer, steps_TKH: Tensor) -> np.ndarray:
 
 @contextmanager
 def _eager(qformer: SequenceQFormer) -> Iterator[None]:
-    """transformers returns attentions only from its own plain implementation, not from torch's fused one."""
+    """Use the eager implementation inside the block; the fused ones return no attention weights."""
     transformer = qformer.qformer
     before = transformer.config._attn_implementation
     transformer.set_attn_implementation("eager")

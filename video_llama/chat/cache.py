@@ -1,4 +1,4 @@
-"""The decoder's keys and values for what it has read of one conversation, kept from one question to the next."""
+"""The key-value cache of a conversation, reused from one question to the next."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from transformers import DynamicCache
 
 
 class PromptCache:
-    """Keys and values in step with the ids that they stand for.
+    """Keys and values, and the token ids that they belong to.
 
-    Ids are enough to compare by, placeholder ids included: a conversation's media are only ever added, and keep
-    their order (``fit_history``), so the n-th run of a kind is always the same medium.
+    Prompts are compared by ids, placeholders included. That is sufficient because media are only added to a
+    conversation and keep their order (``fit_history``): the n-th run of placeholders is always the same medium.
     """
 
     def __init__(self) -> None:
@@ -19,7 +19,7 @@ class PromptCache:
         self.key_values = DynamicCache()
 
     def keep_common(self, ids: Sequence[int]) -> int:
-        """Forget what is not a beginning of ``ids``; returns how many of them it holds, always fewer than all."""
+        """Crop the cache to its longest common prefix with ``ids`` and return its length, always less than all."""
         limit = min(len(self.ids), len(ids) - 1)
         common = next((n for n in range(limit) if self.ids[n] != ids[n]), limit)
         surplus = len(self.ids) - common

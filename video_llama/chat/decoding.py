@@ -1,7 +1,7 @@
-"""How an answer is chosen token by token: the settings, the choice, and the loop that asks the model.
+"""Decoding: the settings, the choice of each token, and the generation loop.
 
-The loop is ours rather than transformers' ``generate`` so that an answer can be streamed and stopped in the caller's
-own thread and the cache of one question serve the next. Beams go through ``generate``.
+The loop replaces transformers' ``generate`` so that answers can be streamed and stopped in the caller's thread, and so
+that the cache of one question can be reused for the next. Beam search uses ``generate``.
 """
 
 # B answers, L prompt length, D decoder width, V vocabulary
@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Generator, LongTensor, Tensor
@@ -27,31 +27,37 @@ from video_llama.errors import CheckpointError
 from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
 
 DEFAULT_NEW_TOKENS = 300
-"""As the reference; a model whose context is small answers with at most half of it."""
+"""The reference's limit. Models with a small context use at most half of it."""
 MAX_BEAMS = 64
-"""Each costs as much as an answer of its own; the server's limit is a setting of its own."""
+"""Each beam costs as much as an answer. The server has its own, configurable limit."""
 SMALLEST, LARGEST = 1e-20, 1e20
 USABLE = f"{SMALLEST:g} to {LARGEST:g}"
-"""Of what scores are divided or multiplied by: beyond, they leave float32, and nothing can be drawn."""
+"""Range of the factors applied to logits; beyond it they overflow float32 and sampling fails."""
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """How tokens are chosen: the likeliest each time, unless one of ``temperature``, ``top_p``, ``top_k`` is set.
+    """Decoding settings: greedy by default, sampling if ``temperature``, ``top_p`` or ``top_k`` is set.
 
-    Then they are drawn, from a generator with ``seed``; without one a seed is drawn and recorded. A temperature of 0
-    is greedy. ``num_beams`` above 1 searches over whole answers. The repetition penalty sees the answer so far, as
-    the reference's does. Bad values are a ValueError. The reference's own settings are ``Decoding.reference()``.
+    Raises ValueError for values out of range. The reference's settings are ``Decoding.reference()``.
     """
 
     max_new_tokens: int | None = None
+    """Maximum length of the answer, in tokens (default: 300, at most half the context)."""
     temperature: float | None = None
+    """Sampling temperature; 0 is greedy."""
     top_p: float | None = None
+    """Nucleus sampling: the smallest set of tokens whose probabilities add up to this value."""
     top_k: int | None = None
+    """Sample from this many most likely tokens."""
     seed: int | None = None
+    """Random seed for sampling (default: random; recorded in the answer)."""
     num_beams: int = 1
+    """Number of beams; 1 disables beam search."""
     repetition_penalty: float = 1.0
+    """Values above 1 discourage repetition. It applies to the answer only, as in the reference."""
     length_penalty: float = 1.0
+    """Exponent of the length in the score of beams."""
 
     def __post_init__(self) -> None:
         limits: tuple[tuple[str, float | None, bool, str], ...] = (
@@ -69,19 +75,32 @@ class Decoding:
 
     @staticmethod
     def reference() -> Decoding:
-        """What the reference's demo samples with (its ``top_k`` is its library's default)."""
+        """Return the sampling settings of the reference's demo (its ``top_k`` is the default of transformers)."""
         return Decoding(max_new_tokens=DEFAULT_NEW_TOKENS, temperature=1.0, top_p=0.9, top_k=50)
 
     @property
     def is_sampling(self) -> bool:
-        """Whether tokens are drawn."""
+        """Whether tokens are sampled."""
         return self.temperature != 0 and (self.temperature, self.top_p, self.top_k) != (None, None, None)
 
     def resolved(self, context_length: int) -> Decoding:
-        """With the numbers that were left open: ``max_new_tokens`` for this context, and a seed if one is needed."""
+        """Return the settings with ``max_new_tokens`` for this context and, for sampling, a seed."""
         max_new_tokens = self.max_new_tokens or min(DEFAULT_NEW_TOKENS, context_length // 2)
         seed = random.SystemRandom().randrange(2**31) if self.seed is None and self.is_sampling else self.seed
         return replace(self, max_new_tokens=max_new_tokens, seed=seed)
+
+
+class DecodingFields(TypedDict, total=False):
+    """The fields of ``Decoding`` as keyword arguments."""
+
+    max_new_tokens: int | None
+    temperature: float | None
+    top_p: float | None
+    top_k: int | None
+    seed: int | None
+    num_beams: int
+    repetition_penalty: float
+    length_penalty: float
 
 
 def _is_usable(factor: float) -> bool:
@@ -89,7 +108,7 @@ def _is_usable(factor: float) -> bool:
 
 
 class TokenChooser:
-    """Logits [B, V] in, one id per answer out; remembers the ids chosen, which the repetition penalty looks at."""
+    """Choose one token per answer from logits [B, V]; keeps the chosen ids for the repetition penalty."""
 
     def __init__(self, decoding: Decoding, bos_id: int, num_answers: int, device: Any) -> None:
         self._ids = torch.full((num_answers, 1), bos_id, dtype=torch.long, device=device)
@@ -98,7 +117,7 @@ class TokenChooser:
             self._warp.append(RepetitionPenaltyLogitsProcessor(decoding.repetition_penalty))
         self._generator: Generator | None = None
         if decoding.is_sampling:
-            assert decoding.seed is not None, "resolved() draws one"
+            assert decoding.seed is not None, "resolved() sets it"
             self._generator = torch.Generator(device).manual_seed(decoding.seed)
             self._warp.append(TemperatureLogitsWarper(float(decoding.temperature or 1.0)))
             if decoding.top_k is not None:
@@ -107,7 +126,7 @@ class TokenChooser:
                 self._warp.append(TopPLogitsWarper(decoding.top_p))
 
     def __call__(self, logits_BV: Tensor) -> Tensor:
-        """The next id of each answer, [B]."""
+        """Return the next token id of each answer, [B]."""
         scores: Tensor = self._warp(self._ids, logits_BV.float())  # type: ignore[arg-type]
         if self._generator is None:
             chosen_B1 = scores.argmax(dim=-1, keepdim=True)
@@ -124,10 +143,10 @@ def token_steps(
     cache: Any,
     choose: Callable[[Tensor], Tensor],
 ) -> Iterator[list[int]]:
-    """Yield the next id of every answer, without end; each ``next`` asks the model once.
+    """Yield the next token id of every answer, without end; each ``next`` runs the model once.
 
-    ``mask_BL`` covers what the cache holds and ``embeds_BLD`` after it; prompts are padded on the left. When the n-th
-    ids have been yielded the cache holds the prompt and the n - 1 before them.
+    ``mask_BL`` covers the cached positions followed by ``embeds_BLD``; prompts are padded on the left. After the n-th
+    ids are yielded, the cache holds the prompt and the n - 1 ids before them.
     """
     while True:
         chosen_B = choose(last_logits(model, embeds_BLD, mask_BL, cache))
@@ -138,9 +157,9 @@ def token_steps(
 
 
 def last_logits(model: VideoLlamaForConditionalGeneration, embeds_BLD: Tensor, mask_BL: Tensor, cache: Any) -> Tensor:
-    """What may follow the last embedding, [B, V]; ``cache`` takes up the keys and values of ``embeds_BLD``.
+    """Return the logits [B, V] after the last embedding, and append keys and values of ``embeds_BLD`` to ``cache``.
 
-    ``mask_BL`` covers what the cache holds as well. Raises CheckpointError where the model computes NaN.
+    ``mask_BL`` also covers the cached positions. Raises CheckpointError if the model computes NaN.
     """
     positions = (mask_BL.cumsum(dim=1) - 1).clamp(min=0)[:, -embeds_BLD.shape[1] :]
     with torch.no_grad():
@@ -154,8 +173,8 @@ def last_logits(model: VideoLlamaForConditionalGeneration, embeds_BLD: Tensor, m
         ).logits[:, -1]
     if logits_BV.isnan().any():
         raise CheckpointError(
-            f"The model computed values that are no numbers in {logits_BV.dtype}. See `video-llama inspect` for NaN in "
-            "its weights; if there is none, load it with dtype float32."
+            f"The model computed NaN in {logits_BV.dtype}. Check its weights for NaN with `video-llama inspect`; if "
+            "there are none, load it with dtype float32."
         )
     return logits_BV
 
@@ -170,7 +189,7 @@ def beam_ids(
     pad_id: int,
     is_stopped: Callable[[Sequence[int]], bool],
 ) -> list[list[int]]:
-    """The ids of the best answers that ``num_beams`` beams find; they may run on behind a stop string or end token."""
+    """Return the token ids of the best beam of each prompt; they can continue after a stop string or end token."""
 
     def stopped(ids_BL: LongTensor, scores: Any, **kwargs: Any) -> Tensor:
         return torch.tensor([is_stopped(row) for row in ids_BL.tolist()], device=ids_BL.device)

@@ -1,6 +1,6 @@
-"""A loaded model's side of a conversation: media to tokens, a question to a prompt that fits, an answer to its record.
+"""The steps between a conversation and the model: encode media, build the prompt, make the answer's record.
 
-It keeps nothing of a conversation: that is ``session.Chat``, of which any number may share one engine.
+An engine keeps no state of conversations; any number of ``session.Chat`` objects can share one.
 """
 
 # B prompts, L prompt length, Q tokens of a medium, D decoder width
@@ -29,12 +29,12 @@ from video_llama.processors.medium import MediaOptions, ReadMedium, read_medium
 from video_llama.processors.video_processor import VideoProcessor
 
 STOP_STRING, END_TOKEN, MAX_NEW_TOKENS, CLOSED = "stop_string", "end_token", "max_new_tokens", "closed"
-"""Why an answer ended."""
+"""Reasons why an answer ended."""
 
 
 @dataclass(frozen=True)
 class EncodedMedium:
-    """One medium as the decoder takes it: [Q, D] tokens for its frames and for its sound, each None if not there."""
+    """A medium as decoder inputs: tokens [Q, D] of its frames and of its sound; None if it has none."""
 
     read: ReadMedium
     video_tokens: Tensor | None
@@ -44,12 +44,15 @@ class EncodedMedium:
 
 
 GivenMedium = MediaSource | ReadMedium | EncodedMedium
-"""What stands for a medium in a chat or a request: a source, or what was made of it before."""
+"""A medium as chats and requests accept it: a source, or the result of reading or encoding one."""
 
 
 @dataclass(frozen=True)
 class PreparedTurn:
-    """A question ready to be answered. ``said`` is the conversation with it, ``shown`` the part that fits."""
+    """A question that is ready to be answered.
+
+    ``said`` is the conversation with the question, ``shown`` the part of it that fits into the context.
+    """
 
     question: str
     said: Conversation
@@ -60,7 +63,7 @@ class PreparedTurn:
 
     @property
     def dropped_turns(self) -> int:
-        """Old turns that are not shown; each had one answer."""
+        """Number of old turns that do not fit."""
         assistant = self.said.template.roles[1]
         said, shown = ([m.role for m in c.messages].count(assistant) for c in (self.said, self.shown))
         return said - shown
@@ -68,7 +71,7 @@ class PreparedTurn:
 
 @dataclass
 class Effort:
-    """What an answer took: prompt tokens reused from the cache, and seconds."""
+    """Cost of an answer: prompt tokens reused from the cache, and seconds."""
 
     reused: int = 0
     prefill: float = 0.0
@@ -76,7 +79,7 @@ class Effort:
 
 
 class Writer:
-    """Takes an answer's ids one by one and knows when it is complete: at a stop string, the end token or the limit."""
+    """Decode the token ids of an answer one by one, until a stop string, the end token or the length limit."""
 
     def __init__(self, tokenizer: Tokenizer, decoder: StreamDecoder, max_new_tokens: int) -> None:
         self._eos_id, self._decoder, self._max_new_tokens = tokenizer.eos_id, decoder, max_new_tokens
@@ -85,11 +88,11 @@ class Writer:
 
     @property
     def text(self) -> str:
-        """The answer so far."""
+        """The answer generated so far."""
         return self._decoder.answer
 
     def push(self, token: int) -> str:
-        """Take the next id; returns the text that became certain. Not to be called when ``stop_reason`` is set."""
+        """Add the next token id and return the new text. Must not be called once ``stop_reason`` is set."""
         assert self.stop_reason is None
         self.num_tokens += 1
         if token == self._eos_id:
@@ -105,14 +108,14 @@ class Writer:
 
 
 class Engine:
-    """A model folder that answers. Raises CheckpointError for one with untrained parts: random weights never answer."""
+    """A model folder that answers. Raises CheckpointError if it has untrained parts: their weights are random."""
 
     def __init__(self, folder: ModelFolder) -> None:
         untrained = folder.manifest.untrained_parts
         if untrained:
             raise CheckpointError(
-                f"{folder.path or folder.manifest.name} has untrained parts ({', '.join(untrained)}): their weights "
-                "are random and cannot answer. Train them (video-llama train), or load a trained folder."
+                f"{folder.path or folder.manifest.name} has untrained parts ({', '.join(untrained)}), whose weights "
+                "are random. Train them (video-llama train), or load a trained folder."
             )
         self.model, self.tokenizer, self.settings = folder.model, folder.tokenizer, folder.settings
         self.config = folder.model.config
@@ -128,11 +131,11 @@ class Engine:
 
     @property
     def context_length(self) -> int:
-        """Tokens that prompt and answer may have together."""
+        """Maximum number of tokens of prompt and answer together."""
         return int(self.config.text_config.max_position_embeddings)
 
     def read(self, source: MediaSource, options: MediaOptions, kind: MediaKind | None = None) -> ReadMedium:
-        """Frames and sound of a medium, as ``media.read_medium``."""
+        """Read the frames and sound of a medium. See ``processors.medium.read_medium``."""
         return read_medium(
             source,
             self.settings,
@@ -143,7 +146,7 @@ class Engine:
         )
 
     def encode(self, source: GivenMedium, options: MediaOptions, kind: MediaKind | None = None) -> EncodedMedium:
-        """Read a medium and turn it into the decoder's tokens; what was read or encoded before is taken as it is."""
+        """Read a medium and encode it; a medium that was read or encoded before is used as it is."""
         if isinstance(source, EncodedMedium):
             return source
         start = time.perf_counter()
@@ -157,11 +160,11 @@ class Engine:
         return EncodedMedium(read, video, audio, decoded - start, time.perf_counter() - decoded)
 
     def attention(self, read: ReadMedium) -> QueryAttention:
-        """Where the video and the audio queries look in a medium; see ``query_attention``."""
+        """Return the attention of the video and audio queries over a medium. See ``query_attention``."""
         return query_attention(self.model.model, *self._inputs(read))
 
     def _inputs(self, read: ReadMedium) -> tuple[Tensor | None, Tensor | None]:
-        """Normalised frames [T, 3, H, W] and mel clips [S, 1, bins, steps] on the model's device."""
+        """Return normalized frames [T, 3, H, W] and mel clips [S, 1, bins, steps] on the model's device."""
         device = self.model.device
         frames = None if read.frames is None else self._video_processor(read.frames.frames)
         mel = self.mel_clips(read)
@@ -177,9 +180,9 @@ class Engine:
     def turn(
         self, conversation: Conversation, media: Sequence[EncodedMedium], question: str, decoding: Decoding
     ) -> PreparedTurn:
-        """Put a question to a conversation, which stays as it is. Raises PromptError where it is empty or too long."""
+        """Prepare a question in a conversation, which is not changed. Raises PromptError if empty or too long."""
         if not question.strip():
-            raise PromptError("The question is empty. Write one.")
+            raise PromptError("The question is empty. Enter a question.")
         decoding = decoding.resolved(self.context_length)
         said = Conversation(conversation.template, conversation.system, list(conversation.messages))
         said.ask(question)
@@ -195,7 +198,7 @@ class Engine:
         return PreparedTurn(question, said, shown, prompt, tuple(media), decoding)
 
     def embed(self, turns: Sequence[PreparedTurn]) -> tuple[Tensor, Tensor]:
-        """The prompts with their media's tokens in place, padded on the left: ([B, L, D], mask [B, L])."""
+        """Return the embedded prompts with the media tokens in place, left-padded: ([B, L, D], mask [B, L])."""
         length = max(len(turn.prompt.input_ids) for turn in turns)
         gaps = [length - len(turn.prompt.input_ids) for turn in turns]
         pad_id, device = self.tokenizer.pad_id, self.model.device
@@ -213,12 +216,12 @@ class Engine:
         return embeds_BLD, mask_BL
 
     def writer(self, turn: PreparedTurn) -> Writer:
-        """What takes the ids of this turn's answer."""
+        """Return the writer of this turn's answer."""
         assert turn.decoding.max_new_tokens is not None, "resolved() sets it"
         return Writer(self.tokenizer, StreamDecoder(self.tokenizer, self.template), turn.decoding.max_new_tokens)
 
     def record(self, turn: PreparedTurn, writer: Writer, effort: Effort, new_media: Sequence[EncodedMedium]) -> Record:
-        """What the answer rests on; ``new_media`` are those that were decoded for this turn."""
+        """Return the record of an answer; ``new_media`` are those that were decoded for this turn."""
         media = [medium.read for medium in turn.media]
         return Record(
             question=turn.question,

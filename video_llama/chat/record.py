@@ -1,4 +1,4 @@
-"""What an answer rests on: weights, media, prompt, decoding, counts and times, ready for JSON."""
+"""The record of an answer: weights, media, prompt, decoding settings, token counts and times, ready for JSON."""
 
 from __future__ import annotations
 
@@ -12,54 +12,54 @@ from video_llama.checkpoints.folder import ModelFolder
 from video_llama.processors.medium import ReadMedium
 
 HASHED_BYTES = 64 * 2**20
-"""Files up to this size are named by their sha256 as well; reading larger ones would take seconds."""
+"""Files up to this size are recorded with their SHA-256; hashing larger ones would take seconds."""
 
 USED = "used"
 
 
 @dataclass(frozen=True)
 class Record:
-    """Everything that an answer depends on. Seconds are wall time, save in ``media``, where they are the medium's."""
+    """Everything that an answer depends on. ``seconds`` is wall time; ``media`` has positions in the medium."""
 
     question: str
     weights: dict[str, Any]
-    """name, path, files (bytes, and sha256 of small ones), notice."""
+    """name, path, files (bytes, and SHA-256 of small files), notice."""
     modalities: dict[str, str]
-    """For video and audio: "used", or why not."""
+    """For video and audio: "used", or the reason why not."""
     media: list[dict[str, Any]]
     """In prompt order: kind, source, frames (indices, seconds, fps, ...) and sound (start_seconds, ...) or None."""
     prompt: str
-    """The text put before the model, ``<ImageHere>`` standing for every medium's tokens."""
+    """The text of the prompt; ``<ImageHere>`` is replaced by the tokens of a medium."""
     decoding: dict[str, Any]
-    """The settings as they acted, the seed among them."""
+    """The resolved decoding settings, with the seed."""
     tokens: dict[str, int]
-    """prompt (media included), media, reused (of the prompt, from the cache of the turns before), generated."""
+    """prompt (including media), media, reused (prompt tokens taken from the cache), generated."""
     seconds: dict[str, float]
-    """decode_media and encode_media (of media new in this turn), prefill, generate."""
+    """decode_media and encode_media (of media added since the last answer), prefill, generate."""
     stop_reason: str
-    """stop_string, end_token, max_new_tokens, or closed (the caller stopped the stream)."""
+    """stop_string, end_token, max_new_tokens, or closed (the caller stopped the answer)."""
     dropped_turns: int
-    """Old turns that the context had no room for."""
+    """Number of old turns that were removed because the context is too short."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain dicts, lists, strings and numbers."""
+        """Return plain dicts, lists, strings and numbers."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer's text, and what it rests on."""
+    """The text of an answer, and its record."""
 
     text: str
     record: Record
 
     def as_dict(self) -> dict[str, Any]:
-        """The record with the text in front, for JSON."""
+        """Return the text and the record as one dict, for JSON."""
         return {"answer": self.text, **self.record.as_dict()}
 
 
 def describe_weights(folder: ModelFolder) -> dict[str, Any]:
-    """name, path, files and notice of the weights; no files where the model came from memory."""
+    """Return name, path, files and notice of the weights; a model from memory has no files."""
     path = folder.path
     files = {} if path is None else {file.name: _describe_file(file) for file in sorted(path.iterdir())}
     return {

@@ -1,25 +1,27 @@
-"""One conversation: media and questions in, streamed answers out, with what was seen and said so far."""
+"""A conversation: media and questions in, streamed answers out."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterator
-from typing import Any
+from dataclasses import replace
+
+from typing_extensions import Unpack
 
 from video_llama.chat.cache import PromptCache
-from video_llama.chat.decoding import Decoding, TokenChooser, beam_ids, token_steps
+from video_llama.chat.decoding import Decoding, DecodingFields, TokenChooser, beam_ids, token_steps
 from video_llama.chat.engine import Effort, EncodedMedium, Engine, GivenMedium, PreparedTurn, Writer
 from video_llama.chat.messages import message_for
 from video_llama.chat.record import Answer
 from video_llama.conversation import Conversation, has_stop
 from video_llama.processors.media_file import MediaKind
-from video_llama.processors.medium import MediaOptions
+from video_llama.processors.medium import MediaFields, MediaOptions
 
 
 class AnswerStream(Iterator[str]):
-    """The pieces of an answer's text as they are made; ``answer`` is there when they have ended.
+    """Iterator over the pieces of an answer; ``answer`` is set at the end.
 
-    ``close`` stops the answer. What had come of it by then stays in the conversation, and is ``answer``.
+    ``close`` stops the answer. The text generated so far stays in the conversation and is in ``answer``.
     """
 
     def __init__(self) -> None:
@@ -32,16 +34,16 @@ class AnswerStream(Iterator[str]):
         return next(self._pieces)
 
     def close(self) -> None:
-        """Stop here. A stream that has not begun leaves no trace, one that has ended stays as it is."""
+        """Stop the answer. Has no effect on a stream that has ended; one that has not started leaves no trace."""
         if self._pieces is not None:
             self._pieces.close()
 
 
 class Chat:
-    """A conversation about any number of media, in any order, or about none. ``Assistant.chat`` makes one.
+    """A conversation about any number of media. Create it with ``Assistant.chat``.
 
-    Media are encoded when they are added, once; what the model has read is kept, so that a question only costs what
-    is new in it. Turns that the context has no room for are left out of the prompt, whole, the oldest first.
+    Each medium is encoded once, when it is added. Keys and values are cached, so a question costs only its new tokens.
+    If the context is too short, the oldest turns are removed from the prompt.
     """
 
     def __init__(self, engine: Engine, options: MediaOptions, system: str | None = None) -> None:
@@ -52,42 +54,47 @@ class Chat:
         self._cache: PromptCache | None = None
         self._open: AnswerStream | None = None
         self.answers: list[Answer] = []
-        """Every answer so far, with its record."""
+        """All answers, with their records."""
 
-    def add(self, media: GivenMedium, kind: MediaKind | None = None, **options: Any) -> EncodedMedium:
-        """Show or play a medium before the next question: a video, image, sound, or folder (or list) of frames.
+    def add(self, media: GivenMedium, kind: MediaKind | None = None, **options: Unpack[MediaFields]) -> EncodedMedium:
+        """Add a medium before the next question: a video, image, sound, or a folder or list of frames.
 
-        ``kind`` None finds out what it is; ``options`` (``frames``, ``no_audio``, ``require_audio``) replace those
-        that the chat was made with. Raises MediaError and ValueError, and then nothing is added.
+        ``kind`` None determines it from the content. ``options`` (``frames``, ``no_audio``, ``require_audio``) replace
+        those of the chat. Raises MediaError and ValueError; then nothing is added.
         """
         self._close_stream()
-        medium = self._engine.encode(media, MediaOptions(**{**vars(self._options), **options}), kind)
+        medium = self._engine.encode(media, replace(self._options, **options), kind)
         self._conversation.add_media(message_for(medium.read))
         self._media.append(medium)
         return medium
 
-    def ask(self, question: str, **decoding: Any) -> Answer:
-        """The whole answer. ``decoding`` are the fields of ``Decoding``; greedy by default."""
-        stream = self.stream(question, **decoding)
+    def ask(self, question: str, decoding: Decoding | None = None, **fields: Unpack[DecodingFields]) -> Answer:
+        """Return the whole answer. Raises as :func:`stream`.
+
+        Args:
+            decoding: decoding settings (default: greedy).
+            fields: single settings, which replace those of ``decoding``, such as ``temperature=0.7``.
+        """
+        stream = self.stream(question, decoding, **fields)
         for _ in stream:
             pass
-        assert stream.answer is not None, "a stream that ended has one"
+        assert stream.answer is not None, "set when the stream ends"
         return stream.answer
 
-    def stream(self, question: str, **decoding: Any) -> AnswerStream:
-        """The answer piece by piece. A stream that is still open is closed first.
+    def stream(self, question: str, decoding: Decoding | None = None, **fields: Unpack[DecodingFields]) -> AnswerStream:
+        """Return the answer piece by piece, with the arguments of :func:`ask`. An open stream is closed first.
 
-        Raises PromptError and ValueError before the first piece; then nothing was asked.
+        Raises PromptError and ValueError before the first piece; then the conversation is unchanged.
         """
         self._close_stream()
-        turn = self._engine.turn(self._conversation, self._media, question, Decoding(**decoding))
+        turn = self._engine.turn(self._conversation, self._media, question, replace(decoding or Decoding(), **fields))
         stream = AnswerStream()
         stream._pieces = self._write(turn, stream)
         self._open = stream
         return stream
 
     def reset(self) -> None:
-        """Forget what was said, not what was shown."""
+        """Clear the questions and answers; the media stay."""
         self._close_stream()
         self._conversation = Conversation(self._engine.template, self._system)
         for medium in self._media:
@@ -124,14 +131,14 @@ class Chat:
         self.answers.append(stream.answer)
 
     def _tokens(self, turn: PreparedTurn, effort: Effort) -> Iterator[int]:
-        """The answer's ids, from the model; they run on until the caller has enough of them."""
+        """Yield the token ids of the answer, until the caller stops."""
         if turn.decoding.num_beams > 1:
             start = time.perf_counter()
             [ids] = search_beams(self._engine, [turn])
             effort.generate = time.perf_counter() - start
             yield from ids
             return
-        # A step that is broken off in the middle leaves keys without their values: then the cache is not kept.
+        # An interrupted step leaves keys without values, so the cache is kept only between steps.
         cache, self._cache = self._cache or PromptCache(), None
         start = time.perf_counter()
         effort.reused = cache.keep_common(turn.prompt.input_ids)
@@ -158,7 +165,7 @@ class Chat:
 
 
 def search_beams(engine: Engine, turns: list[PreparedTurn]) -> list[list[int]]:
-    """The ids of each turn's best answer, found with the beams that the first turn's decoding asks for."""
+    """Return the token ids of the best beam of each turn, with the decoding settings of the first turn."""
     embeds_BLD, mask_BL = engine.embed(turns)
     return beam_ids(
         engine.model,

@@ -1,53 +1,55 @@
-"""What is in a media file, as plain dicts."""
+"""Describe a media file as plain dicts: its streams, and the frames and clips that a model would read from it."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import av
+from av.container import InputContainer
 
 from video_llama.errors import MediaError
-from video_llama.processors.media_file import MediaFile
-from video_llama.processors.medium import MediaOptions, media_kind, read_medium
+from video_llama.processors.media_file import MediaFile, is_folder
+from video_llama.processors.medium import MediaOptions, ReadMedium, read_medium
 from video_llama.processors.settings import ProcessorSettings
 
-if TYPE_CHECKING:
-    pass
-
 MAX_FRAMES = 32
-"""The reference's ``max_frame_pos``: what a file would give to a model of its settings."""
+"""The reference's ``max_frame_pos``."""
 
 
 def inspect_media(path: Path) -> dict[str, Any]:
-    """A file's streams, and what the reference's settings would take from it.
+    """Return the streams of a file, and what a model with the reference's settings would read from it.
 
-    A sound track that cannot be read is told under ``sound_error``. Raises MediaError for everything else.
+    A sound track that cannot be read is reported under ``sound_error``. Raises MediaError for all other errors.
     """
-    kind = media_kind(path)
-    report: dict[str, Any] = {"path": str(path), "kind": kind}
-    if kind in ("video", "audio"):
-        report |= _container(path)
-    limits: dict[str, Any] = {"max_frames": MAX_FRAMES, "with_audio_branch": True, "kind": kind}
-    settings = ProcessorSettings()
-    try:
-        medium = read_medium(path, settings, MediaOptions(), **limits)
-    except MediaError as error:
-        if kind != "video":
-            raise
-        medium = read_medium(path, settings, MediaOptions(no_audio=True), **limits)
-        report["sound_error"] = str(error)
-    return {**report, "sampled": medium.as_dict()}
+    if is_folder(path):
+        return {"path": str(path), "kind": "frames", "sampled": _read(path, MediaOptions()).as_dict()}
+    with MediaFile(path) as media:
+        report: dict[str, Any] = {"path": str(path), "kind": media.kind}
+        if media.kind != "image":
+            report["bytes"] = os.stat(path).st_size
+            with media.container() as container:
+                report |= _describe_container(container)
+        try:
+            read = _read(media, MediaOptions())
+        except MediaError as error:
+            if media.kind != "video":
+                raise
+            read = _read(media, MediaOptions(no_audio=True))
+            report["sound_error"] = str(error)
+    return {**report, "sampled": read.as_dict()}
 
 
-def _container(path: Path) -> dict[str, Any]:
-    with MediaFile(path) as media, media.container() as container:
-        duration = None if container.duration is None else container.duration / 1_000_000
-        streams = [_stream(stream) for stream in container.streams]
-        rotation = _rotation(container)
-        report = {"format": container.format.name, "duration": duration, "bytes": os.stat(path).st_size}
-    return {**report, "rotation": rotation, "streams": streams}
+def _read(source: Path | MediaFile, options: MediaOptions) -> ReadMedium:
+    return read_medium(source, ProcessorSettings(), options, max_frames=MAX_FRAMES, with_audio_branch=True)
+
+
+def _describe_container(container: InputContainer) -> dict[str, Any]:
+    duration = None if container.duration is None else container.duration / av.time_base
+    streams = [_stream(stream) for stream in container.streams]
+    rotation = _rotation(container)
+    return {"format": container.format.name, "duration": duration, "rotation": rotation, "streams": streams}
 
 
 def _stream(stream: Any) -> dict[str, Any]:
@@ -64,7 +66,7 @@ def _stream(stream: Any) -> dict[str, Any]:
 
 
 def _rotation(container: Any) -> int | None:
-    """Degrees counterclockwise that the first frame is to be turned by; None where there is no frame."""
+    """Return the rotation of the first frame, in degrees counterclockwise; None if there is no frame."""
     try:
         first = next(container.decode(video=0), None) if container.streams.video else None
     except av.error.FFmpegError:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypedDict
 
 from video_llama.errors import MediaError, NoAudioTrackError
 from video_llama.processors.audio_decode import open_track, without_audio
@@ -38,6 +38,14 @@ class MediaOptions:
     def __post_init__(self) -> None:
         if self.no_audio and self.require_audio:
             raise ValueError("Both no_audio and require_audio are set. Use one of them.")
+
+
+class MediaFields(TypedDict, total=False):
+    """The fields of ``MediaOptions`` as keyword arguments."""
+
+    frames: FrameSampling | None
+    no_audio: bool
+    require_audio: bool
 
 
 @dataclass(frozen=True)
