@@ -1,4 +1,4 @@
-"""A tiny model folder, a few real clips with annotations, and a configuration that trains on them in seconds."""
+"""A tiny model folder, a few clips with annotations, and a configuration that trains on them in seconds."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ from video_llama.training.run import train_from_config
 
 UNTRAINED = ("model.video_qformer.", "model.audio_qformer.")
 FRAME_SIZE = 28
+FRAMES = {"train": {"name": "alpro_video_eval", "n_frms": 4}}
+ROLES = {"user": "q", "assistant": "a"}
 
 Write = Callable[..., Path]
 
@@ -69,13 +71,13 @@ def tiny_config(vocabulary: int, dropout: float, decoder_width: int = 48) -> Vid
         video_token_id=vocabulary,
         audio_token_id=vocabulary + 1,
         prompt_template="default",
-        initializer_range=0.2,  # answers that depend on the media, so that there is something to learn
+        initializer_range=0.2,  # large enough that the answers depend on the media
     )
 
 
 @pytest.fixture(scope="session")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve clips with captions and questions, in the reference's formats."""
+    """Twelve clips with captions and questions in the reference's formats."""
     folder = tmp_path_factory.mktemp("clips") / "data"
     write_dataset(folder, num_clips=12, seed=4, workers=1)
     return folder
@@ -114,7 +116,7 @@ def write_base(path: Path, tokenizer_path: Path, dropout: float, decoder_width: 
 
 @pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory, tokenizer_path: Path) -> Path:
-    """A model folder whose branches drop out as the published ones do."""
+    """A model folder with the dropout of the published models."""
     return write_base(tmp_path_factory.mktemp("base") / "model", tokenizer_path, dropout=0.1)
 
 
@@ -130,14 +132,14 @@ def packable(tmp_path_factory: pytest.TempPathFactory, tokenizer_path: Path) -> 
 
 
 def moved_by(run: Path, base: Path) -> set[str]:
-    """The tensors that a run trained and that are no longer what the base has."""
+    """Return the names of the tensors that a run changed."""
     before = read_model_folder(base).model.state_dict()
     return {name for name, tensor in read_trained(run).items() if not torch.equal(tensor, before[name])}
 
 
 def yaml_writer(tmp_path: Path, clips: Path, base: Path) -> Write:
-    """Write a training YAML; ``branch`` and ``stage`` choose the recipe, ``model`` and ``run`` change keys of it, and
-    ``datasets`` takes the place of the recipe's."""
+    """Return a function that writes a training YAML. ``branch`` and ``stage`` select the recipe, ``model`` and ``run``
+    override keys of it, and ``datasets`` replaces its data sets."""
 
     def write(
         branch: str = "vision",
@@ -196,14 +198,14 @@ def yaml_writer(tmp_path: Path, clips: Path, base: Path) -> Write:
 
 @pytest.fixture
 def write_yaml(tmp_path: Path, clips: Path, base: Path) -> Write:
-    """See :func:`yaml_writer`; everything goes into the test's own folder."""
+    """See :func:`yaml_writer`; all files are written to the folder of the test."""
     return yaml_writer(tmp_path, clips, base)
 
 
 @pytest.fixture
 def gain() -> Callable[..., float]:
     def of(path: Path, overrides: Sequence[str] = ()) -> float:
-        """How much a finished run took off the loss on all rows that it was trained on, without dropout or noise."""
+        """Return by how much a finished run reduced the loss on its training data, without dropout or noise."""
         content = yaml.safe_load(path.read_text())
         evaluation = path.with_name(f"{path.stem}_evaluation.yaml")
         evaluation.write_text(yaml.safe_dump({**content, "valid": content["datasets"]}))
@@ -220,9 +222,28 @@ def gain() -> Callable[..., float]:
 @pytest.fixture
 def losses() -> Callable[[Path], list[float]]:
     def read(run_folder: Path) -> list[float]:
-        """The loss of every step, and the steps are 1, 2, 3, ..."""
+        """Return the loss of each step; the steps must be 1, 2, 3, ..."""
         rows = [json.loads(line) for line in (run_folder / "metrics.jsonl").read_text().splitlines()]
         assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))
         return [row["loss"] for row in rows]
 
     return read
+
+
+@pytest.fixture
+def own(tmp_path: Path, clips: Path) -> Callable[..., dict[str, Any]]:
+    """Return a function that writes a data set in the messages format; each row has the media in ``keys``."""
+
+    def write(*keys: str, bad: int = 0, name: str = "own", **config: Any) -> dict[str, Any]:
+        rows = []
+        for row in json.loads((clips / "questions_hearing.json").read_text()):
+            turns = [{"role": role, "content": qa[key]} for qa in row["QA"] for role, key in ROLES.items()]
+            rows.append({**dict.fromkeys(keys, row["video"]), "messages": turns})
+        for row in rows[:bad]:
+            row.update(dict.fromkeys(keys, "lost.mp4"))
+        path = tmp_path / f"{name}.json"
+        path.write_text(json.dumps(rows))
+        build_info = {"anno_dir": str(path), "videos_dir": str(clips / "videos")}
+        return {"format": "messages", "build_info": build_info, "vis_processor": FRAMES, **config}
+
+    return write

@@ -1,6 +1,6 @@
-"""What test_distributed.py starts under torchrun: several runs, one after the other, in the same two processes.
+"""Script for test_distributed.py under torchrun: several runs, one after the other, in the same two processes.
 
-Starting Python and importing torch twice for every run would take longer than all of the runs.
+Starting two processes for each run would take longer than the runs.
 """
 
 import json

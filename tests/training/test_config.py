@@ -1,4 +1,4 @@
-"""Every training YAML that we ship loads, says what the documentation says, and stops at its placeholders."""
+"""Every shipped training YAML loads, has the documented values, and is refused because of its placeholders."""
 
 from pathlib import Path
 
@@ -41,7 +41,7 @@ def test_published_recipes_have_the_published_numbers(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
-def test_published_recipes_ask_for_paths_before_anything_loads(path: Path) -> None:
+def test_published_recipes_require_paths_before_anything_is_loaded(path: Path) -> None:
     found = placeholders(load_config(TrainConfig, path))
     assert ("model.ckpt" in found) == ("stage2" in path.stem)
     assert any(key.startswith("datasets.") for key in found)
@@ -50,7 +50,7 @@ def test_published_recipes_ask_for_paths_before_anything_loads(path: Path) -> No
 
 
 @pytest.mark.parametrize("path", MINIATURE, ids=lambda path: path.stem)
-def test_the_miniature_trains_on_what_is_served(path: Path) -> None:
+def test_the_miniature_is_trained_with_the_prompts_for_inference(path: Path) -> None:
     config = load_config(TrainConfig, path)
     assert placeholders(config) == {}
     assert all(dataset.labels == "serving" for dataset in config.datasets.values())
@@ -60,7 +60,7 @@ def test_the_miniature_trains_on_what_is_served(path: Path) -> None:
     )
 
 
-def test_a_misspelt_key_is_named_with_its_neighbour(tmp_path: Path) -> None:
+def test_the_error_for_an_unknown_key_suggests_a_similar_one(tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"
     path.write_text(PUBLISHED[0].read_text().replace("frozen_video_Qformer", "frozen_video_qformer"))
     with pytest.raises(
@@ -70,12 +70,12 @@ def test_a_misspelt_key_is_named_with_its_neighbour(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("override", ["model.low_resource=true", "run.init_lr=0", "run.dtype=fp8"])
-def test_values_that_cannot_be_are_refused(override: str) -> None:
+def test_errors_name_the_key_of_an_invalid_value(override: str) -> None:
     with pytest.raises(ConfigError, match=override.split("=")[0]):
         load_config(TrainConfig, PUBLISHED[0], [override])
 
 
-def test_the_instructions_have_a_place_for_the_picture() -> None:
+def test_every_instruction_has_a_place_for_the_image() -> None:
     lines = (ROOT / "prompts" / "alignment_image.txt").read_text().splitlines()
     assert len(lines) == 4
     assert all(line.count("<Image><ImageHere></Image>") == 1 for line in lines)

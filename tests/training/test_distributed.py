@@ -1,5 +1,4 @@
-"""Two processes give the losses of one with twice the batch, with copies of the model and with shards of it, and go on
-from where they were killed."""
+"""Two processes give the losses of one with twice the batch, with DDP and with FSDP2, and resume after being killed."""
 
 import json
 import os
@@ -35,7 +34,7 @@ pytestmark = pytest.mark.slow
 
 @dataclass
 class Runs:
-    """Run folders by name: "one_..." of one process with twice the batch, others of two; and what these said."""
+    """Run folders by name ("one_...": one process with twice the batch; others: two processes), and their logs."""
 
     folder: Path
     errors: str
@@ -54,7 +53,7 @@ def in_two_processes(jobs: list[tuple[Path, list[str], str | None, int | None]],
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory, clips: Path, base: Path, base_without_dropout: Path) -> Runs:
-    """Every run that the tests below look at; one start of two processes for all of theirs."""
+    """Run all trainings for the tests below; those of two processes in a single launch."""
     folder = tmp_path_factory.mktemp("runs")
     writer = yaml_writer(folder, clips, base_without_dropout)
 
@@ -85,7 +84,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, clips: Path, base: Path, base
         validating = write(f"valid_{mode}", mode=mode, **validated | {"run": dict(validated["run"])})
         jobs += [(validating, [], None, None), (validating, ["run.evaluate=true"], "auto", None)]
     jobs += [(write("moved", mode="fsdp2"), [], None, 5)]
-    for name in ("unbroken", "killed"):  # with dropout, which each process draws for itself
+    for name in ("unbroken", "killed"):  # with dropout, which is different in each process
         drops_out = write(name, model={"pretrained": str(base)}, run={"iters_per_epoch": NUM_STEPS_KILLED})
         jobs += [(drops_out, [], None, None)] if name == "unbroken" else []
     errors = in_two_processes(jobs, folder)
@@ -94,20 +93,20 @@ def runs(tmp_path_factory: pytest.TempPathFactory, clips: Path, base: Path, base
 
 @pytest.mark.parametrize("kind", ["vision", "audio", "packed"])
 def test_two_processes_are_one_with_twice_the_batch(runs: Runs, losses: Losses, kind: str) -> None:
-    # The sums run in another order and the halves are padded by themselves: rounding, which twelve steps make larger.
+    # Rounding differs: another order of summation and other padding, amplified by twelve steps.
     assert losses(runs[f"two_{kind}"]) == pytest.approx(losses(runs[f"one_{kind}"]), rel=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["adapted", "uncached"])
-def test_shards_give_the_numbers_of_copies(runs: Runs, losses: Losses, kind: str) -> None:
+def test_fsdp2_gives_the_losses_of_ddp(runs: Runs, losses: Losses, kind: str) -> None:
     copies, shards = (runs[f"{kind}_{mode}"] for mode in MODES)
-    assert losses(shards) == pytest.approx(losses(copies), rel=1e-5)  # the same sums, reduced in another order
+    assert losses(shards) == pytest.approx(losses(copies), rel=1e-5)  # another order of summation
     shapes = [{name: tensor.shape for name, tensor in read_trained(run).items()} for run in (copies, shards)]
     assert shapes[0] == shapes[1]
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_two_processes_validate_as_one(runs: Runs, mode: str) -> None:
+def test_two_processes_give_the_validation_loss_of_one(runs: Runs, mode: str) -> None:
     [row], [its_row] = (
         [json.loads(line) for line in (runs[name] / "valid.jsonl").read_text().splitlines()]
         for name in ("one_valid", f"valid_{mode}")
@@ -118,21 +117,21 @@ def test_two_processes_validate_as_one(runs: Runs, mode: str) -> None:
     assert (evaluation["step"], evaluation["loss"]) == (3, its_row["loss"])
 
 
-def test_a_run_in_shards_goes_on_in_one_process_and_says_what_is_lost(
+def test_a_sharded_run_is_resumed_by_one_process_with_a_warning(
     runs: Runs, losses: Losses, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = train_from_config(runs["moved.yaml"], ["run.batch_size_train=4"], resume="auto")
-    assert "was written by 2 processes, now there are 1" in caplog.text
+    assert "was written by 2 processes, but there are 1 now" in caplog.text
     assert losses(run) == pytest.approx(losses(runs["one_vision"]), rel=1e-5)
 
 
 def kill_after(num_steps: int, path: Path, run: Path) -> None:
-    """Train in two processes, and kill both and their launcher when so many steps are on record."""
+    """Train in two processes, and kill them and their launcher after ``num_steps`` steps."""
     command = [*LAUNCH, str(ROOT / "train.py"), "--cfg-path", str(path), "--resume", "auto"]
     launcher = psutil.Popen(command, stderr=subprocess.DEVNULL, env=ENVIRONMENT)
     metrics = run / "metrics.jsonl"
     while not metrics.exists() or metrics.read_text().count("\n") < num_steps:
-        assert launcher.poll() is None, "the run ended by itself"
+        assert launcher.poll() is None, "the run ended too early"
         time.sleep(0.01)
     group = [launcher, *launcher.children(recursive=True)]
     assert len(group) >= 3
@@ -141,7 +140,7 @@ def kill_after(num_steps: int, path: Path, run: Path) -> None:
     psutil.wait_procs(group)
 
 
-def test_two_killed_processes_go_on_bit_for_bit(runs: Runs, losses: Losses) -> None:
+def test_two_killed_processes_resume_bit_by_bit(runs: Runs, losses: Losses) -> None:
     path, run = runs["killed.yaml"], runs["killed"]
     for num_steps in sorted(random.Random(3).sample(range(1, NUM_STEPS_KILLED - 8), 2)):
         kill_after(num_steps, path, run)

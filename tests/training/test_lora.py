@@ -1,4 +1,4 @@
-"""Training the decoder: adapters that are saved, read back and merged, and all of its weights."""
+"""LoRA adapters are saved, resumed and merged, also with a quantized decoder; training of the whole decoder."""
 
 import json
 from collections.abc import Callable
@@ -47,19 +47,19 @@ def test_adapters_are_saved_resumed_and_merged(write_yaml: Write, losses: Losses
     before = logits(adapted)
     load_trained(adapted, others, source="others")
     add_lora(adapted, lora_of_checkpoint(newest_checkpoint(whole)), seed=0)  # type: ignore[arg-type]
-    assert torch.equal(logits(adapted), before)  # fresh adapters change nothing
+    assert torch.equal(logits(adapted), before)  # new adapters do not change the output
     load_trained(adapted, adapters, source="adapters")
     assert not torch.allclose(logits(adapted), before)
 
     merged = read_model_folder(merge_into_folder([whole], base, tmp_path / "merged")).model
     assert merged.state_dict().keys() == read_model_folder(base).model.state_dict().keys()
-    # W x + B A x against (W + B A) x: the same sums in another order.
+    # W x + B A x and (W + B A) x differ in the order of summation.
     torch.testing.assert_close(logits(merged), logits(adapted), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("quantization", ["int8", "int4"])
-def test_adapters_on_a_quantised_decoder(
+def test_adapters_on_a_quantized_decoder(
     write_yaml: Write, losses: Losses, gain: Gain, packable: Path, tmp_path: Path, quantization: Quantization
 ) -> None:
     model = {**NO_QFORMER, "pretrained": str(packable), "lora": QLORA, "quantization": quantization}
@@ -85,29 +85,33 @@ def test_adapters_on_a_quantised_decoder(
     exact = read_model_folder(merge_into_folder([whole], packable, tmp_path / "exact")).model
     rounded = merge_into_folder([whole], packable, tmp_path / "rounded", quantization=quantization)
     as_trained = read_model_folder(rounded).model
-    # W x + B A x against (W + B A) x: the same sums in another order.
+    # W x + B A x and (W + B A) x differ in the order of summation.
     torch.testing.assert_close(logits(exact), logits(on_exact), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(logits(as_trained), logits(on_packed), rtol=1e-4, atol=1e-4)
-    assert not torch.allclose(logits(exact), logits(on_packed), rtol=1e-3, atol=1e-3)  # by the quantisation
+    assert not torch.allclose(
+        logits(exact), logits(on_packed), rtol=1e-3, atol=1e-3
+    )  # the difference is the quantization error
 
 
-def test_a_quantised_decoder_passes_gradients_to_what_stands_before_it(write_yaml: Write, packable: Path) -> None:
+def test_a_quantized_decoder_passes_gradients_to_its_inputs(write_yaml: Write, packable: Path) -> None:
     model = {"pretrained": str(packable), "quantization": "int8"}
-    run = write_yaml(model=model, run={"weight_decay": 0})  # so that nothing but a gradient moves a weight
+    run = write_yaml(model=model, run={"weight_decay": 0})  # only gradients change weights
     moved = moved_by(train_from_config(run, max_steps=2), packable)
     assert {"model.video_qformer.query_tokens", "model.video_qformer.language_projection.weight"} <= moved
 
 
-def test_adapters_go_on_from_another_runs(write_yaml: Write, losses: Losses) -> None:
+def test_training_continues_from_the_adapters_of_another_run(write_yaml: Write, losses: Losses) -> None:
     first = train_from_config(write_yaml(name="first", model={"lora": LORA}), max_steps=6)
     model = {"lora": LORA, "ckpt": str(first)}
     second = train_from_config(write_yaml(name="second", model=model), max_steps=3)
     assert losses(second)[0] < losses(first)[0]
-    with pytest.raises(ConfigError, match=r"model.lora: .*first has adapters. Give their settings, or merge"):
+    with pytest.raises(
+        ConfigError, match=r"model.lora: .*first has adapters. Set model.lora to their settings, or merge"
+    ):
         train_from_config(write_yaml(name="third", model={"ckpt": str(first)}))
 
 
-def test_adapters_alone_and_the_whole_decoder_can_train(write_yaml: Write, gain: Gain) -> None:
+def test_only_adapters_or_the_whole_decoder_can_be_trained(write_yaml: Write, gain: Gain) -> None:
     for name, model in (("adapters", {"lora": LORA}), ("decoder", {"freeze_llama": False})):
         datasets_branch = ["datasets.webvid_instruct.branch=vision"]
         path = write_yaml(name=name, model={**NO_QFORMER, **model})
@@ -118,16 +122,16 @@ def test_adapters_alone_and_the_whole_decoder_can_train(write_yaml: Write, gain:
         assert ("lm_head.weight" in trained) == (name == "decoder")
 
 
-def test_settings_that_cannot_be_are_refused(write_yaml: Write, tmp_path: Path) -> None:
+def test_errors_for_invalid_settings(write_yaml: Write, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"targets: the decoder has no linear layer q_projj. It has .*q_proj"):
         train_from_config(write_yaml(model={"lora": {"targets": ["q_projj"]}}))
     with pytest.raises(ConfigError, match="two ways to train the decoder"):
         train_from_config(write_yaml(model={"lora": LORA, "freeze_llama": False}))
-    with pytest.raises(ConfigError, match="a quantised decoder has no weights to train"):
+    with pytest.raises(ConfigError, match="a quantized decoder has no trainable weights"):
         train_from_config(write_yaml(model={"quantization": "int8", "freeze_llama": False}))
     with pytest.raises(ConfigError, match=r"model.quantization: A layer of 48 inputs .* has no 4-bit form.* Use int8"):
         train_from_config(write_yaml(model={"quantization": "int4"}))
-    with pytest.raises(ConfigError, match=r"fsdp2 cuts parameters into shards, and a quantised decoder has none"):
+    with pytest.raises(ConfigError, match=r"fsdp2 shards parameters, but a quantized decoder has no parameters"):
         train_from_config(write_yaml(model={"quantization": "int8"}, run={"distributed_mode": "fsdp2"}))
-    with pytest.raises(CheckpointError, match="the adapters' settings"):
+    with pytest.raises(CheckpointError, match="has no adapter settings"):
         lora_of_checkpoint(tmp_path)

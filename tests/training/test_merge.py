@@ -64,11 +64,11 @@ def test_errors_name_the_remedy_and_write_nothing(base: Path, tmp_path: Path) ->
     (tmp_path / "empty").mkdir()
     for runs, folder, message in (
         ([], base, "No run was given"),
-        ([tmp_path / "empty"], base, "empty: no trained parts"),
-        ([tmp_path / "absent"], base, "absent: no trained parts"),
+        ([tmp_path / "empty"], base, "empty has no trained parameters"),
+        ([tmp_path / "absent"], base, "absent has no trained parameters"),
         ([run, again], base, r"run and .*again both contain 1 of the same tensors.*query_tokens.*Merge only one"),
-        ([run], tmp_path / "empty", "it is no model folder"),
-        ([run], tmp_path / "absent", "is no folder"),
+        ([run], tmp_path / "empty", r"empty has no config.json, so it is not a complete model folder"),
+        ([run], tmp_path / "absent", "absent is not a folder"),
     ):
         with pytest.raises(CheckpointError, match=message):
             merge_into_folder(runs, folder, out)

@@ -1,4 +1,4 @@
-"""The schedules, with the figures that the reference's code gave (golden lr_schedule.json), and the decay rule."""
+"""Learning rate schedules, compared with values of the reference (golden lr_schedule.json), and weight decay."""
 
 import math
 from pathlib import Path
@@ -25,14 +25,14 @@ def run_config(**changes: object) -> RunConfig:
     [
         (AUDIO_STAGE_2, 1000, 0, 1e-06),
         (AUDIO_STAGE_2, 1000, 399, 2.99275e-05),
-        (AUDIO_STAGE_2, 1000, 400, 2.9135454576426005e-05),  # the jump from warm-up into the cosine
+        (AUDIO_STAGE_2, 1000, 400, 2.9135454576426005e-05),  # the jump from the warm-up to the cosine
         (AUDIO_STAGE_2, 1000, 1500, 2e-05),
         (AUDIO_STAGE_2, 1000, 2999, 1.0000005483113056e-05),
         (STAGE_1, 2500, 1250, 5.05e-05),
         (STAGE_1, 2500, 2500, 9.809016994374948e-05),
         (STAGE_1, 2500, 12499, 8.000000031582734e-05),
         (LONG_WARM_UP, 100, 99, 1.2484e-05),
-        (LONG_WARM_UP, 100, 100, 1e-06),  # a warm-up longer than an epoch starts again
+        (LONG_WARM_UP, 100, 100, 1e-06),  # a warm-up longer than an epoch restarts
         (LONG_WARM_UP, 100, 249, 6.684e-06),
     ],
 )
@@ -42,7 +42,7 @@ def test_reference_schedule(settings: dict[str, float], steps_per_epoch: int, st
 
 
 @given(st.integers(0, 50), st.integers(1, 5), st.integers(10, 40))
-def test_documented_schedule_has_no_jump_and_stays_in_its_bounds(warmup: int, epochs: int, steps: int) -> None:
+def test_the_documented_schedule_is_continuous_and_bounded(warmup: int, epochs: int, steps: int) -> None:
     run = run_config(max_epoch=epochs, init_lr=1.0, min_lr=0.03, warmup_lr=0.1, warmup_steps=warmup)
     rates = [make_schedule(run, steps)(step) for step in range(epochs * steps)]
     assert all(0.03 - 1e-12 <= rate <= 1 + 1e-12 for rate in rates)
@@ -55,11 +55,11 @@ def test_documented_schedule_has_no_jump_and_stays_in_its_bounds(warmup: int, ep
         assert falling[-1] == pytest.approx(0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * (length - 1) / length)))
 
 
-def test_a_negative_warmup_lr_means_none() -> None:
+def test_a_negative_warmup_lr_disables_the_warm_up() -> None:
     assert make_schedule(run_config(init_lr=0.5, warmup_lr=-1.0, warmup_steps=10), 100)(0) == 0.5
 
 
-def test_weight_decay_acts_on_matrices_that_train_only() -> None:
+def test_weight_decay_applies_only_to_trained_matrices() -> None:
     model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.LayerNorm(2), torch.nn.Linear(2, 2))
     model[2].requires_grad_(False)
     optimizer = make_optimizer(model.named_parameters(), run_config(weight_decay=0.05, betas=(0.9, 0.98)))

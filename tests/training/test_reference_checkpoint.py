@@ -1,4 +1,4 @@
-"""``checkpoint_N.pth``: the reference's names, AdamW's state in the order of its parameters, and our weights in it."""
+"""``checkpoint_N.pth`` has the reference's names, its order of AdamW's state, and our weights."""
 
 import gzip
 import json
@@ -27,7 +27,7 @@ FLAGS = ("freeze_vit", "freeze_qformer", "frozen_llama_proj", "frozen_video_Qfor
 
 
 @pytest.mark.parametrize("recipe", ["visionbranch_stage1_pretrain", "audiobranch_stage2_finetune"])
-def test_names_and_order_are_the_references(repository: Path, recipe: str) -> None:
+def test_names_and_order_are_those_of_the_reference(repository: Path, recipe: str) -> None:
     with gzip.open(repository / "tests" / "golden" / "full_keys.json.gz", "rt") as file:
         wanted = json.load(file)["train_configs"][recipe]["llama_7b"]
     with torch.device("meta"):
@@ -41,15 +41,17 @@ def test_names_and_order_are_the_references(repository: Path, recipe: str) -> No
     tensors = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     content = reference_checkpoint(tensors, state, None, "run: {}", epoch=3)
     assert set(content["model"]) == set(wanted["trainable_keys"])
-    in_its_order = [*wanted["weight_decay_keys"], *wanted["no_weight_decay_keys"]]
-    assert [entry["name"] for entry in content["optimizer"]["state"].values()] == [to_ours(key) for key in in_its_order]
+    expected_order = [*wanted["weight_decay_keys"], *wanted["no_weight_decay_keys"]]
+    assert [entry["name"] for entry in content["optimizer"]["state"].values()] == [
+        to_ours(key) for key in expected_order
+    ]
     decayed, others = (group["params"] for group in content["optimizer"]["param_groups"])
-    assert (len(decayed), [*decayed, *others]) == (len(wanted["weight_decay_keys"]), list(range(len(in_its_order))))
+    assert (len(decayed), [*decayed, *others]) == (len(wanted["weight_decay_keys"]), list(range(len(expected_order))))
     assert (content["config"], content["scaler"], content["epoch"]) == ({"run": {}}, None, 3)
 
 
 @pytest.mark.slow
-def test_every_checkpoint_holds_it(write_yaml: Write) -> None:
+def test_every_checkpoint_contains_the_file(write_yaml: Write) -> None:
     run = {"save_reference_pth": True, "iters_per_epoch": 2, "max_epoch": 2, "save_every_steps": 1, "keep_last": 2}
     folders = checkpoints(train_from_config(write_yaml(run=run)))
     files = [next(folder.glob("*.pth")) for folder in folders]
@@ -68,7 +70,7 @@ def test_every_checkpoint_holds_it(write_yaml: Write) -> None:
 
 
 @pytest.mark.slow
-def test_it_is_there_on_request_only_and_resuming_does_not_read_it(
+def test_the_file_is_optional_and_not_needed_for_resuming(
     write_yaml: Write, losses: Callable[[Path], list[float]]
 ) -> None:
     folder = train_from_config(write_yaml(), max_steps=3)
@@ -80,6 +82,6 @@ def test_it_is_there_on_request_only_and_resuming_does_not_read_it(
 
 
 @pytest.mark.parametrize("key", ["model.lora={r: 2}", "model.freeze_llama=false", "model.freeze_vit=false"])
-def test_what_the_reference_does_not_train_is_refused(write_yaml: Write, key: str) -> None:
-    with pytest.raises(ConfigError, match=r"save_reference_pth: the reference trains neither .* --to-reference"):
+def test_parts_that_the_reference_does_not_train_are_errors(write_yaml: Write, key: str) -> None:
+    with pytest.raises(ConfigError, match=r"save_reference_pth: the reference's format has no .* --to-reference"):
         train_from_config(write_yaml(), ["run.save_reference_pth=true", key])

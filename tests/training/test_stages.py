@@ -1,4 +1,4 @@
-"""What trains under the published recipes' flags is what trained in the reference (golden full_keys.json)."""
+"""The flags of the published recipes train the same parameters as in the reference (golden full_keys.json)."""
 
 import gzip
 import json
@@ -35,13 +35,13 @@ def recipes(repository: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def model() -> VideoLlamaForConditionalGeneration:
-    """The 7B model without its numbers; two decoder layers tell as much as all."""
+    """The 7B model on the meta device, with only two decoder layers."""
     with torch.device("meta"):
         return VideoLlamaForConditionalGeneration(VideoLlamaConfig(text_config={"num_hidden_layers": 2}))
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_the_published_flags_train_what_they_trained(
+def test_the_published_flags_train_the_same_parameters(
     recipes: dict[str, Any], model: VideoLlamaForConditionalGeneration, recipe: str
 ) -> None:
     wanted = recipes[recipe]["llama_7b"]
@@ -58,7 +58,7 @@ def test_the_published_flags_train_what_they_trained(
         assert list(shape) == wanted["trainable_keys"][to_reference(name)][0]
 
 
-def test_the_frame_encoder_trains_where_it_is_not_frozen(model: VideoLlamaForConditionalGeneration) -> None:
+def test_the_frame_encoder_is_trained_if_it_is_not_frozen(model: VideoLlamaForConditionalGeneration) -> None:
     stage = stage_of(ModelConfig(freeze_qformer=False))
     trained = freeze(model, stage)
     assert "model.frame_encoder.query_tokens" in trained
@@ -67,7 +67,7 @@ def test_the_frame_encoder_trains_where_it_is_not_frozen(model: VideoLlamaForCon
     assert stage_of(ModelConfig(frozen_audio_Qformer=False)).encoders_are_frozen
 
 
-def test_a_model_without_the_branch_cannot_train_it() -> None:
+def test_training_a_missing_branch_is_an_error() -> None:
     with torch.device("meta"):
         config = VideoLlamaConfig(text_config={"num_hidden_layers": 1}, with_audio_branch=False)
         model = VideoLlamaForConditionalGeneration(config)
@@ -75,15 +75,15 @@ def test_a_model_without_the_branch_cannot_train_it() -> None:
         freeze(model, stage_of(ModelConfig(frozen_audio_Qformer=False)))
 
 
-def test_with_both_branches_a_data_set_names_its_own() -> None:
+def test_data_sets_need_a_branch_if_both_are_trained() -> None:
     stage = stage_of(ModelConfig(frozen_audio_Qformer=False, frozen_video_Qformer=False))
     assert stage.branches == ("vision", "audio")
     assert stage.branch_of(DatasetConfig(branch="audio"), "datasets.x") == "audio"
-    with pytest.raises(ConfigError, match=r"datasets.x.branch: both branches may read this data set. Say which"):
+    with pytest.raises(ConfigError, match=r"datasets.x.branch: both branches are trained. Set the branch"):
         stage.branch_of(DatasetConfig(), "datasets.x")
 
 
-def test_what_a_stage_reads() -> None:
+def test_the_parts_that_a_stage_reads() -> None:
     vision, audio = stage_of(ModelConfig(frozen_video_Qformer=False)), stage_of(ModelConfig(frozen_audio_Qformer=False))
     for part, by_vision, by_audio in (
         ("model.frame_encoder.", True, False),

@@ -1,4 +1,4 @@
-"""Training that begins with the published pieces: small files of the real layout, the reference's keys, two steps."""
+"""Training from the published files: small files with the real layout, the reference's keys, and two steps."""
 
 import logging
 from collections.abc import Callable
@@ -13,16 +13,15 @@ from typer.testing import CliRunner
 
 from tests.factories.published import HEADS, golden_weights, write_published
 from tests.training.conftest import Write, yaml_writer
-from video_llama.checkpoints.initial import DRAWN_PARTS, draw
+from video_llama.checkpoints.initial import DRAWN_PARTS
 from video_llama.checkpoints.keys import convert_state_dict
 from video_llama.config import load_config
 from video_llama.errors import CheckpointError, ConfigError
-from video_llama.models.configuration import VideoLlamaConfig
 from video_llama.models.placement import LoadOptions
 from video_llama.training.checkpoint import newest_checkpoint
 from video_llama.training.config import TrainConfig
 from video_llama.training.run import train_from_config
-from video_llama.training.starting_model import load_pieces, plan_pieces
+from video_llama.training.starting_model import load_published, plan_published
 
 RUN = {"batch_size_train": 2, "iters_per_epoch": 2, "save_every_steps": None, "init_lr": 1e-3, "cache_features": False}
 COUNTS = {"num_query_token": 6, "num_video_query_token": 5, "num_audio_query_token": 3, "max_frame_pos": 10}
@@ -34,12 +33,12 @@ def published(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def write_pieces(tmp_path: Path, clips: Path, published: Path) -> Write:
-    """A training YAML in the reference's keys, as its train_configs have them; no model folder."""
+def write_published_yaml(tmp_path: Path, clips: Path, published: Path) -> Write:
+    """Return a function that writes a training YAML with the reference's keys and without a model folder."""
     write = yaml_writer(tmp_path, clips, tmp_path)
 
-    def write_pieces(branch: str, stage: int, *, model: dict[str, Any] | None = None, **more: Any) -> Path:
-        pieces: dict[str, Any] = {
+    def write_yaml(branch: str, stage: int, *, model: dict[str, Any] | None = None, **more: Any) -> Path:
+        files: dict[str, Any] = {
             "pretrained": None,
             "llama_model": str(published / "llama-2-7b-chat-hf"),
             "imagebind_ckpt_path": str(published),
@@ -49,9 +48,9 @@ def write_pieces(tmp_path: Path, clips: Path, published: Path) -> Write:
             "max_txt_len": 64,
             **COUNTS,
         }
-        return write(branch, stage, model=pieces | (model or {}), run=RUN, frames="alpro_video_train", **more)
+        return write(branch, stage, model=files | (model or {}), run=RUN, frames="alpro_video_train", **more)
 
-    return write_pieces
+    return write_yaml
 
 
 def golden() -> dict[str, Tensor]:
@@ -59,7 +58,7 @@ def golden() -> dict[str, Tensor]:
 
 
 def train_by_command(path: Path) -> tuple[Path, str]:
-    """The run's folder and its log."""
+    """Train and return the run folder and the log."""
     from video_llama.cli import app
 
     result = CliRunner().invoke(app, ["train", str(path)])
@@ -67,11 +66,11 @@ def train_by_command(path: Path) -> tuple[Path, str]:
     return Path(result.stdout.splitlines()[-1]), " ".join(result.stderr.split())
 
 
-def test_vision_stage_1_from_the_frozen_pieces_alone(
-    write_pieces: Write, losses: Callable[[Path], list[float]]
+def test_vision_stage_1_from_the_frozen_parts(
+    write_published_yaml: Write, losses: Callable[[Path], list[float]]
 ) -> None:
-    path = write_pieces("vision", 1)
-    folder = load_pieces(load_config(TrainConfig, path), str(path), LoadOptions(dtype=torch.float32))
+    path = write_published_yaml("vision", 1)
+    folder = load_published(load_config(TrainConfig, path), str(path), LoadOptions(dtype=torch.float32))
     start, stored = folder.model.state_dict(), golden()
     parts = ("model.frame_encoder.", "model.language_model.layers.")
     assert {name for name in start if name.startswith(parts)} == {name for name in stored if name.startswith(parts)}
@@ -89,15 +88,15 @@ def test_vision_stage_1_from_the_frozen_pieces_alone(
     assert any(not torch.equal(tensor, start[name]) for name, tensor in trained.items())
 
 
-def test_audio_stage_2_from_both_branches_files(
-    write_pieces: Write, published: Path, losses: Callable[[Path], list[float]]
+def test_audio_stage_2_from_the_files_of_both_branches(
+    write_published_yaml: Write, published: Path, losses: Callable[[Path], list[float]]
 ) -> None:
     branches = {
         "ckpt": str(published / "VL_LLaMA_2_7B_Finetuned.pth"),
         "ckpt_2": str(published / "AL_LLaMA_2_7B_Finetuned.pth"),
     }
-    path = write_pieces("audio", 2, model=branches)
-    folder = load_pieces(load_config(TrainConfig, path), str(path), LoadOptions(dtype=torch.float32))
+    path = write_published_yaml("audio", 2, model=branches)
+    folder = load_published(load_config(TrainConfig, path), str(path), LoadOptions(dtype=torch.float32))
     start, stored = folder.model.state_dict(), golden()
     parts = ("model.audio_qformer.", "model.video_qformer.", "model.imagebind_vision.", "model.imagebind_audio.")
     assert {name for name in start if name.startswith(parts)} == {name for name in stored if name.startswith(parts)}
@@ -109,20 +108,22 @@ def test_audio_stage_2_from_both_branches_files(
 
 
 @pytest.mark.slow
-def test_stage_2_goes_on_from_a_run_of_ours(write_pieces: Write, caplog: pytest.LogCaptureFixture) -> None:
-    first = train_from_config(write_pieces("audio", 1, name="first"))
+def test_stage_2_starts_from_a_run_of_ours(write_published_yaml: Write, caplog: pytest.LogCaptureFixture) -> None:
+    first = train_from_config(write_published_yaml("audio", 1, name="first"))
     trained = load_file(newest_checkpoint(first) / "trained.safetensors")  # type: ignore[operator]
     with caplog.at_level(logging.INFO, logger="video_llama"):
-        second = train_from_config(write_pieces("audio", 2, name="second", model={"ckpt_2": str(first)}), max_steps=1)
+        second = train_from_config(
+            write_published_yaml("audio", 2, name="second", model={"ckpt_2": str(first)}), max_steps=1
+        )
     assert f"{len(trained)} tensors from {first}" in caplog.text
     assert "random" not in caplog.text.partition(f"tensors from {first}")[2]
     assert (second / "checkpoints").is_dir()
 
 
 @pytest.mark.slow
-def test_resuming_draws_nothing_anew(write_pieces: Write, losses: Callable[[Path], list[float]]) -> None:
-    whole = train_from_config(write_pieces("vision", 1, name="whole"))
-    cut = write_pieces("vision", 1, name="cut")
+def test_resuming_gives_the_same_losses(write_published_yaml: Write, losses: Callable[[Path], list[float]]) -> None:
+    whole = train_from_config(write_published_yaml("vision", 1, name="whole"))
+    cut = write_published_yaml("vision", 1, name="cut")
     train_from_config(cut, max_steps=1)
     assert losses(train_from_config(cut, resume="auto")) == losses(whole)
 
@@ -133,50 +134,33 @@ def test_resuming_draws_nothing_anew(write_pieces: Write, losses: Callable[[Path
         ("vision", {}, "eva_vit_g.pth", r"visual_encoder\.\S+ is in none of the files.*eva_vit_g\.pth"),
         ("vision", {"frozen_video_Qformer": True}, None, r"video_Qformer\.bert\.\S+ is in none .* set model\.ckpt"),
         ("audio", {"imagebind_ckpt_path": ""}, "imagebind_huge.pth", r"audio_encoder\S+ is in none .*imagebind_huge"),
-        ("vision", {"llama_model": ""}, None, "neither model.pretrained nor model.llama_model is given"),
+        ("vision", {"llama_model": ""}, None, "neither model.pretrained nor model.llama_model is set"),
         ("vision", {"ckpt": "nowhere.pth"}, None, r"model\.ckpt is nowhere\.pth, which does not exist"),
-        ("vision", {"pretrained": "x", "ckpt": "a.pth"}, None, r"a\.pth is a file of the reference's, and model\.pre"),
+        ("vision", {"pretrained": "x", "ckpt": "a.pth"}, None, r"a\.pth is a file of the reference, and model\.pre"),
     ],
 )
-def test_what_is_needed_and_missing(
-    write_pieces: Write, published: Path, branch: str, model: dict[str, Any], missing: str | None, message: str
+def test_errors_for_missing_parts_name_the_file(
+    write_published_yaml: Write, published: Path, branch: str, model: dict[str, Any], missing: str | None, message: str
 ) -> None:
     if missing is not None:
         (published / missing).unlink()
-    path = write_pieces(branch, 1, model=model)
+    path = write_published_yaml(branch, 1, model=model)
     with pytest.raises((CheckpointError, ConfigError), match=message):
-        plan_pieces(load_config(TrainConfig, path), str(path))
+        plan_published(load_config(TrainConfig, path), str(path))
 
 
-def test_half_a_part_is_not_drawn(write_pieces: Write, published: Path) -> None:
+def test_an_incomplete_part_is_an_error(write_published_yaml: Write, published: Path) -> None:
     branch = published / "VL_LLaMA_2_7B_Finetuned.pth"
     content = torch.load(branch, weights_only=True)
     del content["model"]["llama_proj.bias"]
     torch.save(content, branch)
-    path = write_pieces("vision", 2, model={"ckpt": str(branch)})
+    path = write_published_yaml("vision", 2, model={"ckpt": str(branch)})
     with pytest.raises(CheckpointError, match=r"1 tensors are in none of the files, such as llama_proj\.bias"):
-        plan_pieces(load_config(TrainConfig, path), str(path))
+        plan_published(load_config(TrainConfig, path), str(path))
 
 
-def test_data_are_validated_without_a_folder(write_pieces: Write) -> None:
+def test_validate_data_works_without_a_model_folder(write_published_yaml: Write) -> None:
     from video_llama.cli import app
 
-    result = CliRunner().invoke(app, ["validate-data", str(write_pieces("vision", 1))])
+    result = CliRunner().invoke(app, ["validate-data", str(write_published_yaml("vision", 1))])
     assert (result.exit_code, "12 rows, no problems" in result.stdout) == (0, True), result.output
-
-
-def test_drawn_values_are_the_reference_s() -> None:
-    """BERT's normal of 0.02, torch's own embedding (1) and linear layer (uniform to the root of 1/768)."""
-    config = VideoLlamaConfig(text_config={"hidden_size": 512, "intermediate_size": 64})
-    drawn = draw(config, [part for part in DRAWN_PARTS if ".video_" in part], seed=3)
-    deviations = {
-        "query_tokens": 0.02,
-        "position_embeddings.weight": 1.0,
-        "qformer.encoder.layer.1.crossattention.attention.key.weight": 0.02,
-        "language_projection.weight": (1 / 768 / 3) ** 0.5,
-    }
-    for name, deviation in deviations.items():
-        assert drawn[f"model.video_qformer.{name}"].std().item() == pytest.approx(deviation, rel=0.05), name
-    alone = draw(config, ["model.video_qformer.query_tokens"], seed=3)
-    assert list(alone) == ["model.video_qformer.query_tokens"]
-    assert torch.equal(alone["model.video_qformer.query_tokens"], drawn["model.video_qformer.query_tokens"])

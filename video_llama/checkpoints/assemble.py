@@ -18,7 +18,7 @@ from torch.nn.functional import interpolate
 
 from video_llama.checkpoints.architecture import infer_config
 from video_llama.checkpoints.completeness import shapes_of
-from video_llama.checkpoints.config import EvalConfig, ModelType
+from video_llama.checkpoints.config import ModelType, ModelYaml
 from video_llama.checkpoints.decoder import MODEL_TYPE_TEMPLATES, Decoder, read_decoder
 from video_llama.checkpoints.files import Shape, StoredTensor, opened, scan
 from video_llama.checkpoints.keys import convert_state_dict, reference_names
@@ -87,7 +87,7 @@ class Assembly:
 
 
 def assemble(
-    config: EvalConfig, where: str, model_type: ModelType | None = None, may_be_drawn: Sequence[str] = ()
+    config: ModelYaml, where: str, model_type: ModelType | None = None, may_be_drawn: Sequence[str] = ()
 ) -> Assembly:
     """Plan a model from the files that ``config`` names.
 
@@ -175,7 +175,7 @@ def resize_positions(table_1LD: Tensor, length: int) -> Tensor:
     return torch.cat([table_1LD[:, :1], flat], dim=1)
 
 
-def collect(sources: list[WeightSource], config: EvalConfig) -> tuple[dict[str, Piece], list[SourceReport]]:
+def collect(sources: list[WeightSource], config: ModelYaml) -> tuple[dict[str, Piece], list[SourceReport]]:
     """Pieces by our names, later sources winning, and what each source gave."""
     pieces: dict[str, Piece] = {}
     reports: list[SourceReport] = []
@@ -191,7 +191,7 @@ def collect(sources: list[WeightSource], config: EvalConfig) -> tuple[dict[str, 
     return pieces, reports
 
 
-def _read_names(source: WeightSource, config: EvalConfig) -> tuple[SourceReport, dict[str, Piece]]:
+def _read_names(source: WeightSource, config: ModelYaml) -> tuple[SourceReport, dict[str, Piece]]:
     role, report = ROLES[source.role], SourceReport(source)
     stored = {role.name(own): tensor for own, tensor in scan(source.path).items()}
     taken = {name: tensor for name, tensor in stored.items() if role.is_taken(name)}
@@ -209,7 +209,7 @@ def _read_names(source: WeightSource, config: EvalConfig) -> tuple[SourceReport,
     return report, pieces
 
 
-def is_wanted(name: str, config: EvalConfig) -> bool:
+def is_wanted(name: str, config: ModelYaml) -> bool:
     """Whether the model that ``config`` describes has the part of this name of ours."""
     if name.startswith("model.imagebind_vision."):
         return bool(config.model.config.get("with_imagebind_vision", False))
@@ -265,14 +265,14 @@ def _merged(first: Mapping[str, dict[str, int]], second: Mapping[str, object]) -
     return merged
 
 
-def _agreed_model_type(config: EvalConfig, asked: ModelType | None, where: str) -> ModelType | None:
+def _agreed_model_type(config: ModelYaml, asked: ModelType | None, where: str) -> ModelType | None:
     own = config.model_type
     if own is not None and asked is not None and own != asked:
         raise ConfigError(f"--model_type is {asked} and {where} has model.model_type {own}. Correct one of them.")
     return asked or own
 
 
-def _asked_counts(config: EvalConfig, drawn: Sequence[str]) -> dict[str, int]:
+def _asked_counts(config: ModelYaml, drawn: Sequence[str]) -> dict[str, int]:
     """What the configuration says of parts that no file tells anything of; arguments of VideoLlamaConfig."""
     keys = {
         "model.video_qformer.query_tokens": ("num_video_query_token", "num_video_query_tokens"),
@@ -284,7 +284,7 @@ def _asked_counts(config: EvalConfig, drawn: Sequence[str]) -> dict[str, int]:
     return {ours: value for ours, value in asked.items() if value is not None}
 
 
-def _check_counts(config: EvalConfig, model: VideoLlamaConfig, where: str) -> None:
+def _check_counts(config: ModelYaml, model: VideoLlamaConfig, where: str) -> None:
     facts = {
         "num_query_token": model.num_query_tokens,
         "num_video_query_token": model.num_video_query_tokens,
@@ -298,7 +298,7 @@ def _check_counts(config: EvalConfig, model: VideoLlamaConfig, where: str) -> No
             raise CheckpointError(f"{where}: model.{key} is {given}, and the files are of a model with {value}.")
 
 
-def _settings(config: EvalConfig, model: VideoLlamaConfig, decoder: Decoder) -> ProcessorSettings:
+def _settings(config: ModelYaml, model: VideoLlamaConfig, decoder: Decoder) -> ProcessorSettings:
     num_mel_bins, target_length = model.imagebind_audio_config.input_size
     return ProcessorSettings(
         image_size=int(model.vision_config.image_size),  # type: ignore[arg-type]  # one number in every ViT of ours

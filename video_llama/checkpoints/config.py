@@ -1,4 +1,4 @@
-"""An evaluation YAML: which files a model is put together from, with the reference's keys and a few of ours.
+"""The ``model`` section shared by evaluation and training YAMLs, and the evaluation YAML.
 
 Source of the keys: the reference's eval_configs/*.yaml and ``from_config`` in its models/video_llama.py.
 """
@@ -14,124 +14,138 @@ from video_llama.config import Config
 from video_llama.datasets.config import DatasetConfig
 
 PathText = str
-"""A path that may be empty, as the reference writes "none"."""
+"""A path; an empty string means that it is not set, as in the reference."""
 
 ModelType = Literal["vicuna", "llama_v2"]
 
 
-class ModelKeys(Config):
-    """What the ``model`` section of an evaluation YAML and that of a training YAML have in common.
+class ModelSection(Config):
+    """The ``model`` keys that evaluation and training YAMLs have in common.
 
-    A path that is empty is looked for beside the others by the published file's name.
+    If a path is empty, the published file is searched in the folders of the other paths.
     """
 
     arch: Literal["video_llama"] = "video_llama"
-    """The only architecture."""
+    """Architecture, the only one."""
     pretrained: Path | None = None
-    """Ours: an assembled model folder, in the place of the pieces that the paths below name."""
+    """Ours: a model folder, which replaces all the files below."""
     llama_model: PathText = ""
-    """The decoder's folder: LLaMA-2-Chat or Vicuna v0 in Hugging Face's layout."""
+    """Folder of the decoder in Hugging Face format: LLaMA-2-Chat or Vicuna v0."""
     ckpt: PathText = ""
-    """The video branch's file, such as VL_LLaMA_2_7B_Finetuned.pth. In training, trained parts to start from: also a
-    .safetensors file, a checkpoint folder, or a run folder (its newest)."""
+    """Weights of the vision branch, such as VL_LLaMA_2_7B_Finetuned.pth. In training also trained parts to start from:
+    a .safetensors file, a checkpoint folder, or a run folder (its newest checkpoint)."""
     ckpt_2: PathText = ""
-    """The audio branch's, loaded after ``ckpt``."""
+    """Weights of the audio branch, loaded after ``ckpt``."""
     imagebind_ckpt_path: PathText = ""
-    """imagebind_huge.pth, or the folder that it lies in."""
+    """Path of imagebind_huge.pth, or its folder."""
     llama_proj_model: PathText = ""
-    """MiniGPT-4's file, of which ``llama_proj`` alone is taken."""
+    """Checkpoint of MiniGPT-4, from which only ``llama_proj`` is loaded."""
     q_former_model: PathText = ""
-    """blip2_pretrained_flant5xxl.pth, or the reference's address of it: then it is looked for beside the others."""
+    """Path of blip2_pretrained_flant5xxl.pth. If it is the URL used by the reference, the file is searched in the
+    folders of the other paths."""
     vit_ckpt_path: PathText = ""
-    """Ours: eva_vit_g.pth."""
+    """Ours: path of eva_vit_g.pth."""
     config: dict[str, Any] = {}
-    """Ours: arguments of VideoLlamaConfig that the files do not tell, such as
-    ``vision_config: {num_attention_heads: 4}`` of a ViT that is no published one."""
+    """Ours: arguments of VideoLlamaConfig that cannot be inferred from the files, such as
+    ``vision_config: {num_attention_heads: 4}`` for a custom ViT."""
     equip_audio_branch: bool = True
-    """Whether the model hears; false leaves out the audio branch's pieces. A model folder decides by itself."""
+    """Whether the model has an audio branch. Ignored with ``pretrained``."""
     num_query_token: int | None = None
-    """Queries per frame. This and the next four describe the model: None takes the files', others are refused."""
+    """Number of queries per frame. For this and the next four keys: None is the value of the weights, and any other
+    value is an error."""
     num_video_query_token: int | None = None
-    """Tokens of a video."""
+    """Number of tokens per video."""
     num_audio_query_token: int | None = None
-    """Tokens of a sound."""
+    """Number of tokens per sound."""
     fusion_head_layers: int | None = None
-    """Layers of the video Q-Former."""
+    """Number of layers of the video Q-Former."""
     max_frame_pos: int | None = None
-    """Frames that have a position."""
+    """Number of frame positions."""
     freeze_vit: bool = True
-    """The ViT and its final norm keep their weights. This and what follows matter in training alone, save
-    ``low_resource``."""
+    """Freeze the ViT and its final norm. This and all following keys except ``low_resource`` and ``model_type`` are
+    used in training only."""
     freeze_qformer: bool = True
-    """The frame Q-Former keeps its weights."""
+    """Freeze the frame Q-Former."""
     frozen_llama_proj: bool = True
-    """The vision branch's projection keeps its weights."""
+    """Freeze the projection of the vision branch."""
     frozen_video_Qformer: bool = True
-    """The video Q-Former, its queries and the frame positions keep their weights."""
+    """Freeze the video Q-Former, its queries and the frame positions."""
     frozen_audio_Qformer: bool = True
-    """The audio Q-Former, its queries, positions and projection keep their weights."""
+    """Freeze the audio Q-Former, its queries, positions and projection."""
     max_txt_len: int = Field(default=32, ge=1)
-    """Longest caption with its end symbol, in tokens."""
+    """Maximum length of a caption in tokens, including its end symbol."""
     end_sym: str = "\n"
-    """Ends a caption that is not asked for in a conversation."""
+    """End symbol of a caption without a conversation."""
     prompt_path: PathText = ""
-    """A file of instructions for captions, one a line, each with ``<ImageHere>``."""
+    """File of instructions for captions, one per line, each with ``<ImageHere>``."""
     low_resource: bool = False
-    """The reference's 8-bit decoder; in training it must be false: see ``quantization`` there."""
+    """The reference's 8-bit decoder. Must be false in training (see ``quantization`` there)."""
     use_grad_checkpoint: bool = False
-    """The reference's switch for the ViT; in training it must be false: see run.activation_checkpointing."""
-
-
-class ModelSection(ModelKeys):
-    """The model's files. What matters in training alone is accepted as the reference writes it."""
-
+    """The reference's activation checkpointing of the ViT. Must be false in training (see
+    run.activation_checkpointing)."""
     model_type: Literal["pretrain_vicuna", "pretrain_llama_v2", "vicuna", "llama_v2"] | None = None
-    """The decoder's prompt style; None takes what the decoder's folder says, and a style other than that is refused."""
+    """Prompt style of the decoder. None: the style of the decoder's folder. Any other style is an error."""
+
+
+class EvalModelSection(ModelSection):
+    """The ``model`` section of an evaluation YAML. Keys for training only are accepted as in the reference."""
+
     fusion_header_type: Literal["seqTransf"] = "seqTransf"
-    """How frames are merged; the only way."""
+    """How frames are merged, the only option."""
     image_size: int | None = Field(default=None, ge=1)
-    """Height and width of a frame in pixels. None takes the processor's, else the ViT's own; the ViT's position table
-    is resized to it."""
+    """Height and width of a frame in pixels. None: the size of the processor, else that of the ViT. The position
+    embeddings of the ViT are resized to it."""
     vit_model: Literal["eva_clip_g"] = "eva_clip_g"
-    """The ViT; the only one."""
+    """Name of the ViT, the only one."""
     prompt_template: str = ""
-    """Of training alone."""
+    """Used in training only."""
     drop_path_rate: float = Field(default=0.0, ge=0)
-    """Likewise."""
+    """Used in training only."""
 
 
 class RunSection(Config):
-    """The reference's ``run``; nothing in it changes an answer."""
+    """The reference's ``run`` section, which does not affect evaluation."""
 
     task: Literal["video_text_pretrain"] = "video_text_pretrain"
     """The reference's only task."""
 
 
-class EvalConfig(Config):
-    """A whole evaluation YAML."""
+class ModelYaml(Config):
+    """The sections of evaluation and training YAMLs that determine the model."""
 
     model: ModelSection
-    """The model's files."""
+    """Files and settings of the model."""
     datasets: dict[str, DatasetConfig] = {}
-    """The first one's ``vis_processor`` says how many frames are looked at, and how large."""
-    run: RunSection = RunSection()
-    """The reference's section."""
+    """The ``vis_processor`` of the first data set contains the number and size of the frames."""
 
     @property
     def num_frames(self) -> int:
-        """Frames of a video, unless the caller asks for others; the reference's default is 8."""
+        """Default number of frames per video; 8 without data sets, as in the reference."""
         first = next(iter(self.datasets.values()), None)
         return 8 if first is None else first.vis_processor.train.n_frms
 
     @property
     def image_size(self) -> int | None:
-        """Pixels that are asked for, or None for the ViT's own."""
+        """Requested frame size in pixels, or None for the size of the ViT."""
         first = next(iter(self.datasets.values()), None)
-        of_processor = None if first is None else first.vis_processor.train.image_size
-        return self.model.image_size or of_processor
+        return None if first is None else first.vis_processor.train.image_size
 
     @property
     def model_type(self) -> ModelType | None:
-        """``model.model_type`` as the command line writes it."""
+        """``model.model_type`` without its prefix, as on the command line."""
         named = (self.model.model_type or "").removeprefix("pretrain_")
         return next((kind for kind in ("vicuna", "llama_v2") if kind == named), None)
+
+
+class EvalConfig(ModelYaml):
+    """A whole evaluation YAML."""
+
+    model: EvalModelSection
+    """Files and settings of the model."""
+    run: RunSection = RunSection()
+    """The reference's ``run`` section."""
+
+    @property
+    def image_size(self) -> int | None:
+        """Requested frame size in pixels, or None for the size of the ViT."""
+        return self.model.image_size or super().image_size

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from video_llama.checkpoints.assemble import Assembly, Piece, assemble, check_assembly, read_pieces
 from video_llama.checkpoints.building import build_model
-from video_llama.checkpoints.config import EvalConfig, ModelType
+from video_llama.checkpoints.config import ModelType, ModelYaml
 from video_llama.checkpoints.folder import Manifest, ModelFolder, check_fit, read_model_folder
 from video_llama.checkpoints.initial import draw
 from video_llama.checkpoints.published_files import read_eval_config
@@ -41,7 +41,7 @@ class AssemblyTensors:
 
 
 def plan(
-    config: EvalConfig, where: str, model_type: ModelType | None = None, may_be_drawn: Sequence[str] = ()
+    config: ModelYaml, where: str, model_type: ModelType | None = None, may_be_drawn: Sequence[str] = ()
 ) -> Assembly:
     """Return the plan of a complete model whose parts fit together; see ``assemble`` for the arguments.
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from video_llama.checkpoints.config import EvalConfig
+from video_llama.checkpoints.config import EvalConfig, ModelYaml
 from video_llama.checkpoints.folder import CONFIG_FILE, MANIFEST_FILE
 from video_llama.checkpoints.keys import IGNORED
 from video_llama.config import apply_overrides, load_config, parse_config, require_filled
@@ -115,7 +115,7 @@ def read_eval_config(path: str | Path, overrides: Sequence[str] = ()) -> EvalCon
     return parse_config(EvalConfig, apply_overrides(data, overrides), source=str(path))
 
 
-def list_sources(config: EvalConfig, where: str) -> list[WeightSource]:
+def list_sources(config: ModelYaml, where: str) -> list[WeightSource]:
     """The sources that a configuration names, and those that lie beside them, in the order of loading.
 
     ``where`` names the configuration in errors. Raises ConfigError for a placeholder and CheckpointError for a file
@@ -127,7 +127,7 @@ def list_sources(config: EvalConfig, where: str) -> list[WeightSource]:
     return find_sources(config, where)
 
 
-def find_sources(config: EvalConfig, where: str) -> list[WeightSource]:
+def find_sources(config: ModelYaml, where: str) -> list[WeightSource]:
     """As ``list_sources``, also of a configuration that leaves the decoder out."""
     model = config.model
     named = {key: _existing(key, getattr(model, key), where) for key in ("llama_model", "llama_proj_model", "ckpt")}
@@ -147,7 +147,7 @@ def find_sources(config: EvalConfig, where: str) -> list[WeightSource]:
     return [WeightSource(role, found_path) for role, found_path in found.items() if found_path is not None]
 
 
-def absent_paths(config: EvalConfig) -> dict[str, str]:
+def absent_paths(config: ModelYaml) -> dict[str, str]:
     """Key of ``model`` -> value of every path that is named and not there, placeholders among them."""
     keys = ["llama_model", "vit_ckpt_path", "q_former_model", "llama_proj_model", "ckpt"]
     keys += ["imagebind_ckpt_path", "ckpt_2"] if config.model.equip_audio_branch else []

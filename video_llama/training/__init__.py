@@ -1,1 +1,1 @@
-"""A YAML file in, trained parts out: stages, optimiser, checkpoints and the one trainer of all recipes."""
+"""Training: the four stages of the reference, LoRA, validation, checkpoints, and merging into a model folder."""

@@ -1,9 +1,9 @@
-"""Every row of a training YAML's data sets, checked as training would read it: findings as JSONL, and their counts.
+"""Check every row of a training YAML's data sets as training would read it, and write the findings as JSONL.
 
-Problems: ``row`` (the annotation cannot be used, or its marks do not agree with its media), ``missing`` and
-``unreadable`` (a medium), ``text`` (nothing to learn, or the medium is beyond the cut), ``long`` (cut text, or more
-than the decoder's context), ``short`` (fewer frames than asked for). ``long`` text that is only cut, and ``short``, are
-warnings; everything else is an error.
+Problems: ``row`` (invalid annotation, or placeholders that do not match the media), ``missing`` and ``unreadable``
+(media files), ``text`` (no token with a label, or a truncated medium), ``long`` (truncated text, or longer than the
+decoder's context), ``short`` (fewer frames than requested). Truncated text and ``short`` are warnings, all others are
+errors.
 """
 
 from __future__ import annotations
@@ -16,15 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from video_llama.checkpoints.folder import (
-    TOKENIZER_FILE,
-    ModelFolder,
-    read_config,
-    read_manifest,
-    read_settings,
-)
-from video_llama.checkpoints.folder import check_fit as check_folder
-from video_llama.conversation import Tokenizer
+from video_llama.checkpoints.folder import ModelFolder
 from video_llama.datasets.annotations import format_of
 from video_llama.datasets.config import DatasetConfig
 from video_llama.datasets.media import FileReader
@@ -33,32 +25,37 @@ from video_llama.datasets.sample import Sample, SampleFile, SampleKind, SampleMe
 from video_llama.errors import DataError, MediaError
 from video_llama.log import progress
 from video_llama.training.config import TrainConfig
-from video_llama.training.encoding import Readers, file_readers
-from video_llama.training.mixture import check_fit, check_model, text_rules
+from video_llama.training.data import (
+    MediaReaders,
+    check_dataset_settings,
+    check_model_settings,
+    file_readers,
+    text_rules,
+)
 from video_llama.training.stages import stage_of
-from video_llama.training.starting_model import folder_without_weights, pretrained_folder
+from video_llama.training.starting_model import model_without_weights
 
 ROWS_PER_ROUND = 1024
-UNCUT = 1_000_000
+UNLIMITED_LENGTH = 1_000_000
 """A length in tokens that no row reaches."""
 
-Level = Literal["error", "warning"]
+FindingLevel = Literal["error", "warning"]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What is wrong with a sample."""
+    """A problem of a sample."""
 
     dataset: str
     sample: str
-    level: Level
+    level: FindingLevel
     problem: Literal["row", "missing", "unreadable", "text", "long", "short"]
     message: str
 
 
 @dataclass(frozen=True)
-class Counts:
-    """Rows of a data set, and how many findings there are of each problem."""
+class DatasetCounts:
+    """Number of rows of a data set, findings by problem, and errors."""
 
     dataset: str
     num_rows: int
@@ -66,15 +63,14 @@ class Counts:
     num_errors: int
 
 
-def validate_data(config: TrainConfig, source: str, report: Path, *, workers: int) -> list[Counts]:
-    """Check every row with ``workers`` threads, write the findings to ``report`` and return their counts.
+def validate_data(config: TrainConfig, source: str, report: Path, *, workers: int) -> list[DatasetCounts]:
+    """Check every row with ``workers`` threads, write the findings to ``report``, and return their counts.
 
-    ``source`` names the settings in errors. Raises ConfigError for settings, DataError for an annotation file, that
-    cannot be used at all.
+    ``source`` names the settings in errors. Raises ConfigError for invalid settings and DataError for an unreadable
+    annotation file.
     """
-    pretrained = pretrained_folder(config.model)
-    folder = folder_without_weights(config, source) if pretrained is None else read_folder_without_weights(pretrained)
-    check_model(config.model, folder)
+    folder = model_without_weights(config, source)
+    check_model_settings(config.model, folder)
     report.parent.mkdir(parents=True, exist_ok=True)
     counts = []
     with report.open("w", encoding="utf-8") as file, ThreadPoolExecutor(workers) as pool:
@@ -85,24 +81,14 @@ def validate_data(config: TrainConfig, source: str, report: Path, *, workers: in
             file.writelines(json.dumps(asdict(finding), ensure_ascii=False) + "\n" for finding in findings)
             problems = Counter(str(finding.problem) for finding in findings)
             num_errors = sum(finding.level == "error" for finding in findings)
-            counts.append(Counts(name, num_rows, dict(problems), num_errors))
+            counts.append(DatasetCounts(name, num_rows, dict(problems), num_errors))
     return counts
-
-
-def read_folder_without_weights(path: Path) -> ModelFolder:
-    """A model folder whose tensors have shapes and no numbers. Raises CheckpointError as ``read_model_folder``."""
-    from video_llama.models.placement import meta_model
-
-    config, settings = read_config(path), read_settings(path)
-    tokenizer = Tokenizer(path / TOKENIZER_FILE, pad_token=settings.pad_token)
-    check_folder(config, settings, tokenizer)
-    return ModelFolder(path, meta_model(config), tokenizer, settings, read_manifest(path))
 
 
 def _check_dataset(
     where: str, name: str, dataset: DatasetConfig, config: TrainConfig, folder: ModelFolder, pool: ThreadPoolExecutor
 ) -> tuple[list[Finding], int]:
-    check_fit(dataset, folder, where)
+    check_dataset_settings(dataset, folder, where)
     branch = stage_of(config.model).branch_of(dataset, where)
     samples, findings = _read_rows(name, dataset, where)
     num_rows = len(samples) + len(findings)
@@ -132,17 +118,17 @@ def _read_rows(name: str, dataset: DatasetConfig, where: str) -> tuple[list[Samp
 
 @dataclass
 class Checker:
-    """Checks the samples of one data set; threads may share it. A file that several rows show is read once."""
+    """Checks the samples of one data set, in several threads. A media file used by several rows is read once."""
 
     dataset: str
     builder: RowBuilder
-    readers: Readers
+    readers: MediaReaders
     context: int
-    """Longest row that the decoder takes, tokens."""
+    """Maximum length of a row in tokens: the context of the decoder."""
     _media: dict[tuple[SampleFile, SampleKind], tuple[int, str] | Finding] = field(default_factory=dict)
 
     def check(self, sample: Sample) -> list[Finding]:
-        """Everything that is wrong with a sample; its text is looked at only where its media can be read."""
+        """Return the findings of a sample. Its text is checked only if all its media are readable."""
         outcomes = [self._read(medium) for medium in sample.media]
         bad = [
             replace(outcome, sample=sample.id, message=f"{sample.id}: {outcome.message}")
@@ -155,7 +141,7 @@ class Checker:
         return [*self._short(sample, [length for length, _ in read]), *self._text(sample, [text for _, text in read])]
 
     def _read(self, medium: SampleMedium) -> tuple[int, str] | Finding:
-        """The medium's length and sentence, or what is wrong with it, whichever sample shows it."""
+        """Return the length of a medium and the sentence about its frame times, or a finding."""
         key = (medium.path, medium.kind)
         if key not in self._media:
             reader: FileReader | None = self.readers.sounds if medium.kind == "audio" else self.readers.frames
@@ -175,23 +161,29 @@ class Checker:
         wanted = self.builder.config.vis_processor.train.n_frms
         for medium, length in zip(sample.media, lengths, strict=True):
             if medium.kind == "video" and length < wanted:
-                message = f"{sample.id}: {medium.path} has {length} frames, {wanted} are asked for."
+                message = f"{sample.id}: {medium.path} has {length} frames, fewer than the {wanted} requested."
                 yield Finding(self.dataset, sample.id, "warning", "short", message)
 
     def _text(self, sample: Sample, messages: Sequence[str]) -> Iterator[Finding]:
         try:
-            used, whole = (len(builder.build(sample, messages).input_ids) for builder in (self.builder, self._uncut))
+            used, whole = (
+                len(builder.build(sample, messages).input_ids) for builder in (self.builder, self._unlimited)
+            )
         except DataError as error:
             yield Finding(self.dataset, sample.id, "error", "text", str(error))
             return
         if used > self.context:
-            message = f"{sample.id}: the row has {used} tokens, the decoder's context {self.context}. Set max_length."
+            message = (
+                f"{sample.id}: the row has {used} tokens, but the decoder's context is {self.context}. Set max_length."
+            )
             yield Finding(self.dataset, sample.id, "error", "long", message)
         elif used < whole:
-            message = f"{sample.id}: the row has {whole} tokens and is cut to {used}. Raise max_length or max_txt_len."
+            message = (
+                f"{sample.id}: the row has {whole} tokens and is truncated to {used}. Raise max_length or max_txt_len."
+            )
             yield Finding(self.dataset, sample.id, "warning", "long", message)
 
     @property
-    def _uncut(self) -> RowBuilder:
-        config = self.builder.config.model_copy(update={"max_length": UNCUT})
-        return replace(self.builder, config=config, rules=replace(self.builder.rules, max_txt_len=UNCUT))
+    def _unlimited(self) -> RowBuilder:
+        config = self.builder.config.model_copy(update={"max_length": UNLIMITED_LENGTH})
+        return replace(self.builder, config=config, rules=replace(self.builder.rules, max_txt_len=UNLIMITED_LENGTH))

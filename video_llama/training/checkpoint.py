@@ -1,65 +1,66 @@
-"""The trained parts and all that the next step depends on, written whole or not at all.
+"""Checkpoints: the trained parameters and the training state, written atomically.
 
 ```
 checkpoints/step_000500/
-  trained.safetensors   the parameters that train, by their names in the model
-  optimizer.pt          AdamW's state
+  trained.safetensors   the trained parameters, by name
+  optimizer.pt          the state of AdamW
   state.json            {"step", "world_size", "batch_size", "scaler", "left_out"}
-  config.yaml           the settings as resolved
-  checkpoint_N.pth      the same weights and state in the reference's form, where run.save_reference_pth asks for it
+  config.yaml           the resolved settings
+  checkpoint_N.pth      weights and state in the reference's format, with run.save_reference_pth
 ```
-Nothing else is needed: the data's order, augmentation and dropout follow from the seed and the step's number.
+Nothing else is needed to resume: the order of the data, augmentation and dropout depend only on the seed and the step.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 from video_llama.errors import CheckpointError
-from video_llama.training.parallel import like, load_optimizer_state, whole
+from video_llama.files import new_folder
+from video_llama.training.parallel import full_tensor, load_optimizer_state, shard_like
 from video_llama.training.reference_checkpoint import reference_checkpoint, reference_file
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor, nn
 
 TRAINED_FILE = "trained.safetensors"
 OPTIMIZER_FILE = "optimizer.pt"
-STATE_FILE = "state.json"
-CONFIG_FILE = "config.yaml"
+TRAINING_STATE_FILE = "state.json"
+RUN_CONFIG_FILE = "config.yaml"
 BEST_FOLDER = "best"
 VALID_STATE_FILE = "valid.json"
 
 
 @dataclass(frozen=True)
-class State:
-    """Where a run stands: ``step`` steps are done. ``batch_size`` is the rows of a batch over all processes."""
+class TrainingState:
+    """The progress of a run: number of completed steps, number of processes, and rows per batch over all processes."""
 
     step: int
     world_size: int
     batch_size: int
     scaler: dict[str, Any] | None = None
-    """Where fp16's loss scale stands."""
+    """State of the gradient scaler for fp16."""
     left_out: dict[str, dict[str, float]] | None = None
-    """How many samples were drawn, and how many of them could not be read, in every data set that skips such."""
+    """Numbers of drawn and of unreadable samples of each data set with ``on_bad_media: skip``."""
 
 
 def trained_tensors(model: nn.Module, *, keeps: bool = True) -> dict[str, Tensor]:
-    """The parameters that train, by name, whole and on the CPU; with shards, every process must ask for them.
+    """Return the trained parameters by name, unsharded and on the CPU. Collective: every process must call it.
 
-    One that does not write them ``keeps`` none: eight copies of a whole decoder would not fit into a machine.
+    With ``keeps=False`` the result is empty. Processes that do not write a checkpoint use it to save memory.
     """
     tensors: dict[str, Tensor] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            tensor = whole(parameter.detach())
+            tensor = full_tensor(parameter.detach())
             if keeps:
                 tensors[name] = tensor.cpu().contiguous()
     return tensors
@@ -69,24 +70,22 @@ def save_checkpoint(
     run_folder: Path,
     tensors: Mapping[str, Tensor],
     optimizer_state: Mapping[str, Any],
-    state: State,
+    state: TrainingState,
     config_text: str,
     *,
     keep_last: int,
     reference_epoch: int | None = None,
 ) -> Path:
-    """Write checkpoints/step_N, and only then delete the oldest beyond ``keep_last``.
+    """Write checkpoints/step_N, then delete all but the newest ``keep_last`` checkpoints.
 
-    ``tensors`` are ``trained_tensors(model)``; ``reference_epoch`` asks for the reference's file, of that
-    epoch. Raises CheckpointError where it cannot be written; what was there stays.
+    ``tensors`` are ``trained_tensors(model)``. With ``reference_epoch``, the file of this epoch in the reference's
+    format is written too. Raises CheckpointError on failure; existing checkpoints are kept.
     """
-    import torch
-
     folder = run_folder / "checkpoints" / f"step_{state.step:06d}"
-    with _new_folder(folder) as unfinished:
+    with _new_checkpoint(folder) as unfinished:
         _write_weights(unfinished, tensors, config_text)
         torch.save(optimizer_state, unfinished / OPTIMIZER_FILE)
-        (unfinished / STATE_FILE).write_text(json.dumps(asdict(state)), encoding="utf-8")
+        (unfinished / TRAINING_STATE_FILE).write_text(json.dumps(asdict(state)), encoding="utf-8")
         if reference_epoch is not None:
             content = reference_checkpoint(tensors, optimizer_state, state.scaler, config_text, reference_epoch)
             torch.save(content, unfinished / reference_file(reference_epoch))
@@ -96,95 +95,72 @@ def save_checkpoint(
 
 
 def save_best(run_folder: Path, tensors: Mapping[str, Tensor], config_text: str, row: Mapping[str, float]) -> None:
-    """Write the trained parts to best/, with the validation's ``row``. Raises CheckpointError as a checkpoint does."""
-    with _new_folder(run_folder / BEST_FOLDER) as unfinished:
+    """Write the trained parameters and the validation metrics ``row`` to best/. Raises CheckpointError on failure."""
+    with _new_checkpoint(run_folder / BEST_FOLDER) as unfinished:
         _write_weights(unfinished, tensors, config_text)
         (unfinished / VALID_STATE_FILE).write_text(json.dumps(row), encoding="utf-8")
 
 
 def best_loss(run_folder: Path) -> float:
-    """The lowest validation loss of a run so far; infinity where there is none. CheckpointError if it is unreadable."""
+    """Return the lowest validation loss of a run, or infinity without one. Raises CheckpointError if unreadable."""
     path = run_folder / BEST_FOLDER / VALID_STATE_FILE
     try:
         return float(json.loads(path.read_text(encoding="utf-8"))["loss"])
     except FileNotFoundError:
         return float("inf")
     except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}). Delete the folder: it is written anew.") from error
-
-
-def _write_weights(folder: Path, tensors: Mapping[str, Tensor], config_text: str) -> None:
-    from safetensors.torch import save_file
-
-    save_file(dict(tensors), folder / TRAINED_FILE)
-    (folder / CONFIG_FILE).write_text(config_text, encoding="utf-8")
-
-
-@contextmanager
-def _new_folder(folder: Path) -> Iterator[Path]:
-    """A folder to fill, which gets its name, and the place of one that has it, when it is whole and on the disk."""
-    from safetensors import SafetensorError
-
-    unfinished = folder.with_name(f".{folder.name}.part")
-    try:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(parents=True)
-        yield unfinished
-        _to_disk(unfinished)
-        old = folder.with_name(f".{folder.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        if folder.exists():
-            folder.rename(old)  # deleting it takes longer, and until then there would be none
-        unfinished.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
-    except (OSError, RuntimeError, SafetensorError) as error:
-        shutil.rmtree(unfinished, ignore_errors=True)
         raise CheckpointError(
-            f"{folder} cannot be written: {error}. Earlier checkpoints are kept; make room."
+            f"{path} cannot be read ({error}). Delete the folder; it will be written again."
         ) from error
 
 
-def _to_disk(folder: Path) -> None:
-    """Have the files on the disk before the folder gets its name."""
-    for path in (*folder.iterdir(), folder):
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+def _write_weights(folder: Path, tensors: Mapping[str, Tensor], config_text: str) -> None:
+    save_file(dict(tensors), folder / TRAINED_FILE)
+    (folder / RUN_CONFIG_FILE).write_text(config_text, encoding="utf-8")
+
+
+@contextmanager
+def _new_checkpoint(folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder that replaces ``folder`` when the block ends; errors become CheckpointErrors."""
+    for leftover in folder.parent.glob(f".{folder.name}.*.part"):  # of a run that was killed while it wrote
+        shutil.rmtree(leftover, ignore_errors=True)
+    try:
+        with new_folder(folder, sync=True) as unfinished:
+            yield unfinished
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{folder} cannot be written: {error}. Earlier checkpoints are kept. Free disk space and resume."
+        ) from error
 
 
 def checkpoints(run_folder: Path) -> list[Path]:
-    """The whole checkpoints of a run, the newest last."""
+    """Return the complete checkpoints of a run, newest last."""
     return sorted((run_folder / "checkpoints").glob("step_*"), key=lambda path: int(path.name.removeprefix("step_")))
 
 
 def newest_checkpoint(run_folder: Path) -> Path | None:
-    """The newest whole checkpoint of a run, or None."""
+    """Return the newest complete checkpoint of a run, or None."""
     return next(iter(reversed(checkpoints(run_folder))), None)
 
 
 def trained_file(path: str | Path) -> Path:
-    """The file that :func:`read_trained` reads. Raises CheckpointError where there is none."""
+    """Return the file that :func:`read_trained` reads. Raises CheckpointError if there is none."""
     path = Path(path)
     file = path
     if path.is_dir():
         file = (path if (path / TRAINED_FILE).is_file() else newest_checkpoint(path) or path) / TRAINED_FILE
     if not file.is_file():
         raise CheckpointError(
-            f"{path}: no trained parts there. Give a .safetensors file, a checkpoint or a run folder."
+            f"{path} has no trained parameters. Give a .safetensors file, a checkpoint folder or a run folder."
         )
     return file
 
 
 def read_trained(path: str | Path) -> dict[str, Tensor]:
-    """The trained parts in a .safetensors file, a checkpoint folder, or a run folder (its newest checkpoint).
+    """Read the trained parameters of a .safetensors file, a checkpoint folder, or a run folder (newest checkpoint).
 
-    Raises CheckpointError where there are none.
+    Raises CheckpointError if there are none or they are unreadable.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     file = trained_file(path)
     try:
         return load_file(file)
@@ -195,57 +171,55 @@ def read_trained(path: str | Path) -> dict[str, Tensor]:
 
 
 def load_trained(model: nn.Module, tensors: Mapping[str, Tensor], *, source: str) -> None:
-    """Put trained parts into a model. Raises CheckpointError for a name or shape that is not the model's."""
-    import torch
-
+    """Copy trained parameters into a model. Raises CheckpointError for unknown names and wrong shapes."""
     own = dict(model.named_parameters())
     unknown = sorted(set(tensors) - set(own))
     if unknown or not tensors:
-        raise CheckpointError(
-            f"{source}: {', '.join(unknown[:3]) or 'nothing'} in it is not the model's. Another model's?"
-        )
+        found = f"{', '.join(unknown[:3])} is not a parameter of the model" if unknown else "it has no tensors"
+        raise CheckpointError(f"{source}: {found}. Use a checkpoint that was trained with this model.")
     for name, tensor in tensors.items():
         if tensor.shape != own[name].shape:
             raise CheckpointError(
-                f"{source}: {name} has shape {list(tensor.shape)}, the model's has {list(own[name].shape)}. "
-                "Train with the model folder that this checkpoint belongs to."
+                f"{source}: {name} has shape {list(tensor.shape)}, but {list(own[name].shape)} in the model. "
+                "Use the model folder that this checkpoint was trained with."
             )
     with torch.no_grad():
         for name, tensor in tensors.items():
-            own[name].copy_(like(tensor.to(own[name].dtype), own[name]))
+            own[name].copy_(shard_like(tensor.to(own[name].dtype), own[name]))
 
 
 def restore_weights(folder: Path, model: nn.Module) -> int:
-    """Put the trained parts of a checkpoint or of ``best/`` back; return the number of steps that were done.
+    """Load the trained parameters of a checkpoint or of ``best/``; return its number of completed steps.
 
-    Raises CheckpointError where it trains other parts than this run, or is not whole.
+    Raises CheckpointError if it is incomplete or has other parameters than this run trains.
     """
     tensors = read_trained(folder)
     own = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     if set(tensors) != own:
         differing = sorted(set(tensors) ^ own)
-        raise CheckpointError(f"{folder}: other parts train here, such as {differing[0]}. Resume with its own config.")
+        raise CheckpointError(
+            f"{folder} has other trained parameters than this run, such as {differing[0]}. Resume with its own config."
+        )
     load_trained(model, tensors, source=str(folder))
-    state = next((folder / name for name in (STATE_FILE, VALID_STATE_FILE) if (folder / name).is_file()), None)
+    names = (TRAINING_STATE_FILE, VALID_STATE_FILE)
+    state = next((folder / name for name in names if (folder / name).is_file()), None)
     try:
         if state is None:
-            raise FileNotFoundError(f"no {STATE_FILE}")
+            raise FileNotFoundError(f"no {TRAINING_STATE_FILE}")
         return int(json.loads(state.read_text(encoding="utf-8"))["step"])
     except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{folder} is not a whole checkpoint ({error}). Resume from an earlier one.") from error
+        raise CheckpointError(f"{folder} is incomplete ({error}). Resume from an earlier checkpoint.") from error
 
 
-def restore_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> State:
-    """Put a checkpoint of this run back: weights, AdamW's state; return where the run stands.
+def restore_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> TrainingState:
+    """Load the trained parameters and the optimizer state of a checkpoint of this run; return its training state.
 
-    Raises CheckpointError where the checkpoint trains other parts than this run.
+    Raises CheckpointError if it is incomplete or has other parameters than this run trains.
     """
-    import torch
-
     restore_weights(folder, model)
     try:
-        state: dict[str, Any] = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
+        state: dict[str, Any] = json.loads((folder / TRAINING_STATE_FILE).read_text(encoding="utf-8"))
         load_optimizer_state(optimizer, torch.load(folder / OPTIMIZER_FILE, weights_only=True))
-        return State(**state)
+        return TrainingState(**state)
     except (OSError, ValueError, TypeError, RuntimeError) as error:
-        raise CheckpointError(f"{folder} is not a whole checkpoint ({error}). Resume from an earlier one.") from error
+        raise CheckpointError(f"{folder} is incomplete ({error}). Resume from an earlier checkpoint.") from error

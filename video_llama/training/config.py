@@ -1,4 +1,4 @@
-"""A training YAML: ``model``, ``datasets`` and ``run``, with the reference's keys and defaults and a few of ours.
+"""The training YAML: ``model``, ``datasets``, ``valid`` and ``run``, with the reference's keys and some of ours.
 
 Source of the keys: the reference's train_configs/*.yaml and models/video_llama.py (``from_config``).
 """
@@ -10,181 +10,182 @@ from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from video_llama.checkpoints.config import ModelKeys, PathText
+from video_llama.checkpoints.config import ModelSection, ModelYaml, PathText
 from video_llama.config import Config
 from video_llama.datasets.config import DatasetConfig
 
-NAMED_OTHERWISE = {
-    "low_resource": "in training an 8-bit decoder is model.quantization: int8",
-    "use_grad_checkpoint": "here it is run.activation_checkpointing",
+RENAMED_KEYS = {
+    "low_resource": "use model.quantization: int8 for training with an 8-bit decoder",
+    "use_grad_checkpoint": "use run.activation_checkpointing",
 }
-"""Keys of the reference's that training has under another name."""
+"""Keys of the reference that have another name in training."""
 
 
 class LoraConfig(Config):
-    """Adapters on the decoder (PEFT's LoRA): low-rank matrices that train beside frozen weights."""
+    """LoRA adapters on the decoder (PEFT): trainable low-rank matrices beside the frozen weights."""
 
     r: int = Field(default=8, ge=1)
-    """Their rank."""
+    """Rank of the matrices."""
     alpha: float = Field(default=16.0, gt=0)
-    """What they add is scaled by ``alpha / r``."""
+    """Scaling: the output of an adapter is multiplied by ``alpha / r``."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    """Of what goes into them, in training."""
+    """Dropout probability of the inputs of the adapters in training."""
     targets: tuple[str, ...] = Field(default=("q_proj", "v_proj"), min_length=1)
-    """The last parts of the names of the decoder's linear layers that get one."""
+    """Names of the linear layers of the decoder that get an adapter (the last component of the name)."""
 
 
-class ModelConfig(ModelKeys):
-    """What is trained, and from which weights."""
+class ModelConfig(ModelSection):
+    """The ``model`` section: which weights are loaded and which parts are trained."""
 
     model_type: Literal["pretrain_vicuna", "pretrain_llama_v2"] | None = None
-    """The decoder's prompt style; None takes the model folder's, and a style other than that is refused."""
+    """Prompt style of the decoder. None: the style of the model folder. Any other style is an error."""
     how_to_get: str = ""
     """Ours: how to obtain ``pretrained``, as a sentence: shown in the error if the folder does not exist."""
     freeze_llama: bool = True
-    """Ours: the decoder keeps its weights; false trains all of it."""
+    """Ours: freeze the decoder. false trains all its weights."""
     lora: LoraConfig | None = None
-    """Ours: adapters on the decoder, whose own weights stay frozen."""
+    """Ours: train LoRA adapters on the frozen decoder."""
     quantization: Literal["int8", "int4"] | None = None
-    """Ours: the frozen decoder's matrices in 8 or 4 bits, for less memory; with ``lora`` this is QLoRA."""
+    """Ours: quantize the linear layers of the frozen decoder to 8 or 4 bits. With ``lora`` this is QLoRA."""
     fusion_header_type: Literal["seqTransf"] | None = None
-    """How frames are merged; the only way. None takes the model's."""
+    """How frames are merged, the only option. None: the value of the model."""
     vit_model: str = "eva_clip_g"
-    """The ViT's name; there is one."""
+    """Name of the ViT; ignored, because there is only one."""
     prompt_template: str = "{}"
-    """The format around the instructions of ``prompt_path``."""
+    """Format string around the instructions of ``prompt_path``."""
     clip_noise: float = Field(default=0.0, ge=0)
-    """Ours: expected norm of the Gaussian noise added to each ImageBind embedding (norm 1) in training. It bridges the
-    gap between the pictures that the audio branch is trained on and the sounds that it hears."""
+    """Ours: expected norm of the Gaussian noise added to each ImageBind embedding of a frame (norm 1) in training. It
+    reduces the gap between images, on which the audio branch is trained, and sound, which it gets at inference."""
 
     @model_validator(mode="after")
-    def _one_way_into_the_decoder(self) -> ModelConfig:
+    def _train_the_decoder_in_one_way(self) -> ModelConfig:
         if self.lora is not None and not self.freeze_llama:
             raise ValueError("lora and freeze_llama: false are two ways to train the decoder; choose one")
         if self.quantization is not None and not self.freeze_llama:
-            raise ValueError("a quantised decoder has no weights to train; set freeze_llama to true, and give lora")
+            raise ValueError("a quantized decoder has no trainable weights; set freeze_llama to true and use lora")
         return self
 
-    @field_validator(*NAMED_OTHERWISE)
+    @field_validator(*RENAMED_KEYS)
     @classmethod
-    def _has_another_name(cls, value: bool, info: ValidationInfo) -> bool:
+    def _refuse_renamed_key(cls, value: bool, info: ValidationInfo) -> bool:
         if value:
-            raise ValueError(f"{NAMED_OTHERWISE[str(info.field_name)]}; set this to false")
+            raise ValueError(f"{RENAMED_KEYS[str(info.field_name)]}; set this to false")
         return value
 
 
 class RunConfig(Config):
-    """How it is trained. A step is one change of the weights; it reads ``accum_grad_iters`` batches."""
+    """The ``run`` section. A step is one update of the weights and uses ``accum_grad_iters`` batches."""
 
     output_dir: Path
-    """The run folder: metrics.jsonl, config.yaml, trained_parts.json, checkpoints/."""
+    """Run folder, for metrics.jsonl, config.yaml, trained_parts.json and checkpoints/."""
     task: Literal["video_text_pretrain"] = "video_text_pretrain"
     """The reference's only task."""
     lr_sched: Literal["linear_warmup_cosine_lr", "reference_warmup_cosine"] = "linear_warmup_cosine_lr"
-    """``linear_warmup_cosine_lr``: as documented. ``reference_warmup_cosine``: as the reference's code computes it."""
+    """Learning rate schedule. ``linear_warmup_cosine_lr``: as documented by the reference. ``reference_warmup_cosine``:
+    as computed by its code."""
     init_lr: float = Field(default=1e-4, gt=0)
-    """The peak learning rate."""
+    """Peak learning rate."""
     min_lr: float = Field(default=0.0, ge=0)
-    """What the cosine ends in."""
+    """Final learning rate."""
     warmup_lr: float = 0.0
-    """What the warm-up starts from; below 0: the peak."""
+    """Learning rate at the start of the warm-up. A negative value means ``init_lr``."""
     warmup_steps: int = Field(default=0, ge=0)
-    """Steps from ``warmup_lr`` to ``init_lr``."""
+    """Number of steps from ``warmup_lr`` to ``init_lr``."""
     weight_decay: float = Field(default=0.05, ge=0)
-    """Of matrices and embeddings; not of biases and norms."""
+    """Weight decay of matrices and embeddings; not applied to biases and norms."""
     betas: tuple[float, float] = (0.9, 0.999)
-    """Ours: AdamW's decay rates."""
+    """Ours: AdamW's exponential decay rates."""
     grad_clip: float | None = Field(default=None, gt=0)
-    """Ours: largest norm of the gradient; None leaves it, as the reference does."""
+    """Ours: maximum norm of the gradient. None: no clipping, as in the reference."""
     max_epoch: int = Field(default=1, ge=1)
-    """How many times ``iters_per_epoch`` steps."""
+    """Number of epochs of ``iters_per_epoch`` steps."""
     iters_per_epoch: int | None = Field(default=None, ge=1)
-    """Steps of an epoch; None: as many as it takes to see every row once."""
+    """Steps per epoch. None: the number of steps in which every row is used once."""
     batch_size_train: int = Field(default=32, ge=1)
-    """Rows per batch and process."""
+    """Batch size per process."""
     batch_size_eval: int = Field(default=32, ge=1)
-    """Rows per batch and process in a validation pass."""
+    """Batch size per process for validation."""
     accum_grad_iters: int = Field(default=1, ge=1)
-    """Batches per step; their losses are averaged over tokens."""
+    """Batches per step (gradient accumulation); the loss is averaged over their tokens."""
     num_workers: int = Field(default=0, ge=0)
-    """Processes that read data ahead; 0 reads between the steps, which suits cached features."""
+    """Number of data loading processes. 0 loads data between the steps, which is sufficient for cached features."""
     seed: int = Field(default=42, ge=0)
-    """Decides the data's order, what is random in it, and dropout."""
+    """Seed for the order of the data, augmentation and dropout."""
     amp: bool = True
-    """Whether to use lower precision off the CPU where ``dtype`` is not given."""
+    """Use bf16 on a GPU if ``dtype`` is not set."""
     dtype: Literal["fp32", "bf16", "fp16"] | None = None
-    """Ours: precision of the computation (weights stay as they are). None: bf16 on a GPU with ``amp``, else fp32. fp16
-    scales the loss, and is for GPUs only."""
+    """Ours: precision of the computation; the weights keep their dtype. None: bf16 on a GPU with ``amp``, else fp32.
+    fp16 uses loss scaling and requires a GPU."""
     distributed_mode: Literal["ddp", "fsdp2"] = "ddp"
-    """Ours: every process holds the whole model, or (FSDP2) its share of every layer."""
+    """Ours: each process has the whole model (``ddp``) or a shard of every layer (``fsdp2``)."""
     activation_checkpointing: bool = False
-    """Ours: less memory, more time: each decoder and sequence Q-Former layer runs again in the backward pass."""
+    """Ours: recompute the activations of decoder and sequence Q-Former layers in the backward pass, to save memory."""
     compile: bool = False
-    """Ours: torch.compile for the decoder's layers; its first steps are slow."""
+    """Ours: compile the decoder layers with torch.compile; the first steps are slow."""
     device: str = "cuda"
-    """"cuda" is used where there is one, else the CPU."""
+    """Device. "cuda" falls back to the CPU if no GPU is available."""
     pad_to_multiple: int = Field(default=16, ge=1)
-    """Ours: rows are padded to a multiple of this, so that few shapes occur (CPU kernels are cached per shape)."""
+    """Ours: pad rows to a multiple of this length. Fewer shapes are faster (CPU kernels are cached per shape)."""
     group_by_length: bool = False
-    """Ours: rows of similar length come together, which leaves less padding."""
+    """Ours: group rows of similar length into batches, to reduce padding."""
     cache_features: bool = False
-    """Ours: compute what the frozen encoders say of each medium once. Needs ``..._eval`` processors: nothing random."""
+    """Ours: compute the features of the frozen encoders only once per medium. Requires ``..._eval`` processors."""
     features_dir: Path | None = None
-    """Ours: where these features are kept; None: ``output_dir/features``. Stages may share a folder."""
+    """Ours: folder of the features. None: ``output_dir/features``. Several runs can share a folder."""
     save_every_steps: int | None = Field(default=None, ge=1)
-    """Ours: checkpoints between those at the end of each epoch."""
+    """Ours: interval of checkpoints in steps, in addition to those at the end of each epoch."""
     keep_last: int = Field(default=2, ge=1)
-    """Ours: how many checkpoints are kept."""
+    """Ours: number of checkpoints to keep."""
     save_reference_pth: bool = False
-    """Ours: every checkpoint also holds ``checkpoint_N.pth``, N the epoch from 0, as the reference's trainer writes it.
-    Only where the ViT and the decoder are frozen, as they are there."""
+    """Ours: also write ``checkpoint_N.pth`` (N is the epoch, from 0) in the reference's format to every checkpoint.
+    Requires a frozen ViT and decoder, as in the reference."""
     valid_every_steps: int | None = Field(default=None, ge=1)
-    """Ours: how often the loss on the ``valid`` data sets is taken; the weights at its lowest are kept in ``best/``."""
+    """Ours: interval of validation in steps. The weights with the lowest loss are saved in ``best/``."""
     tensorboard: bool = False
-    """Ours: write TensorBoard's files into ``output_dir/tensorboard`` too."""
+    """Ours: write TensorBoard logs to ``output_dir/tensorboard``."""
     resume_ckpt_path: PathText | None = None
-    """A checkpoint of this run to go on from, or "auto"."""
+    """Checkpoint of this run to resume from, or "auto"."""
     evaluate: bool = False
-    """Take the loss on the ``valid`` data sets once, and train nothing: of the checkpoint that is resumed from, else of
-    the weights in ``model``. (The reference has the key, and no evaluation.)"""
+    """Only compute the loss on the ``valid`` data sets, without training, for the checkpoint to resume from or else for
+    the weights in ``model``. (The reference accepts this key but implements no evaluation.)"""
     train_splits: tuple[Literal["train"], ...] = ("train",)
-    """The reference's key; the only split."""
+    """Accepted for compatibility with the reference; the only split."""
     world_size: int = Field(default=1, ge=1)
-    """The reference's key; torchrun decides how many processes there are."""
+    """Accepted for compatibility with the reference and ignored: torchrun sets the number of processes."""
     dist_url: str = "env://"
-    """The reference's key; torchrun's environment is used."""
+    """Accepted for compatibility with the reference and ignored: the environment of torchrun is used."""
     distributed: bool = True
-    """The reference's key; likewise."""
+    """Accepted for compatibility with the reference and ignored."""
 
 
-class TrainConfig(Config):
+class TrainConfig(ModelYaml):
     """A whole training YAML."""
 
     model: ModelConfig
-    """What is trained."""
+    """Which weights are loaded and which parts are trained."""
     datasets: dict[str, DatasetConfig] = Field(min_length=1)
-    """The mixture; a key is a format's name, or any name where ``format`` is given."""
+    """Training data. A key is the name of a format, or any name if ``format`` is set."""
     valid: dict[str, DatasetConfig] = {}
-    """Ours: data sets that are not trained on; see run.valid_every_steps and run.evaluate."""
+    """Ours: validation data; see run.valid_every_steps and run.evaluate."""
     run: RunConfig
-    """How it is trained."""
+    """Optimization, precision, checkpoints and output."""
 
     @model_validator(mode="after")
-    def _validation_has_data_and_times(self) -> TrainConfig:
+    def _validation_has_data_and_an_interval(self) -> TrainConfig:
         if self.run.evaluate and not self.valid:
-            raise ValueError("run.evaluate takes the loss on the data sets of the section valid; give one")
+            raise ValueError("run.evaluate computes the loss on the data sets in the section valid; add one")
         if bool(self.valid) != (self.run.valid_every_steps is not None or self.run.evaluate):
             raise ValueError(
-                "valid data sets and run.valid_every_steps go together; give both or neither, or set run.evaluate"
+                "valid data sets require run.valid_every_steps and vice versa; set both, or set run.evaluate"
             )
         return self
 
     @model_validator(mode="after")
-    def _the_reference_trains_it_too(self) -> TrainConfig:
+    def _reference_checkpoint_is_possible(self) -> TrainConfig:
         model = self.model
         if self.run.save_reference_pth and (model.lora is not None or not model.freeze_llama or not model.freeze_vit):
             raise ValueError(
-                "run.save_reference_pth: the reference trains neither the decoder, nor adapters, nor the ViT; "
+                "run.save_reference_pth: the reference's format has no decoder, adapters or ViT; "
                 "set it to false, and use convert --to-reference on the merged folder"
             )
         return self

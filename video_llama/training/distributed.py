@@ -1,4 +1,4 @@
-"""torchrun's processes: who am I, what do we agree on. One process needs no set-up and pays nothing."""
+"""The processes of torchrun: rank, size, device, and collective operations. A single process needs no setup."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 @dataclass(frozen=True)
 class World:
-    """This process among all that train together."""
+    """The rank, the number of processes, and the device of this process."""
 
     rank: int
     size: int
@@ -20,11 +20,11 @@ class World:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes files and shows progress."""
+        """Whether this process writes files and shows progress (rank 0)."""
         return self.rank == 0
 
     def sum(self, value: float) -> float:
-        """The sum of a number over all processes."""
+        """Return the sum of a number over all processes. Collective: every process must call it."""
         if self.size == 1:
             return value
         total = torch.tensor(value, dtype=torch.float64, device=self.device)
@@ -32,16 +32,16 @@ class World:
         return float(total)
 
     def barrier(self) -> None:
-        """Wait for the others."""
+        """Wait for all processes."""
         if self.size > 1:
             torch.distributed.barrier()
 
 
 @contextmanager
 def world(device: str) -> Iterator[World]:
-    """Join torchrun's processes if there are any, and leave them at the end; a group that was joined before is kept.
+    """Initialize the process group of torchrun, if any, and destroy it at the end. An existing group is reused.
 
-    ``device`` "cuda" falls back to the CPU where there is no GPU.
+    ``device`` "cuda" falls back to the CPU if no GPU is available.
     """
     size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
     uses_gpu = device.startswith("cuda") and torch.cuda.is_available()

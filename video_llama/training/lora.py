@@ -1,48 +1,44 @@
-"""Adapters on the decoder's linear layers, through PEFT: put in before training, merged into the weights after it."""
+"""LoRA adapters on the linear layers of the decoder (PEFT): add them before training, merge them afterwards."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import torch
+from torch import Tensor, nn
+
+from video_llama.config import load_yaml, parse_config
 from video_llama.errors import CheckpointError, ConfigError, MissingExtraError
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-    from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
-    from video_llama.training.config import LoraConfig
+from video_llama.models.packed_linear import PackedLinear
+from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
+from video_llama.training.config import LoraConfig
 
 LORA_MARK = ".lora_"
-"""Part of the name of every parameter of an adapter."""
+"""Substring of the names of all adapter parameters."""
 
 
 def split_lora(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """(adapters, everything else) of a checkpoint."""
+    """Split the tensors of a checkpoint into adapters and all others."""
     adapters = {name: tensor for name, tensor in tensors.items() if LORA_MARK in name}
     return adapters, {name: tensor for name, tensor in tensors.items() if name not in adapters}
 
 
 def add_lora(model: VideoLlamaForConditionalGeneration, config: LoraConfig, seed: int) -> None:
-    """Put fresh adapters, float32, into the decoder: the model's output stays what it was until they are trained.
+    """Add new float32 adapters to the decoder. They do not change the output until they are trained.
 
-    A quantised decoder's layers get the same ones, by the same names. Raises ConfigError where no layer of the decoder
-    has such a name, MissingExtraError without PEFT.
+    The adapters of a quantized decoder have the same names. Raises ConfigError for a target that is not a linear layer
+    of the decoder, and MissingExtraError without PEFT.
     """
-    import torch
-
     try:
         from peft import LoraConfig as PeftConfig
         from peft import inject_adapter_in_model
         from peft.tuners.lora import Linear as AdaptedLinear
     except ModuleNotFoundError as error:
         raise MissingExtraError("peft", "train") from error
-    from video_llama.models.packed_linear import PackedLinear
-
     decoder = model.model.language_model
-    kinds = (torch.nn.Linear, PackedLinear)
+    kinds = (nn.Linear, PackedLinear)
     names = {name.rpartition(".")[2] for name, layer in decoder.named_modules() if isinstance(layer, kinds)}
     if unknown := set(config.targets) - names:
         raise ConfigError(
@@ -56,7 +52,7 @@ def add_lora(model: VideoLlamaForConditionalGeneration, config: LoraConfig, seed
         )
         settings._register_custom_module({PackedLinear: AdaptedLinear})
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Unsupported layer type")  # what was just registered
+            warnings.filterwarnings("ignore", "Unsupported layer type")  # about PackedLinear, registered above
             inject_adapter_in_model(settings, decoder)
     for name, parameter in decoder.named_parameters():
         if LORA_MARK in name:
@@ -64,7 +60,7 @@ def add_lora(model: VideoLlamaForConditionalGeneration, config: LoraConfig, seed
 
 
 def merge_lora(model: VideoLlamaForConditionalGeneration) -> None:
-    """Add every adapter to its layer's weight and take it out: the same function, without PEFT."""
+    """Add each adapter to the weight of its layer and remove it; the output of the model stays the same."""
     from peft.tuners.lora import LoraLayer
 
     decoder = model.model.language_model
@@ -77,14 +73,11 @@ def merge_lora(model: VideoLlamaForConditionalGeneration) -> None:
 
 
 def lora_of_checkpoint(folder: Path) -> LoraConfig:
-    """The adapters' settings, from the ``config.yaml`` beside the trained parts. CheckpointError where it has none."""
-    from video_llama.config import load_yaml, parse_config
-    from video_llama.training.config import LoraConfig
-
+    """Return ``model.lora`` of the ``config.yaml`` in a checkpoint. Raises CheckpointError if it is missing."""
     path = folder / "config.yaml"
     settings = load_yaml(path).get("model", {}).get("lora") if path.is_file() else None
     if settings is None:
-        raise CheckpointError(f"{folder}: the adapters' settings (model.lora) are not in {path}. Give the checkpoint.")
+        raise CheckpointError(f"{folder}: {path} has no adapter settings (model.lora). Give a checkpoint folder.")
     return parse_config(LoraConfig, settings, source=str(path))
 
 

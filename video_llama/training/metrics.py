@@ -1,47 +1,57 @@
-"""What a run tells while it goes: metrics.jsonl and valid.jsonl always, log lines, a bar on a terminal, TensorBoard."""
+"""The metrics of a run: metrics.jsonl and valid.jsonl, log lines, a progress bar, TensorBoard, and skipped samples.
+
+The progress bar is shown if standard error is a terminal. TensorBoard is optional (``run.tensorboard``).
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TextIO
+from typing import Any, Protocol, TextIO
 
-from video_llama.errors import MissingExtraError
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from video_llama.datasets.loading import Batch
+from video_llama.errors import DataError, MissingExtraError
 from video_llama.files import replace_text
 from video_llama.log import logger
-from video_llama.training.left_out import LEFT_OUT_FILE
+from video_llama.training.distributed import World
 from video_llama.training.plotting import METRICS_FILE, VALID_FILE
 
-if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
-
 LOG_LINES_PER_RUN = 20
+LEFT_OUT_FILE = "left_out.jsonl"
+MIN_DRAWN = 100
+"""Minimum denominator of the share of skipped samples, so that one bad file at the start does not stop a run."""
 _BAR_NUMBERS = ("loss", "lr", "samples_per_second", "tokens_per_second")
 
 
-class Writer(Protocol):
-    """TensorBoard's writer, as far as it is used here."""
+class ScalarWriter(Protocol):
+    """The part of TensorBoard's SummaryWriter that is used here."""
 
     def add_scalar(self, tag: str, value: float, step: int) -> None: ...
 
 
 @dataclass
-class Watch:
-    """Where numbers go: the main process's files and screen, or nowhere in the others."""
+class MetricsLogger:
+    """Writes the metrics of each step and validation. Only the main process has outputs; in the others it does nothing.
+
+    ``first`` and ``last`` are the range of steps.
+    """
 
     first: int
     last: int
     metrics: TextIO | None = None
     valid: TextIO | None = None
-    writer: Writer | None = None
+    writer: ScalarWriter | None = None
     bar: Progress | None = None
     _task: TaskID | None = field(default=None)
 
     def step(self, row: Mapping[str, Any]) -> None:
-        """A step's row."""
+        """Write the metrics of a step."""
         if self.metrics is None:
             return
         _write(self.metrics, row)
@@ -54,7 +64,7 @@ class Watch:
             self._draw(row)
 
     def validation(self, row: Mapping[str, Any]) -> None:
-        """A validation's row."""
+        """Write the metrics of a validation."""
         if self.valid is None:
             return
         _write(self.valid, row)
@@ -74,39 +84,39 @@ class Watch:
 
 
 @contextmanager
-def watching(
+def open_metrics(
     run_folder: Path, first: int, last: int, *, is_main: bool, validates: bool, tensorboard: bool
-) -> Iterator[Watch]:
-    """A watch over steps ``first`` to ``last - 1``; what is in the files about these steps goes first.
+) -> Iterator[MetricsLogger]:
+    """Yield a logger for steps ``first`` to ``last - 1``; existing rows of these steps are removed from the files.
 
-    Raises MissingExtraError where TensorBoard is wanted and not installed.
+    Raises MissingExtraError if ``tensorboard`` is set and TensorBoard is not installed.
     """
     if not is_main:
-        yield Watch(first, last)
+        yield MetricsLogger(first, last)
         return
-    forget_after(first, run_folder / LEFT_OUT_FILE)
+    remove_rows_after(first, run_folder / LEFT_OUT_FILE)
     with ExitStack() as stack:
-        watch = Watch(
+        metrics = MetricsLogger(
             first,
             last,
-            stack.enter_context(_appended(run_folder / METRICS_FILE, first)),
-            stack.enter_context(_appended(run_folder / VALID_FILE, first)) if validates else None,
+            stack.enter_context(_open_for_append(run_folder / METRICS_FILE, first)),
+            stack.enter_context(_open_for_append(run_folder / VALID_FILE, first)) if validates else None,
             stack.enter_context(_tensorboard(run_folder, first)) if tensorboard else None,
-            stack.enter_context(_bar()),
+            stack.enter_context(_progress_bar()),
         )
-        yield watch
+        yield metrics
 
 
 @contextmanager
-def _appended(path: Path, first: int) -> Iterator[TextIO]:
-    """A JSONL file opened for more rows, without those of steps that are taken again."""
-    forget_after(first, path)
+def _open_for_append(path: Path, first: int) -> Iterator[TextIO]:
+    """Yield a JSONL file open for appending, without the rows of steps after ``first``."""
+    remove_rows_after(first, path)
     with path.open("a", encoding="utf-8") as file:
         yield file
 
 
-def forget_after(step: int, path: Path) -> None:
-    """Take the rows of later steps, and half of one, out of a JSONL file, where there is one."""
+def remove_rows_after(step: int, path: Path) -> None:
+    """Remove the rows of later steps, and an incomplete last row, from a JSONL file if it exists."""
     if path.exists():
         text = path.read_text(encoding="utf-8")
         lines = text[: text.rfind("\n") + 1].splitlines(keepends=True)
@@ -114,7 +124,7 @@ def forget_after(step: int, path: Path) -> None:
 
 
 @contextmanager
-def _tensorboard(run_folder: Path, first: int) -> Iterator[Writer]:
+def _tensorboard(run_folder: Path, first: int) -> Iterator[ScalarWriter]:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ModuleNotFoundError as error:
@@ -127,11 +137,8 @@ def _tensorboard(run_folder: Path, first: int) -> Iterator[Writer]:
 
 
 @contextmanager
-def _bar() -> Iterator[Progress | None]:
-    """A bar with the step's numbers and the time left, where standard error is a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
+def _progress_bar() -> Iterator[Progress | None]:
+    """Yield a progress bar with the metrics of the step if standard error is a terminal, else None."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield None
@@ -145,3 +152,61 @@ def _bar() -> Iterator[Progress | None]:
 def _write(file: TextIO, row: Mapping[str, Any]) -> None:
     file.write(json.dumps(row) + "\n")
     file.flush()
+
+
+@dataclass
+class LeftOut:
+    """Counts the samples that are skipped because of unreadable media, and stops the run if there are too many.
+
+    ``limits`` is the ``max_bad_share`` of each data set with ``on_bad_media: skip``. The counts are those of the whole
+    run, over all processes.
+    """
+
+    limits: Mapping[str, float]
+    path: Path
+    world: World
+    drawn: dict[str, float] = field(default_factory=dict)
+    bad: dict[str, float] = field(default_factory=dict)
+
+    def count(self, step: int, group: Sequence[Batch]) -> int:
+        """Report and count the samples that the batches of a step skip; return their number over all processes.
+
+        Raises DataError if the share of a data set exceeds its limit.
+        """
+        if not self.limits:
+            return 0
+        self._report(step, group)
+        num_left_out = 0
+        for batch in group:
+            name = batch.dataset
+            left_out = self.world.sum(float(len(batch.left_out)))
+            self.drawn[name] = self.drawn.get(name, 0.0) + self.world.sum(float(batch.num_drawn))
+            self.bad[name] = self.bad.get(name, 0.0) + left_out
+            num_left_out += int(left_out)
+            self._check(name)
+        return num_left_out
+
+    def state_dict(self) -> dict[str, dict[str, float]]:
+        """Return the counts for a checkpoint. They are the same in every process."""
+        return {"drawn": dict(self.drawn), "bad": dict(self.bad)}
+
+    def load_state_dict(self, state: Mapping[str, Mapping[str, float]]) -> None:
+        """Continue from the counts of a checkpoint."""
+        self.drawn, self.bad = dict(state["drawn"]), dict(state["bad"])
+
+    def _report(self, step: int, group: Sequence[Batch]) -> None:
+        rows = [(batch.dataset, reason) for batch in group for reason in batch.left_out]
+        if not rows:
+            return
+        with self.path.open("a", encoding="utf-8") as file:
+            for name, reason in rows:
+                logger.warning("step %d: skipped a sample of %s: %s", step + 1, name, reason)
+                file.write(json.dumps({"step": step + 1, "dataset": name, "reason": reason}) + "\n")
+
+    def _check(self, name: str) -> None:
+        bad, drawn, limit = self.bad[name], self.drawn[name], self.limits.get(name, 0.0)
+        if bad > limit * max(drawn, MIN_DRAWN):
+            raise DataError(
+                f"datasets.{name}: {int(bad)} of {int(drawn)} samples so far are unreadable, more than max_bad_share "
+                f"{limit} (see {self.path}). Repair the files, exclude them (validate-data), or raise max_bad_share."
+            )

@@ -1,4 +1,4 @@
-"""AdamW with the reference's decay rule, and its two learning-rate schedules.
+"""AdamW with the reference's weight decay rule, and the learning rate schedules.
 
 Source: the reference's runners/runner_base.py (``optimizer``) and common/optims.py; golden/lr_schedule.json.
 """
@@ -7,26 +7,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+
+import torch
 
 from video_llama.training.config import RunConfig
 
-if TYPE_CHECKING:
-    import torch
-
 Schedule = Callable[[int], float]
-"""Learning rate of step 0, 1, 2, ..."""
+"""Maps the number of a step, from 0, to its learning rate."""
 
 
 def is_decayed(name: str, num_dimensions: int) -> bool:
-    """Whether weight decay acts on a parameter: not on biases and norms. Query tokens and positions are decayed."""
+    """Return whether weight decay applies to a parameter: not to biases and norms, but to queries and positions."""
     return num_dimensions >= 2 and not any(mark in name for mark in ("bias", "ln", "bn"))
 
 
 def make_optimizer(parameters: Iterable[tuple[str, torch.nn.Parameter]], run: RunConfig) -> torch.optim.AdamW:
-    """AdamW over the parameters that train; the schedule sets its learning rate before each step."""
-    import torch
-
+    """Return AdamW for the trainable parameters. The trainer sets the learning rate before each step."""
     decayed: list[torch.nn.Parameter] = []
     others: list[torch.nn.Parameter] = []
     for name, parameter in parameters:
@@ -38,7 +34,7 @@ def make_optimizer(parameters: Iterable[tuple[str, torch.nn.Parameter]], run: Ru
 
 
 def make_schedule(run: RunConfig, steps_per_epoch: int) -> Schedule:
-    """The schedule that ``lr_sched`` names, over ``max_epoch`` times ``steps_per_epoch`` steps."""
+    """Return the schedule ``run.lr_sched`` for ``max_epoch`` times ``steps_per_epoch`` steps."""
     total = run.max_epoch * steps_per_epoch
     start = run.warmup_lr if run.warmup_lr >= 0 else run.init_lr
 
@@ -54,7 +50,7 @@ def make_schedule(run: RunConfig, steps_per_epoch: int) -> Schedule:
         return cosine(step - run.warmup_steps, total - run.warmup_steps)
 
     def reference(step: int) -> float:
-        # Its warm-up counts the steps within the epoch, and its cosine all steps from 0: a jump where they meet.
+        # The warm-up uses the step within the epoch, the cosine the step of the run: there is a jump between them.
         return warm_up(step % steps_per_epoch) if step < run.warmup_steps else cosine(step, total)
 
     return reference if run.lr_sched == "reference_warmup_cosine" else documented

@@ -1,27 +1,24 @@
-"""How a model is spread over processes: copied (DDP) or cut into shards (FSDP2), and its tensors made whole again.
+"""Distribute a model over processes, replicated (DDP) or sharded (FSDP2), and gather sharded tensors.
 
-With FSDP2 every decoder layer is a unit that is gathered when it runs; the rest of the model is one more unit.
-ImageBind's vision tower, which the trainer calls outside the model's forward pass, is kept whole.
+With FSDP2 each decoder layer is one unit, which is gathered when it runs, and the rest of the model is another unit.
+ImageBind's vision encoder is not sharded, because the trainer calls it outside the model's forward pass.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from contextlib import nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-if TYPE_CHECKING:
-    from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
-
-Mode = Literal["ddp", "fsdp2"]
+from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
 
 
 def shard_model(model: VideoLlamaForConditionalGeneration) -> None:
-    """Cut the parameters into one shard for each process, in place; before the optimiser is made."""
-    from torch.distributed.fsdp import fully_shard
-
+    """Shard the parameters over the processes, in place. Must be called before the optimizer is created."""
     for layer in model.model.language_model.layers:
         fully_shard(layer)
     tower = getattr(model.model, "imagebind_vision", None)
@@ -29,11 +26,7 @@ def shard_model(model: VideoLlamaForConditionalGeneration) -> None:
 
 
 def exchange_only(network: nn.Module, is_wanted: bool) -> Any:
-    """A context in which the backward pass exchanges gradients between processes only if ``is_wanted``."""
-    from contextlib import nullcontext
-
-    from torch.distributed.fsdp import FSDPModule
-
+    """Return a context in which the backward pass synchronizes gradients between processes only if ``is_wanted``."""
     if isinstance(network, FSDPModule):
         network.set_requires_gradient_sync(is_wanted)
     elif isinstance(network, nn.parallel.DistributedDataParallel) and not is_wanted:
@@ -41,38 +34,38 @@ def exchange_only(network: nn.Module, is_wanted: bool) -> Any:
     return nullcontext()
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """The tensor that the processes hold together; every process must ask for it."""
+def full_tensor(tensor: Tensor) -> Tensor:
+    """Return the unsharded tensor. Collective: every process must call it."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def like(tensor: Tensor, parameter: Tensor) -> Tensor:
-    """A whole tensor, cut as ``parameter`` is where their shapes agree (a step count, for one, has no shape)."""
+def shard_like(tensor: Tensor, parameter: Tensor) -> Tensor:
+    """Return ``tensor`` sharded like ``parameter`` if they have the same shape (unlike AdamW's step count)."""
     if isinstance(parameter, DTensor) and tensor.shape == parameter.shape:
         return distribute_tensor(tensor.to(parameter.device), parameter.device_mesh, parameter.placements)
     return tensor
 
 
-def whole_optimizer_state(optimizer: torch.optim.Optimizer, *, keeps: bool = True) -> dict[str, Any]:
-    """``optimizer.state_dict()`` as one process that holds everything has it; every process must ask for it.
+def full_optimizer_state(optimizer: torch.optim.Optimizer, *, keeps: bool = True) -> dict[str, Any]:
+    """Return ``optimizer.state_dict()`` with unsharded tensors on the CPU. Collective: every process must call it.
 
-    One that does not write it ``keeps`` none of its tensors.
+    With ``keeps=False`` the tensors are discarded. Processes that do not write a checkpoint use it to save memory.
     """
     state = optimizer.state_dict()
     entries: dict[int, dict[str, Any]] = {index: {} for index in state["state"]}
     for index, entry in state["state"].items():
         for key, value in entry.items():
-            full = whole(value) if isinstance(value, Tensor) else value
+            full = full_tensor(value) if isinstance(value, Tensor) else value
             if keeps:
                 entries[index][key] = full.cpu() if isinstance(full, Tensor) else full
     return {**state, "state": entries}
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Put a whole state into an optimiser, whose parameters may be shards. Raises ValueError if it is another's."""
+    """Load an unsharded state into an optimizer, whose parameters may be sharded. Raises ValueError if it differs."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     tensors = {
-        index: {key: like(value, parameters[index]) for key, value in entry.items()}
+        index: {key: shard_like(value, parameters[index]) for key, value in entry.items()}
         for index, entry in state["state"].items()
     }
     optimizer.load_state_dict({**state, "state": tensors})

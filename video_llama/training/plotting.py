@@ -1,4 +1,4 @@
-"""A run's numbers as curves: metrics.jsonl (and valid.jsonl) in, curves.png out."""
+"""Plot metrics.jsonl and valid.jsonl of a run to curves.png."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ CURVES_FILE = "curves.png"
 METRICS_FILE = "metrics.jsonl"
 VALID_FILE = "valid.jsonl"
 SMOOTHING_SHARE = 0.02
-"""The smoothed loss is the mean over this share of the run's steps."""
+"""Window of the smoothed loss, as a share of the steps of the run."""
 
 
 def plot_run(run_folder: Path, target: Path | None = None) -> Path:
-    """Draw loss, learning rate and speed by step; returns the picture's path.
+    """Plot loss, learning rate and speed over the steps; return the path of the image.
 
-    Raises DataError where there are no numbers, MissingExtraError without matplotlib.
+    Raises DataError if there are no metrics, and MissingExtraError without matplotlib.
     """
     rows = read_rows(run_folder / METRICS_FILE)
     if not rows:
-        raise DataError(f"{run_folder} has no steps in {METRICS_FILE}. Give the folder of a run (run.output_dir).")
+        raise DataError(f"{run_folder} has no steps in {METRICS_FILE}. Give a run folder (run.output_dir).")
     figure, (loss, rate, speed) = _axes()
     steps = [row["step"] for row in rows]
     losses = [row["loss"] for row in rows]
@@ -41,7 +41,7 @@ def plot_run(run_folder: Path, target: Path | None = None) -> Path:
 
 
 def _axes() -> tuple[Any, Sequence[Any]]:
-    """A figure with one plot for each of the three numbers; drawn without a screen and without global state."""
+    """Return a figure with three plots, created without pyplot, so that no display is needed."""
     try:
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
@@ -56,7 +56,7 @@ def _axes() -> tuple[Any, Sequence[Any]]:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a JSONL file; of a missing one, none."""
+    """Return the complete rows of a JSONL file, or an empty list if it is missing."""
     if not path.exists():
         return []
     text = path.read_text(encoding="utf-8")
@@ -64,6 +64,6 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def smoothed(values: Sequence[float]) -> list[float]:
-    """The mean of each value and those before it, over ``SMOOTHING_SHARE`` of them."""
+    """Return the trailing mean over a window of ``SMOOTHING_SHARE`` of the values."""
     width = max(1, round(SMOOTHING_SHARE * len(values)))
     return [sum(part := values[max(0, end - width) : end]) / len(part) for end in range(1, len(values) + 1)]

@@ -1,32 +1,30 @@
-"""What trained, as the reference's own trainer writes it: ``checkpoint_N.pth``, N the epoch counted from 0.
+"""Write trained parameters in the format of the reference's trainer: ``checkpoint_N.pth``, with N the epoch from 0.
 
 Source: the reference's runners/runner_base.py (``_save_checkpoint``, ``optimizer``); golden/full_keys.json, whose
-``trainable_keys`` stand in the order of its ``named_parameters()``.
+``trainable_keys`` are in the order of ``named_parameters()``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
+from torch import Tensor
 
 from video_llama.checkpoints.keys import reference_names, revert_state_dict
 from video_llama.training.optim import is_decayed
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 MODULES = (
     *("query_tokens", "video_query_tokens", "audio_query_tokens", "visual_encoder", "ln_vision", "Qformer"),
     *("llama_model", "llama_proj", "video_frame_position_embedding", "video_Qformer", "audio_encoder"),
     *("audio_Qformer", "audio_llama_proj", "audio_position_embedding"),
 )
-"""The reference's modules in the order of its parameters; within those that can train here, the order is ours."""
+"""The reference's modules in the order of its parameters. Within a trainable module, the order is the same as ours."""
 
 
 def reference_file(epoch: int) -> str:
-    """The file's name in the reference's output folder."""
+    """Return the name of the file of an epoch."""
     return f"checkpoint_{epoch}.pth"
 
 
@@ -37,11 +35,11 @@ def reference_checkpoint(
     config_text: str,
     epoch: int,
 ) -> dict[str, Any]:
-    """The content of the file: ``model``, ``optimizer``, ``config``, ``scaler`` and ``epoch``.
+    """Return the content of the file: ``model``, ``optimizer``, ``config``, ``scaler`` and ``epoch``.
 
-    ``tensors`` are the trained parameters by our names, in the model's order, which AdamW's state follows. Buffers,
-    which the reference's file holds as well, are left out: they are computed, not trained. ValueError for a tensor that
-    the reference has no name for.
+    ``tensors`` are the trained parameters by our names, in the order of the model and of ``optimizer_state``. Buffers,
+    which the reference's file also contains, are omitted because they are computed. Raises ValueError for a tensor
+    without a name in the reference.
     """
     return {
         "model": revert_state_dict(dict(tensors)),
@@ -53,7 +51,7 @@ def reference_checkpoint(
 
 
 def _reordered(tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> dict[str, Any]:
-    """AdamW's state with the parameters numbered in the reference's order, decayed ones first in both."""
+    """Return the state of AdamW with parameters in the reference's order, those with weight decay first."""
     number_of = {name: number for number, name in enumerate(_by_group(tensors, list(tensors)))}
     order = [number_of[name] for name in _by_group(tensors, sorted(tensors, key=_place))]
     entries = {new: state["state"][old] for new, old in enumerate(order) if old in state["state"]}

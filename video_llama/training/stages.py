@@ -1,7 +1,7 @@
-"""Branch and freezing flags decide what trains: the one place that knows.
+"""Determine which parameters are trained, from the freezing flags.
 
 Source: the reference's models/video_llama.py (``__init__``: the flags; ``train_flag``); golden/full_keys.json lists
-what trains in each of its recipes.
+the trained parameters of its recipes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _OF_BRANCH: dict[Branch, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Stage:
-    """Beginnings of the names of what trains, the branches that so learn, and whether the decoder has adapters."""
+    """Name prefixes of the trained parameters, the trained branches, and whether the decoder has adapters."""
 
     trained: tuple[str, ...]
     branches: tuple[Branch, ...]
@@ -35,45 +35,45 @@ class Stage:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """What trains, for a log line."""
+        """Names of the trained parts, for logging."""
         return (*self.trained, *(("the decoder's adapters",) if self.has_adapters else ()))
 
     def trains(self, name: str) -> bool:
-        """Whether a parameter of this name trains."""
+        """Return whether the parameter of this name is trained."""
         return name.startswith(self.trained) or (self.has_adapters and LORA_MARK in name)
 
     @property
     def may_leave_parts_unused(self) -> bool:
-        """Whether a batch of one branch leaves the trained parts of the other without a gradient."""
+        """Whether a batch for one branch gives no gradient to the trained parts of the other."""
         return len({part.split(".")[1] for part in self.trained} & {"video_qformer", "audio_qformer"}) > 1
 
     @property
     def encoders_are_frozen(self) -> bool:
-        """Whether frames can be encoded without gradients, and so once."""
+        """Whether frames are encoded without gradients, so that their features can be cached."""
         return not any(part.startswith(VISION_ENCODER) for part in self.trained)
 
     def reads(self, part: str) -> bool:
-        """Whether what trains depends on a part of the model: all but the other branch and the sound's tower."""
+        """Return whether the loss depends on a part: not on an untrained branch and ImageBind's audio encoder."""
         unread = [
             prefix for branch, prefixes in _OF_BRANCH.items() if branch not in self.branches for prefix in prefixes
         ]
         return not part.startswith((*unread, "model.imagebind_audio."))
 
     def branch_of(self, config: DatasetConfig, where: str) -> Branch:
-        """The branch that reads a data set. Raises ConfigError where two train and none is named, or it does not."""
+        """Return the branch of a data set. Raises ConfigError if it is frozen, or unset while both are trained."""
         if config.branch is None:
             if len(self.branches) == 1:
                 return self.branches[0]
             raise ConfigError(
-                f"{where}.branch: both branches may read this data set. Say which one does: vision or audio."
+                f"{where}.branch: both branches are trained. Set the branch of this data set: vision or audio."
             )
         if config.branch not in self.branches:
-            raise ConfigError(f"{where}.branch: the {config.branch} branch is frozen here. Take the data set out.")
+            raise ConfigError(f"{where}.branch: the {config.branch} branch is frozen. Remove the data set.")
         return config.branch
 
 
 def stage_of(config: ModelConfig) -> Stage:
-    """What trains under the flags. Raises ConfigError where nothing does."""
+    """Return the stage of the freezing flags. Raises ConfigError if everything is frozen."""
     trained: list[str] = []
     branches: list[Branch] = []
     if not config.freeze_vit:
@@ -92,8 +92,8 @@ def stage_of(config: ModelConfig) -> Stage:
     trains_decoder = config.lora is not None or not config.freeze_llama
     if not trained and not trains_decoder:
         raise ConfigError(
-            "model: everything is frozen. Set frozen_video_Qformer and frozen_llama_proj (vision), or "
-            "frozen_audio_Qformer (audio) to false, or give lora."
+            "model: all parameters are frozen. Set frozen_video_Qformer and frozen_llama_proj (vision), or "
+            "frozen_audio_Qformer (audio) to false, or set lora."
         )
     if not config.freeze_llama:
         trained += DECODER
@@ -101,14 +101,14 @@ def stage_of(config: ModelConfig) -> Stage:
 
 
 def freeze(model: VideoLlamaForConditionalGeneration, stage: Stage) -> dict[str, tuple[int, ...]]:
-    """Let the stage's parameters train and no others; return their names and shapes.
+    """Enable gradients for the trained parameters of a stage only; return their names and shapes.
 
-    Raises ConfigError where the model has none of a part, as an audio branch that it was built without.
+    Raises ConfigError if the model does not have a trained part, such as the audio branch.
     """
     names = dict(model.named_parameters())
     for part in stage.trained:
         if not any(name.startswith(part) for name in names):
-            raise ConfigError(f"model: this model folder has no {part} to train. Use a folder that has it.")
+            raise ConfigError(f"model: the model folder has no {part} to train. Use a folder with this part.")
     for name, parameter in names.items():
         parameter.requires_grad_(stage.trains(name))
     return {name: tuple(parameter.shape) for name, parameter in names.items() if parameter.requires_grad}

@@ -1,59 +1,82 @@
-"""A training YAML without a model folder: its keys name the published pieces, which make up the model that trains.
+"""The model that a run starts from: a model folder, or the published files named by the training YAML.
 
-What the stage trains, and what it never reads, may be in no file and is then drawn; all else must be there. An audio
-branch is built only where it trains, with ImageBind's vision trunk, which shows it frames.
+With published files, parts that the stage trains, and parts that it does not use, may be missing in the files and are
+then initialized at random; all other parts are required. An audio branch is built only if it is trained, with
+ImageBind's vision encoder, which encodes frames for it.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from video_llama.checkpoints.assemble import Assembly
-from video_llama.checkpoints.config import EvalConfig, ModelSection
 from video_llama.checkpoints.files import PICKLES, scan
-from video_llama.checkpoints.folder import Manifest, ModelFolder
+from video_llama.checkpoints.folder import (
+    TOKENIZER_FILE,
+    Manifest,
+    ModelFolder,
+    check_fit,
+    read_config,
+    read_manifest,
+    read_model_folder,
+    read_settings,
+)
 from video_llama.checkpoints.initial import DRAWN_PARTS
 from video_llama.checkpoints.loading import load_assembly, plan
+from video_llama.conversation import Tokenizer
 from video_llama.errors import CheckpointError, ConfigError
 from video_llama.log import logger
-from video_llama.models.placement import LoadOptions
-from video_llama.training.checkpoint import trained_file
+from video_llama.models.placement import LoadOptions, meta_model
+from video_llama.training.checkpoint import load_trained, read_trained, trained_file
 from video_llama.training.config import ModelConfig, TrainConfig
-from video_llama.training.stages import stage_of
-
-SHARED_KEYS = (
-    *("model_type", "llama_model", "imagebind_ckpt_path", "llama_proj_model", "q_former_model", "vit_ckpt_path"),
-    *("num_query_token", "num_video_query_token", "num_audio_query_token", "fusion_head_layers", "max_frame_pos"),
-)
-"""Keys that a training YAML and an evaluation YAML have in common, and that decide what is built."""
+from video_llama.training.lora import add_lora, split_lora
+from video_llama.training.stages import Stage, stage_of
 
 
-def load_pieces(config: TrainConfig, source: str, options: LoadOptions) -> ModelFolder:
-    """The model that a run begins with; what was drawn are the manifest's untrained parts.
+def load_starting_model(config: TrainConfig, source: str, device: torch.device) -> ModelFolder:
+    """Load ``model.pretrained``, or the model that the published files make up.
 
-    Raises ValueError for invalid options. Raises ConfigError and
-    CheckpointError, with files and names, for what is needed and missing.
+    ``source`` names the settings in errors. Raises ConfigError if neither is given, and CheckpointError for invalid or
+    missing weights.
     """
-    assembly = plan_pieces(config, source)
+    dtype = torch.float32 if config.run.dtype == "fp32" else None
+    options = LoadOptions(device=device, dtype=dtype, quantization=config.model.quantization)
+    path = pretrained_folder(config.model)
+    try:
+        return load_published(config, source, options) if path is None else read_model_folder(path, options)
+    except ValueError as error:
+        raise ConfigError(f"model.quantization: {error}") from error
+
+
+def load_published(config: TrainConfig, source: str, options: LoadOptions) -> ModelFolder:
+    """Load a model from the published files. Randomly initialized parts are in ``manifest.untrained_parts``.
+
+    Raises ConfigError and CheckpointError, with files and names, for missing parts, and ValueError for invalid options.
+    """
+    assembly = plan_published(config, source)
     for report in assembly.reports:
         logger.info("%s: %d tensors from %s", report.source.role, report.num_taken, report.source.path)
     return load_assembly(assembly, source, options, seed=config.run.seed)
 
 
-def plan_pieces(config: TrainConfig, source: str) -> Assembly:
-    """Which tensors come from where; no values are read. Raises as :func:`load_pieces`."""
+def plan_published(config: TrainConfig, source: str) -> Assembly:
+    """Return which tensor comes from which file, without reading values. Raises like :func:`load_published`."""
     model, stage = config.model, stage_of(config.model)
     if not model.llama_model:
         raise ConfigError(
-            f"{source}: neither model.pretrained nor model.llama_model is given. Give an assembled model folder, or "
-            "the decoder's folder with the other published pieces."
+            f"{source}: neither model.pretrained nor model.llama_model is set. Give a model folder, or the folder of "
+            "the decoder and the other published files."
         )
-    hears = model.equip_audio_branch and "audio" in stage.branches
-    section = ModelSection(
-        **{key: getattr(model, key) for key in SHARED_KEYS},
-        **{key: path for key in ("ckpt", "ckpt_2") if is_reference_file(path := getattr(model, key))},
-        equip_audio_branch=hears,
-        config={"with_imagebind_vision": hears, **model.config},
+    has_audio = model.equip_audio_branch and "audio" in stage.branches
+    published = model.model_copy(
+        update={
+            "ckpt": model.ckpt if is_reference_file(model.ckpt) else "",
+            "ckpt_2": model.ckpt_2 if is_reference_file(model.ckpt_2) else "",
+            "equip_audio_branch": has_audio,
+            "config": {"with_imagebind_vision": has_audio, **model.config},
+        }
     )
     given = [name for path in trained_checkpoints(model) for name in scan(trained_file(path))]
     may_be_drawn = [
@@ -61,11 +84,11 @@ def plan_pieces(config: TrainConfig, source: str) -> Assembly:
         for part in DRAWN_PARTS
         if stage.trains(part) or not stage.reads(part) or any(name.startswith(part) for name in given)
     ]
-    return plan(EvalConfig(model=section, datasets=config.datasets), source, may_be_drawn=may_be_drawn)
+    return plan(config.model_copy(update={"model": published}), source, may_be_drawn=may_be_drawn)
 
 
 def pretrained_folder(model: ModelConfig) -> Path | None:
-    """Return ``model.pretrained``. Raises CheckpointError if it is given and does not exist."""
+    """Return ``model.pretrained``. Raises CheckpointError if it is set and does not exist."""
     path = model.pretrained
     if path is not None and not path.exists():
         remedy = model.how_to_get or "Give a model folder."
@@ -74,28 +97,80 @@ def pretrained_folder(model: ModelConfig) -> Path | None:
 
 
 def is_reference_file(path: str) -> bool:
-    """Whether a ``ckpt`` is one of the reference's files, and so a piece; else it is a run of ours."""
+    """Return whether a ``ckpt`` is a file of the reference; if not, it is a run or checkpoint of ours."""
     return path.endswith(PICKLES)
 
 
 def trained_checkpoints(model: ModelConfig) -> list[str]:
-    """The runs of ours among ``ckpt`` and ``ckpt_2``. Raises ConfigError for a piece beside a whole model."""
+    """Return the runs of ours in ``ckpt`` and ``ckpt_2``.
+
+    Raises ConfigError for a file of the reference together with ``model.pretrained``.
+    """
     given = {key: path for key, path in (("ckpt", model.ckpt), ("ckpt_2", model.ckpt_2)) if path}
     for key, path in given.items():
         if is_reference_file(path) and model.pretrained is not None:
             raise ConfigError(
-                f"model.{key}: {path} is a file of the reference's, and model.pretrained a whole model. Leave "
-                "pretrained out and name all pieces, or give a run or checkpoint of ours."
+                f"model.{key}: {path} is a file of the reference, and model.pretrained is a complete model. Remove "
+                "model.pretrained and name all published files, or give a run or checkpoint of ours."
             )
     return [path for path in given.values() if not is_reference_file(path)]
 
 
-def folder_without_weights(config: TrainConfig, source: str) -> ModelFolder:
-    """The model of :func:`load_pieces` with shapes and no numbers: what data are checked against."""
-    from video_llama.conversation import Tokenizer
-    from video_llama.models.placement import meta_model
+def load_trained_parts(folder: ModelFolder, config: TrainConfig, stage: Stage, *, is_resumed: bool) -> None:
+    """Load the runs in ``ckpt`` and ``ckpt_2`` and add adapters; log which parts are random.
 
-    assembly = plan_pieces(config, source)
-    model = meta_model(assembly.config)
+    Raises ConfigError for a checkpoint with adapters without model.lora.
+    """
+    model = config.model
+    checkpoints = [(path, *split_lora(read_trained(path))) for path in trained_checkpoints(model)]
+    loaded: list[str] = []
+    for path, _, others in checkpoints:
+        load_trained(folder.model, others, source=path)
+        loaded += others
+        logger.info("%d tensors from %s", len(others), path)
+    if model.lora is not None:
+        add_lora(folder.model, model.lora, config.run.seed)
+    for path, adapters, _ in checkpoints:
+        if adapters and model.lora is None:
+            raise ConfigError(
+                f"model.lora: {path} has adapters. Set model.lora to their settings, or merge them first."
+            )
+        if adapters:
+            load_trained(folder.model, adapters, source=path)
+    _log_random_parts(folder, stage, loaded, is_resumed=is_resumed, is_evaluation=config.run.evaluate)
+
+
+def _log_random_parts(
+    folder: ModelFolder, stage: Stage, loaded: list[str], *, is_resumed: bool, is_evaluation: bool
+) -> None:
+    """Log the random parts that are trained; warn about random parts that affect the loss and are not trained."""
+    for part in folder.manifest.untrained_parts:
+        if any(name.startswith(part) for name in loaded):
+            continue
+        is_trained = stage.trains(part) or any(name.startswith(part) for name in stage.trained)
+        if is_trained and is_resumed:
+            continue
+        if is_trained and not is_evaluation:
+            logger.info("%s starts from random values", part)
+        elif is_trained or stage.reads(part):
+            name = folder.path or folder.manifest.name
+            logger.warning("%s: %s has random weights that are not trained, and the loss depends on it", name, part)
+
+
+def model_without_weights(config: TrainConfig, source: str) -> ModelFolder:
+    """Return the starting model on the meta device, without weights, for checks of the data."""
+    path = pretrained_folder(config.model)
+    return _published_without_weights(config, source) if path is None else _folder_without_weights(path)
+
+
+def _published_without_weights(config: TrainConfig, source: str) -> ModelFolder:
+    assembly = plan_published(config, source)
     tokenizer = Tokenizer(assembly.decoder.tokenizer_path, pad_token=assembly.settings.pad_token)
-    return ModelFolder(None, model, tokenizer, assembly.settings, Manifest(Path(source).stem))
+    return ModelFolder(None, meta_model(assembly.config), tokenizer, assembly.settings, Manifest(Path(source).stem))
+
+
+def _folder_without_weights(path: Path) -> ModelFolder:
+    config, settings = read_config(path), read_settings(path)
+    tokenizer = Tokenizer(path / TOKENIZER_FILE, pad_token=settings.pad_token)
+    check_fit(config, settings, tokenizer)
+    return ModelFolder(path, meta_model(config), tokenizer, settings, read_manifest(path))

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request: the step in hand is finished and saved, then the run ends."""
+"""Handle Ctrl-C and SIGTERM, so that a run finishes the current step and saves before it stops."""
 
 from __future__ import annotations
 
@@ -11,18 +11,21 @@ from types import FrameType
 
 @contextmanager
 def stop_requested() -> Iterator[threading.Event]:
-    """An event that Ctrl-C or SIGTERM sets: the step in hand is finished and saved. A second one stops at once."""
+    """Yield an event that is set by Ctrl-C or SIGTERM. A second signal raises KeyboardInterrupt immediately.
+
+    Outside the main thread no handler is installed.
+    """
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event
         return
 
-    def ask(number: int, frame: FrameType | None) -> None:
+    def request_stop(number: int, frame: FrameType | None) -> None:
         if event.is_set():
             raise KeyboardInterrupt
         event.set()
 
-    previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, request_stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield event
     finally:

@@ -1,7 +1,8 @@
-"""The training loop: batches in, changed weights, checkpoints and one row of numbers per step out.
+"""The training loop: update the weights, write checkpoints, and log the metrics of each step.
 
-A step is a function of the weights, AdamW's state and the step's number: the batches, dropout and noise follow from the
-seed and that number. So a run that was cut off anywhere goes on from its newest checkpoint as if nothing had happened.
+A step depends only on the weights, the state of AdamW and the number of the step: batches, dropout and noise are
+derived from the seed and that number. Therefore a run that is interrupted and resumed gives the same result, bit by
+bit, as an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -21,26 +22,25 @@ from video_llama.datasets.loading import Batch, BatchSource, MediaBatch, each_te
 from video_llama.errors import DataError
 from video_llama.log import logger
 from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
-from video_llama.training.checkpoint import State, best_loss, save_best, save_checkpoint, trained_tensors
+from video_llama.training.checkpoint import TrainingState, best_loss, save_best, save_checkpoint, trained_tensors
 from video_llama.training.config import RunConfig
 from video_llama.training.distributed import World
-from video_llama.training.left_out import LEFT_OUT_FILE, LeftOut
-from video_llama.training.metrics import Watch, watching
+from video_llama.training.metrics import LEFT_OUT_FILE, LeftOut, MetricsLogger, open_metrics
 from video_llama.training.optim import Schedule
-from video_llama.training.parallel import exchange_only, whole, whole_optimizer_state
+from video_llama.training.parallel import exchange_only, full_optimizer_state, full_tensor
 from video_llama.training.stopping import stop_requested
 from video_llama.training.validation import Validation
 
 
 @dataclass
 class Clock:
-    """Seconds spent in each part of a step."""
+    """Measures the seconds spent in each part of a step."""
 
     seconds: dict[str, float] = field(default_factory=dict)
     _last: float = field(default_factory=time.perf_counter)
 
     def lap(self, part: str) -> None:
-        """Count the time since the last lap to ``part``."""
+        """Add the time since the last lap to ``part``."""
         now = time.perf_counter()
         self.seconds[part] = self.seconds.get(part, 0.0) + now - self._last
         self._last = now
@@ -48,9 +48,11 @@ class Clock:
 
 @dataclass
 class Trainer:
-    """Everything that a run needs to take steps. ``model`` is loaded, frozen as the stage wants it, and cut into shards
-    where the run wants that; ``source`` has this process's part of every batch, of ``batch_size`` rows over all
-    processes."""
+    """The state of a training run and its training loop.
+
+    ``model`` is loaded, frozen and, if required, sharded. ``source`` contains the part of each batch for this process;
+    ``batch_size`` is the number of rows over all processes.
+    """
 
     model: VideoLlamaForConditionalGeneration
     optimizer: torch.optim.Optimizer
@@ -64,7 +66,7 @@ class Trainer:
     config_text: str
     trains_both_branches: bool = False
     bad_shares: Mapping[str, float] = field(default_factory=dict)
-    """The largest share of unreadable samples of every data set that skips them."""
+    """``max_bad_share`` of each data set with ``on_bad_media: skip``."""
     validation: Validation | None = None
 
     def __post_init__(self) -> None:
@@ -75,7 +77,7 @@ class Trainer:
             self.network = nn.parallel.DistributedDataParallel(
                 self.model,
                 find_unused_parameters=self.trains_both_branches,
-                broadcast_buffers=False,  # none changes, and a quantised decoder consists of them
+                broadcast_buffers=False,  # buffers never change, and those of a quantized decoder are large
             )
         device = self.world.device.type
         is_bf16 = self.run.dtype == "bf16" or (self.run.dtype is None and self.run.amp and device != "cpu")
@@ -84,24 +86,24 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(device, enabled=low is torch.float16)
 
     def train(self, first: int, last: int) -> None:
-        """Take steps ``first`` to ``last - 1``, saving at epochs' ends, between them as configured, and at the end.
+        """Run steps ``first`` to ``last - 1``. Checkpoints are saved as configured, after each epoch, and at the end.
 
-        Raises DataError for a loss or gradient that is not finite, and KeyboardInterrupt, after saving, when it was
-        told to stop.
+        Raises DataError if the loss or the gradient is not finite, and KeyboardInterrupt, after saving, on Ctrl-C or
+        SIGTERM.
         """
         self.model.train()
         batches = self._batches(first, last)
-        with stop_requested() as stop, self._watching(first, last) as watch:
+        with stop_requested() as stop, self._open_metrics(first, last) as metrics:
             for step in range(first, last):
-                watch.step(self.step(step, batches))
+                metrics.step(self.step(step, batches))
                 is_stopped = self.world.sum(float(stop.is_set())) > 0
                 if self._is_saved_after(step) or step == last - 1 or is_stopped:
                     self.save(step + 1)
                 if self.validation is not None and self.validation.is_due(step + 1):
-                    self.validate(self.validation, step + 1, watch)
+                    self.validate(self.validation, step + 1, metrics)
                 if is_stopped:
                     if self.world.is_main:
-                        logger.info("stopped and saved after step %d; --resume auto goes on from there", step + 1)
+                        logger.info("stopped after step %d and saved; continue with --resume auto", step + 1)
                     raise KeyboardInterrupt
 
     def step(self, step: int, batches: Iterator[Batch]) -> dict[str, Any]:
@@ -131,13 +133,15 @@ class Trainer:
         return {**row, "left_out": num_left_out} if self.bad_shares else row
 
     def save(self, num_steps: int) -> None:
-        """Write a checkpoint: ``num_steps`` steps are done."""
+        """Write a checkpoint after ``num_steps`` completed steps."""
         is_main = self.world.is_main
         tensors = trained_tensors(self.model, keeps=is_main)
-        optimizer_state = whole_optimizer_state(self.optimizer, keeps=is_main)
+        optimizer_state = full_optimizer_state(self.optimizer, keeps=is_main)
         if self.world.is_main:
             left_out = self.left_out.state_dict() if self.bad_shares else None
-            state = State(num_steps, self.world.size, self.batch_size, self.scaler.state_dict() or None, left_out)
+            state = TrainingState(
+                num_steps, self.world.size, self.batch_size, self.scaler.state_dict() or None, left_out
+            )
             save_checkpoint(
                 self.run.output_dir,
                 tensors,
@@ -149,12 +153,12 @@ class Trainer:
             )
         self.world.barrier()
 
-    def validate(self, validation: Validation, num_steps: int, watch: Watch) -> None:
-        """Take the loss on the validation data, and keep the weights where it is the lowest so far."""
+    def validate(self, validation: Validation, num_steps: int, metrics: MetricsLogger) -> None:
+        """Compute the validation loss, and save the weights if it is the lowest so far."""
         self.model.train(False)
         row = validation.run(num_steps, lambda batch: self._loss_share(batch, num_tokens=1.0))
         self.model.train()
-        watch.validation(row)
+        metrics.validation(row)
         is_best = self.world.sum(float(self.world.is_main and row["loss"] < best_loss(self.run.output_dir))) > 0
         if is_best:
             tensors = trained_tensors(self.model, keeps=self.world.is_main)
@@ -162,13 +166,13 @@ class Trainer:
                 save_best(self.run.output_dir, tensors, self.config_text, row)
 
     def evaluate(self, num_steps: int) -> dict[str, float]:
-        """The loss on the validation data of the weights as they are, after ``num_steps`` steps."""
+        """Return the metrics of the current weights on the validation data, after ``num_steps`` steps."""
         assert self.validation is not None
         self.model.train(False)
         return self.validation.run(num_steps, lambda batch: self._loss_share(batch, 1.0), shows_progress=True)
 
-    def _watching(self, first: int, last: int) -> AbstractContextManager[Watch]:
-        return watching(
+    def _open_metrics(self, first: int, last: int) -> AbstractContextManager[MetricsLogger]:
+        return open_metrics(
             self.run.output_dir,
             first,
             last,
@@ -187,14 +191,14 @@ class Trainer:
         return iter(loader)
 
     def _loss_share(self, batch: Batch, num_tokens: float) -> Tensor:
-        """The batch's part of the mean over all tokens of the step."""
+        """Return the contribution of a batch to the mean loss over all tokens of the step."""
         with self.precision:
             media = self._media(batch)
             loss = self.network(input_ids=batch.input_ids, labels=batch.labels, use_cache=False, **media).loss
         return loss * (batch.num_tokens / num_tokens)  # type: ignore[no-any-return]
 
     def _media(self, batch: Batch) -> dict[str, MediaBatch]:
-        """The model's media arguments; ImageBind's embeddings of frames in the place of sound get their noise."""
+        """Return the media arguments of the model, with noise on the ImageBind embeddings of frames."""
         arguments: dict[str, MediaBatch] = {}
         for form, media in batch.media.items():
             if form == "audio_pixel_values":
@@ -206,7 +210,7 @@ class Trainer:
         return arguments
 
     def _encoded(self, frames: MediaBatch) -> MediaBatch:
-        """ImageBind's embeddings [N, S, E] of frames [N, S, 3, H, W]."""
+        """Return the ImageBind embeddings [N, S, E] of frames [N, S, 3, H, W]."""
         encode = self.model.model.encode_frames_as_clips
         with torch.no_grad():
             return encode(frames) if isinstance(frames, Tensor) else [encode(medium[None])[0] for medium in frames]
@@ -224,10 +228,10 @@ class Trainer:
         for parameters in self.optimizer.param_groups:
             parameters["lr"] = learning_rate
         self.scaler.unscale_(self.optimizer)
-        gradient_norm = float(whole(nn.utils.clip_grad_norm_(self.trained, self.run.grad_clip or math.inf)))
+        gradient_norm = float(full_tensor(nn.utils.clip_grad_norm_(self.trained, self.run.grad_clip or math.inf)))
         if not self.scaler.is_enabled():
-            _check_finite("gradient's norm", gradient_norm, group, step)
-        self.scaler.step(self.optimizer)  # a step whose scaled gradients overflowed is left out, and the scale halved
+            _check_finite("gradient norm", gradient_norm, group, step)
+        self.scaler.step(self.optimizer)  # on overflow, the update is skipped and the scale is halved
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         return learning_rate, gradient_norm
@@ -235,7 +239,7 @@ class Trainer:
     def _check_labels(self, group: list[Batch], num_tokens: float, step: int) -> None:
         if num_tokens == 0:
             raise DataError(
-                f"Step {step + 1} has no token to learn ({_named(group)}). Raise max_length or drop these rows."
+                f"Step {step + 1} has no token with a label ({_named(group)}). Raise max_length or remove these rows."
             )
 
     def _is_saved_after(self, step: int) -> bool:
@@ -269,13 +273,13 @@ class Trainer:
 def _check_finite(what: str, value: float, group: list[Batch], step: int) -> None:
     if not math.isfinite(value):
         raise DataError(
-            f"The {what} is {value} at step {step + 1} ({_named(group)}). Nothing was changed or saved in this step. "
-            "Look at these rows, lower run.init_lr, or set run.grad_clip."
+            f"The {what} is {value} at step {step + 1} ({_named(group)}). This step changed and saved nothing. "
+            "Check these rows, lower run.init_lr, or set run.grad_clip."
         )
 
 
 def _seed(seed: int, step: int, rank: int) -> None:
-    """Make dropout and noise follow from the step's number."""
+    """Seed dropout and noise for a step."""
     torch.manual_seed(int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0]))
 
 
