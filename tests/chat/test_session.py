@@ -255,7 +255,7 @@ class TestMedia:
         assert record.modalities == {"video": "no video track", "audio": "used"}
 
     def test_too_many_frames(self, assistant, clips):
-        with pytest.raises(ValueError, match=r"9 frames are asked for, the limit is 8 \(max_frame_pos\)"):
+        with pytest.raises(ValueError, match=r"9 frames are requested, but the limit is 8 \(max_frame_pos\)"):
             assistant.chat(clips["video"], frames=FrameSampling(9))
 
     def test_refused_medium_leaves_the_chat_as_it_was(self, chat, tmp_path):

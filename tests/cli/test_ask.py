@@ -92,8 +92,8 @@ class TestAsk:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            (("--frames", 9), "ValueError: 9 frames are asked for, the limit is 8 (max_frame_pos)"),
-            (("--frames", 0), "num_frames is 0. Ask for 1 frame or more"),
+            (("--frames", 9), "ValueError: 9 frames are requested, but the limit is 8 (max_frame_pos)"),
+            (("--frames", 0), "num_frames is 0. Use 1 or more"),
             (("--frames", 2, "--fps", 1), "--frames and --fps cannot be combined. Give one of them"),
             (("--times", "1;2"), "--times is '1;2'. Give seconds separated by commas"),
             (("--start", 9), "MediaError: "),

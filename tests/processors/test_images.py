@@ -152,3 +152,10 @@ def test_lists_that_cannot_be_used(folder: Path) -> None:
         read_video([folder / "frame_1.png", folder / "notes.txt"])
     with pytest.raises(ValueError, match="frames_fps is 0"):
         read_video(folder, frames_fps=0)
+
+
+def test_a_folder_without_pictures(tmp_path: Path) -> None:
+    with pytest.raises(MediaError, match=r"contains no images\. Give a video file, or a folder of frames"):
+        read_video(tmp_path)
+    with pytest.raises(MediaError, match=r"is a folder, not a media file\. Give a file"):
+        read_image(tmp_path)

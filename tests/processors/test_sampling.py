@@ -105,7 +105,7 @@ def test_more_frames_than_the_limit_are_refused(asked: int, limit: int) -> None:
     if asked <= limit:
         assert len(choose_indices(times, duration, FrameSampling(asked), limit)) == asked
         return
-    with pytest.raises(ValueError, match=rf"{asked} frames are asked for, the limit is {limit} \(max_frame_pos\)"):
+    with pytest.raises(ValueError, match=rf"{asked} frames are requested, but the limit is {limit} \(max_frame_pos\)"):
         choose_indices(times, duration, FrameSampling(asked), limit)
     with pytest.raises(ValueError, match=rf"the limit is {limit}"):
         choose_indices(times, duration, FrameSampling(times=tuple(k / 25 for k in range(asked))), limit)
@@ -113,7 +113,7 @@ def test_more_frames_than_the_limit_are_refused(asked: int, limit: int) -> None:
 
 def test_the_remedy_for_too_high_a_rate_works() -> None:
     times, duration = steady(1000)
-    with pytest.raises(MediaError, match=r"needs 80 frames, the limit is 32.* Ask for fps=0\.8 or less"):
+    with pytest.raises(MediaError, match=r"requires 80 frames, but the limit is 32.* Use fps=0\.8 or less"):
         choose_indices(times, duration, FrameSampling(fps=2.0), 32)
     assert len(choose_indices(times, duration, FrameSampling(fps=0.8), 32)) == 32
 
@@ -121,9 +121,9 @@ def test_the_remedy_for_too_high_a_rate_works() -> None:
 @pytest.mark.parametrize(
     ("sampling", "message"),
     [
-        (FrameSampling(start=5.0), r"start is 5 s and the video lasts 4\.00 s"),
-        (FrameSampling(times=(1.0, 4.5)), r"times has 4\.5 s and the video lasts 4\.00 s"),
-        (FrameSampling(1, rule="headtail"), r"headtail takes no frame out of 100\. Use the rule uniform"),
+        (FrameSampling(start=5.0), r"start is 5 s, but the video lasts 4\.00 s"),
+        (FrameSampling(times=(1.0, 4.5)), r"times has 4\.5 s, but the video lasts 4\.00 s"),
+        (FrameSampling(1, rule="headtail"), r"headtail selects no frame out of 100\. Use the rule uniform"),
     ],
 )
 def test_what_the_video_does_not_have(sampling: FrameSampling, message: str) -> None:
@@ -150,7 +150,7 @@ def test_what_the_video_does_not_have(sampling: FrameSampling, message: str) -> 
     ],
 )
 def test_arguments_that_cannot_be(wrong: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match=r"(Ask|Give|Choose) "):
+    with pytest.raises(ValueError, match=r"(Use|Give|Choose) "):
         FrameSampling(**wrong)  # type: ignore[arg-type]
 
 

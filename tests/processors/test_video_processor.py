@@ -1,15 +1,31 @@
-"""From uint8 frames to what the encoder takes, and the crop of training."""
+"""Normalization, the sentence of times, invalid arguments."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
-import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
-from video_llama.processors.augmentation import augment, crop_and_resize, random_crop, to_uint8
-from video_llama.processors.video_processor import IMAGE_MEAN, IMAGE_STD, VideoProcessor, frames_message
+from video_llama.processors.sampling import FrameSampling
+from video_llama.processors.video_processor import (
+    IMAGE_MEAN,
+    IMAGE_STD,
+    VideoProcessor,
+    frames_message,
+    read_video,
+)
+
+
+def test_arguments_that_cannot_be(plain_clip: Path) -> None:
+    with pytest.raises(ValueError, match=r"33 frames are requested, but the limit is 32 \(max_frame_pos\)"):
+        read_video(plain_clip, sampling=FrameSampling(33))
+    with pytest.raises(ValueError, match=r"40 frames are requested, but the limit is 32"):
+        read_video(plain_clip, sampling=FrameSampling(40, start=0.1))
+    with pytest.raises(ValueError, match=r"size is \(0, 224\)"):
+        read_video(plain_clip, size=(0, 224))
+    with pytest.raises(ValueError, match="A source is a path, bytes or a binary file object, not int"):
+        read_video(7)  # type: ignore[arg-type]
 
 
 def frames(count: int, height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -31,47 +47,6 @@ def test_frames_are_normalised_by_channel() -> None:
 def test_other_arrays_are_refused(wrong: np.ndarray) -> None:
     with pytest.raises(ValueError, match=r"Give uint8 \[T, 3, H, W\]"):
         VideoProcessor()(wrong)
-
-
-@given(st.integers(1, 400), st.integers(1, 400), st.integers(0, 2**31))
-def test_a_crop_lies_inside_and_is_large_enough(height: int, width: int, seed: int) -> None:
-    top, left, part_height, part_width = random_crop(height, width, (0.5, 1.0), rng=torch.Generator().manual_seed(seed))
-    assert 0 <= top <= top + part_height <= height
-    assert 0 <= left <= left + part_width <= width
-    assert min(part_height, part_width) >= 1
-    if 100 <= height <= 4 / 3 * width and 100 <= width <= 4 / 3 * height:  # 1 % is rounding to whole pixels
-        assert part_height * part_width >= 0.49 * height * width
-
-
-def test_one_crop_serves_all_frames_and_its_seed_repeats_it() -> None:
-    still = np.repeat(frames(1, 40, 50), 4, axis=0)
-
-    def crop(seed: int) -> np.ndarray:
-        return augment(still, (24, 24), (0.5, 1.0), torch.Generator().manual_seed(seed))
-
-    first = crop(1)
-    assert (first.dtype, first.shape) == (np.uint8, (4, 3, 24, 24))
-    assert all(np.array_equal(first[0], other) for other in first)
-    assert np.array_equal(first, crop(1))
-    assert not np.array_equal(first, crop(2))
-
-
-def test_overshoot_is_clamped_and_never_wraps() -> None:
-    """Black beside white: bicubic goes below 0 and above 255, which the reference's cast wraps around."""
-    edge = np.zeros((1, 3, 16, 16), np.uint8)
-    edge[..., 8:] = 255
-    floats = crop_and_resize(edge, (0, 0, 16, 16), (40, 40))
-    assert floats.min() < -1
-    assert floats.max() > 256
-    ints = to_uint8(floats)
-    assert np.abs(ints - floats.clip(0, 255)).max() <= 0.5
-    assert ints[..., :10].max() == 0
-    assert ints[..., 30:].min() == 255
-
-
-def test_a_whole_crop_of_the_same_size_changes_nothing() -> None:
-    given_frames = frames(2, 20, 30)
-    assert np.array_equal(to_uint8(crop_and_resize(given_frames, (0, 0, 20, 30), (20, 30))), given_frames)
 
 
 def test_the_sentence_rounds_as_python_does() -> None:

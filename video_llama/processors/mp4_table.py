@@ -1,6 +1,6 @@
-"""How much later than decoded each sample of an mp4 or mov is shown: its table ``ctts``, which PyAV does not expose.
+"""Read the composition time offsets (``ctts``) of an mp4 or mov, which PyAV does not expose.
 
-In: the bytes of a file. Out: one offset per sample. Only the headers are read, never the media data.
+In: the bytes of a file. Out: presentation time minus decoding time of each sample. Only headers are read.
 Source: ISO/IEC 14496-12, boxes ``moov`` / ``trak`` / ``mdia`` / ``minf`` / ``stbl`` / ``ctts``.
 """
 
@@ -13,15 +13,15 @@ from typing import BinaryIO
 
 import numpy as np
 
-Box = tuple[bytes, int, int]  # kind, first byte of the payload, first byte behind it
+Mp4Box = tuple[bytes, int, int]  # type, offset of the payload, offset after it
 
 TABLE_PATH = (b"mdia", b"minf", b"stbl")
-# Version 1 of a track header has two 8-byte times in front of the track's number, version 0 two of 4 bytes.
+# The track's number follows two times in the track header: of 8 bytes in version 1, of 4 bytes in version 0.
 TRACK_NUMBER_AT = {0: 12, 1: 20}
 
 
 def composition_offsets(file: BinaryIO, track: int, num_samples: int) -> np.ndarray | None:
-    """Return int64 [num_samples] in the track's time unit, or None where the file does not say so plainly."""
+    """Return int64 [num_samples] in the track's time unit, or None if the table is missing or inconsistent."""
     end = file.seek(0, os.SEEK_END)
     try:
         tables = [box for box in _boxes(file, 0, end) if box[0] == b"moov"]
@@ -36,12 +36,12 @@ def composition_offsets(file: BinaryIO, track: int, num_samples: int) -> np.ndar
         if not found:
             return np.zeros(num_samples, np.int64)
         offsets = _offsets(file, found[0], num_samples)
-    except struct.error:  # a header is cut short
+    except struct.error:  # a truncated header
         return None
     return offsets
 
 
-def _boxes(file: BinaryIO, start: int, end: int) -> Iterator[Box]:
+def _boxes(file: BinaryIO, start: int, end: int) -> Iterator[Mp4Box]:
     while start + 8 <= end:
         file.seek(start)
         size, kind = struct.unpack(">I4s", file.read(8))
@@ -56,7 +56,7 @@ def _boxes(file: BinaryIO, start: int, end: int) -> Iterator[Box]:
         start = last
 
 
-def _track_number(file: BinaryIO, track: Box) -> int | None:
+def _track_number(file: BinaryIO, track: Mp4Box) -> int | None:
     for kind, start, _ in _boxes(file, *track[1:]):
         if kind == b"tkhd":
             file.seek(start)
@@ -67,8 +67,8 @@ def _track_number(file: BinaryIO, track: Box) -> int | None:
     return None
 
 
-def _offsets(file: BinaryIO, box: Box, num_samples: int) -> np.ndarray | None:
-    """Expand the runs (count, offset) of a ``ctts`` box; None if they are not as many as the samples."""
+def _offsets(file: BinaryIO, box: Mp4Box, num_samples: int) -> np.ndarray | None:
+    """Expand the runs (count, offset) of a ``ctts`` box; None if they do not add up to ``num_samples``."""
     _, start, end = box
     file.seek(start)
     _, num_runs = struct.unpack(">II", file.read(8))

@@ -1,4 +1,4 @@
-"""Change of sampling rate by a windowed sinc, equal to torchaudio's ``resample`` with its defaults.
+"""Windowed-sinc resampling, equal to torchaudio's ``resample`` with its defaults.
 
 In: float32 [channels, samples] and two rates in Hz. Out: float32 [channels, ceil(samples * new / old)], or a part.
 Source: J. O. Smith, "Digital Audio Resampling"; window hann, width 6 zero crossings, rolloff 0.99.
@@ -13,8 +13,8 @@ import numpy as np
 
 LOWPASS_WIDTH = 6  # zero crossings of the sinc on each side
 ROLLOFF = 0.99  # cut-off as a fraction of the lower Nyquist frequency
-BLOCK_SAMPLES = 8192  # least length of a block of outputs
-ROWS_MULTIPLE = 4  # BLAS takes rows by four, and sums a remainder in another order
+BLOCK_SAMPLES = 8192  # minimum length of a block of outputs
+ROWS_MULTIPLE = 4  # BLAS processes rows in groups of four and sums a remainder in another order
 
 
 def resample(waveform: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
@@ -27,12 +27,12 @@ def resample(waveform: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
 
 
 class Resampler:
-    """Resamples any part of a track to the same bits as the whole.
+    """Resample any part of a track, bit-identical to resampling the whole.
 
-    Every output sample is a short dot product around its place in the input; outputs whose place has the same fraction
-    share one kernel. Only taps under the window are used, so odd rates (44101 Hz) cost no more memory than round ones.
-    Outputs are made in whole blocks, counted from the start of the track: the last bit of a product depends on the
-    shape of the matrix it is a part of.
+    Every output sample is a dot product around its position in the input; outputs whose positions have the same
+    fraction share one kernel. Only taps inside the window are stored, so unusual rates (44101 Hz) need no more memory
+    than common ones. Outputs are computed in whole blocks counted from the start of the track, because the rounding of
+    a product depends on the shape of its matrix.
     """
 
     def __init__(self, rate: int, new_rate: int) -> None:
@@ -45,13 +45,13 @@ class Resampler:
         self._num_rows = ROWS_MULTIPLE * math.ceil(BLOCK_SAMPLES / (ROWS_MULTIPLE * self._num_phases))
 
     def num_outputs(self, num_samples: int) -> int:
-        """Length of a track of ``num_samples`` after resampling."""
+        """Return the length of a track of ``num_samples`` after resampling."""
         return -(-num_samples * self._num_phases // self._step)
 
     def inputs_of(self, first: int, last: int) -> tuple[int, int]:
-        """(first, last + 1) of the input samples that the outputs ``first`` to ``last`` (excluded) are made from.
+        """Return (first, last + 1) of the input samples needed for the outputs ``first`` to ``last`` (excluded).
 
-        They may reach beyond the track on both sides, where it counts as zero.
+        The range can exceed the track on both sides, where samples are zero.
         """
         if self._is_same:
             return first, last
@@ -61,13 +61,13 @@ class Resampler:
         return rows[0] * self._step + int(self._starts.min()), end
 
     def __call__(self, samples: np.ndarray, first: int, last: int) -> np.ndarray:
-        """The outputs ``first`` to ``last`` (excluded) from float32 [channels, ``inputs_of`` them]."""
+        """Return the outputs ``first`` to ``last`` (excluded) from float32 [channels, samples of ``inputs_of``]."""
         if self._is_same:
             return samples
         blocks = self._blocks(first, last)
         block_length, block_step = self._num_rows * self._num_phases, self._num_rows * self._step
         resampled = np.empty((samples.shape[0], len(blocks) * block_length), dtype=np.float32)
-        # Channels that lie interleaved would be summed without BLAS, in another order.
+        # Interleaved channels would be summed without BLAS, in another order.
         samples = np.ascontiguousarray(samples)
         windows = np.lib.stride_tricks.sliding_window_view(samples, self._kernels.shape[1], axis=1)
         places = self._starts - self._starts.min()
@@ -89,7 +89,7 @@ class Resampler:
 def _phase_kernels(step: int, num_phases: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the first input position of each phase (int64 [P], relative) and its taps (float32 [P, K])."""
     cutoff = min(step, num_phases) * ROLLOFF
-    reach = LOWPASS_WIDTH * step / cutoff  # input samples on each side of the place
+    reach = LOWPASS_WIDTH * step / cutoff  # input samples on each side of the position
     place = np.arange(num_phases, dtype=np.float64) * step / num_phases
     starts = np.floor(place - reach).astype(np.int64)
     positions = starts[:, None] + np.arange(math.ceil(2 * reach) + 2)

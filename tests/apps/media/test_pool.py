@@ -61,7 +61,7 @@ def test_bomb_ends_its_process_and_the_next_file_is_read(assistant, clips):
     data = (grey_bomb(7000), clips["video"].read_bytes())
     asked = [(part, None, MediaOptions()) for part in data]
     (bomb, video), deaths = read(assistant, *asked, media_worker_bytes=512 * MEBIBYTE)
-    assert "needs more memory than a medium may take" in str(bomb)
+    assert "requires more memory than allowed" in str(bomb)
     assert video.sound is not None
     assert deaths == 1
 
@@ -69,9 +69,9 @@ def test_bomb_ends_its_process_and_the_next_file_is_read(assistant, clips):
 @pytest.mark.parametrize(
     ("settings", "name", "message"),
     [
-        ({"max_media_pixels": 1000}, "image", r"a file is 60 x 40 pixels; the server takes 1,000\. Make it smaller"),
+        ({"max_media_pixels": 1000}, "image", r"a file is 60 x 40 pixels; the limit is 1,000 pixels\. Use a smaller"),
         ({"max_media_pixels": 1000}, "video", r"a file is 64 x 48 pixels"),
-        ({"max_media_seconds": 2.5}, "video", r"a file lasts 3\.\d s; the server takes 2\.5 s\. Cut a part out"),
+        ({"max_media_seconds": 2.5}, "video", r"a file lasts 3\.\d s; the limit is 2\.5 s\. Use a shorter part"),
         ({"max_media_seconds": 2.5}, "sound", r"a file lasts 3\.0 s"),
     ],
 )
@@ -85,14 +85,14 @@ def test_limits(assistant, clips, settings, name, message):
 def test_options_that_cannot_be(assistant, clips):
     options = MediaOptions(FrameSampling(num_frames=99))
     [error], deaths = read(assistant, (clips["video"].read_bytes(), "video", options))
-    assert "99 frames are asked for, the limit is 8" in str(error)
+    assert "99 frames are requested, but the limit is 8" in str(error)
     assert deaths == 0
 
 
 def test_tells_a_slow_start_from_a_slow_file(assistant, clips, monkeypatch):
     monkeypatch.setattr("video_llama.apps.media.pool.START_SECONDS", 0.01)
     [error], deaths = read(assistant, (clips["image"].read_bytes(), "image", MediaOptions()))
-    assert str(error).startswith("a file was not looked at: the process that decodes took longer than 0.01 s to start")
+    assert str(error).startswith("a file was not read: the decoding process took longer than 0.01 s to start")
     assert deaths == 1
     monkeypatch.undo()
     [error], deaths = read(assistant, (clips["video"].read_bytes(), "video", MediaOptions()), media_worker_seconds=1e-3)

@@ -1,5 +1,5 @@
-"""Media decoded in processes of their own: a hostile file takes neither the HTTP server nor the web page down.
+"""Decode media in separate processes, so that a damaged or hostile file cannot take the server or web page down.
 
-``limits.py`` says how much a medium may take, ``pool.py`` keeps the processes (asyncio), ``reader.py`` is the pool for
-threads, ``process.py`` runs in the process, ``wire.py`` is what travels between them.
+``limits.py``: limits per medium. ``pool.py``: the pool of processes, for asyncio. ``reader.py``: the pool for threads.
+``process.py``: the program of a process. ``wire.py``: the message format.
 """

@@ -1,4 +1,4 @@
-"""What one medium may take before it is refused, or the process that decodes it is killed."""
+"""Limits of decoding one medium."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ MEBIBYTE = 2**20
 
 
 class MediaLimits(Config):
-    """Limits of decoding: seconds, pixels, bytes."""
+    """Limits of decoding: duration, size, time and memory."""
 
     max_media_seconds: float = Field(default=600.0, gt=0)
-    """How long a video or sound may last."""
+    """Maximum duration of a video or sound, in seconds."""
     max_media_pixels: int = Field(default=50_000_000, ge=1)
-    """Width x height of an image or of a video's frames."""
+    """Maximum width x height of an image or of the frames of a video."""
     media_workers: int = Field(default=2, ge=1)
-    """Processes that decode media."""
+    """Number of decoding processes."""
     media_worker_seconds: float = Field(default=30.0, gt=0)
-    """For decoding one medium; then its process is killed."""
+    """Maximum time for decoding one medium, in seconds; then its process is killed."""
     media_worker_bytes: int = Field(default=2048 * MEBIBYTE, ge=256 * MEBIBYTE)
-    """Memory that decoding one medium may take, beside what the libraries have taken before."""
+    """Maximum memory for decoding one medium, in addition to the memory of the loaded libraries."""

@@ -1,4 +1,4 @@
-"""The caller's side of the media processes: a few of them, started when needed, killed when they overrun, replaced."""
+"""A pool of media processes, which are started on demand, killed if they exceed a limit, and replaced."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from video_llama.processors.medium import MediaOptions, ReadMedium
 
 COMMAND = (sys.executable, "-m", "video_llama.apps.media.process")
 START_SECONDS = 120
-"""For a process to load its libraries, on a machine that is busy."""
+"""Maximum time to start a process, including on a busy machine."""
 NUM_USES = 500
-"""A process is replaced after so many media, whatever its libraries may leak."""
+"""Number of media after which a process is replaced, to bound memory leaks of libraries."""
 
 
 class MediaPool:
-    """Reads media in processes of their own. ``on_death`` is called for each that died or was killed."""
+    """Read media in separate processes. ``on_death`` is called for each process that died or was killed."""
 
     def __init__(self, engine: Engine, limits: MediaLimits, on_death: Callable[[], None] = lambda: None) -> None:
         self._seconds, self._on_death = limits.media_worker_seconds, on_death
@@ -57,39 +57,39 @@ class MediaPool:
 
     @property
     def pids(self) -> list[int]:
-        """The processes there are."""
+        """Process ids of the running processes."""
         return [worker.process.pid for worker in self._all]
 
     async def read(self, data: bytes, name: str, kind: MediaKind | None, options: MediaOptions) -> ReadMedium:
-        """A medium's frames and sound. Raises MediaError where it cannot be used so, or its process died of it."""
+        """Read the frames and sound of a medium. Raises MediaError if it cannot be used or its process died."""
         fields = {"name": name, "medium_kind": kind, "options": options_fields(options), "bytes": len(data)}
         async with self._places:
             worker = self._idle_worker() or await self._start()
             is_usable = False
             try:
-                await _begun(worker, name)
+                await _begin(worker, name)
                 reply, blobs = await asyncio.wait_for(worker.ask(fields, data), self._seconds)
                 is_usable = reply.get("kind") not in ("memory", "bug")
             except asyncio.TimeoutError as error:
                 raise MediaError(
-                    f"{name} took longer than {self._seconds:g} s to decode. Give a shorter or simpler file."
+                    f"{name} took longer than {self._seconds:g} s to decode. Use a shorter or simpler file."
                 ) from error
             except (asyncio.IncompleteReadError, ConnectionError, WireError) as error:
-                logger.warning("A media process died over %s (%r).", name, error)
+                logger.warning("A media process died while decoding %s (%r).", name, error)
                 raise MediaError(
-                    f"{name} ended the process that decoded it: it may be damaged, or need more memory than a medium "
-                    "may take. If it plays elsewhere, send it again or convert it: ffmpeg -i FILE out.mp4"
+                    f"{name} ended the process that decoded it. It may be damaged or require more memory than allowed. "
+                    "If it plays elsewhere, send it again or convert it: ffmpeg -i FILE out.mp4"
                 ) from error
             finally:
                 self._release(worker, is_usable)
-        return _medium_of(reply, blobs, name)
+        return _unpacked(reply, blobs, name)
 
     async def warm(self) -> None:
-        """Start a process before it is needed."""
+        """Start a process in advance."""
         self._idle.append(await self._start())
 
     async def close(self) -> None:
-        """End every process."""
+        """End all processes."""
         for worker in [*self._all, *self._dying]:
             worker.kill()
             await worker.process.wait()
@@ -128,23 +128,23 @@ class _Worker:
         self.num_uses, self._has_begun = 0, False
 
     async def begin(self) -> None:
-        """Tell a new process its task, and wait until it is ready."""
+        """Send the task to a new process and wait until it is ready."""
         if not self._has_begun:
-            await self._tell(self._task)
+            await self._send(self._task)
             await self._header()
             self._has_begun = True
 
     async def ask(self, fields: Fields, data: bytes) -> tuple[Fields, list[bytes]]:
-        """A reply's header, and the bytes of its arrays."""
+        """Send a request and return the header of the reply and the bytes of its arrays."""
         self.num_uses += 1
-        await self._tell(fields, data)
+        await self._send(fields, data)
         reply, stdout = await self._header(), self.process.stdout
         if "error" in reply:
             return reply, []
         assert stdout is not None
         return reply, [await stdout.readexactly(size) for size in array_sizes(reply)]
 
-    async def _tell(self, fields: Fields, data: bytes = b"") -> None:
+    async def _send(self, fields: Fields, data: bytes = b"") -> None:
         stdin = self.process.stdin
         assert stdin is not None
         stdin.write(pack(fields, data))
@@ -161,17 +161,17 @@ class _Worker:
             self.process.kill()
 
 
-async def _begun(worker: _Worker, name: str) -> None:
+async def _begin(worker: _Worker, name: str) -> None:
     try:
         await asyncio.wait_for(worker.begin(), START_SECONDS)
     except asyncio.TimeoutError as error:
         raise MediaError(
-            f"{name} was not looked at: the process that decodes took longer than {START_SECONDS:g} s to start, as on "
-            "a machine that is too busy. Send it again later."
+            f"{name} was not read: the decoding process took longer than {START_SECONDS:g} s to start, because the "
+            "machine is too busy. Try again later."
         ) from error
 
 
-def _medium_of(reply: Fields, blobs: list[bytes], name: str) -> ReadMedium:
+def _unpacked(reply: Fields, blobs: list[bytes], name: str) -> ReadMedium:
     if "error" not in reply:
         try:
             return unpack_medium(reply, blobs)
@@ -179,11 +179,11 @@ def _medium_of(reply: Fields, blobs: list[bytes], name: str) -> ReadMedium:
             raise MediaError(f"{name} could not be decoded. Convert it: ffmpeg -i FILE out.mp4") from error
     if reply.get("kind") == "media":
         raise MediaError(reply["error"])
-    raise MediaError(f"{name} cannot be decoded: {reply['error']}. Make it smaller or convert it.")
+    raise MediaError(f"{name} cannot be decoded: {reply['error']}. Use a smaller file, or convert it.")
 
 
 def _environment() -> dict[str, str]:
-    """Where this package lies, one thread, and nothing of ours (a key, a proxy, a home folder)."""
+    """Return an environment with this package, one thread, and no keys, proxies or home folder."""
     package_dir = str(Path(video_llama.__file__).resolve().parent.parent)
     path: dict[str, Any] = {"PATH": os.environ.get("PATH", os.defpath), "PYTHONPATH": package_dir}
     return {**path, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}

@@ -1,8 +1,8 @@
-"""The process that decodes media, one request after another: ``python -m video_llama.apps.media.process``.
+"""The program of a media process, which decodes one medium at a time: ``python -m video_llama.apps.media.process``.
 
-It lives behind limits of its own and apart from weights, keys and other people's requests: a file that breaks the
-decoder, or takes it over, breaks this. Bytes come in on standard input, frames and sound clips go out on standard
-output (``wire``); it opens no file that a request names.
+It runs with its own limits, without access to weights, keys and other requests, so a file that crashes or takes over
+the decoder affects only this process. It reads bytes from standard input and writes frames and sound clips to standard
+output (``wire.py``); it opens no file named by a request.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ MICROSECONDS = 1_000_000
 
 @dataclass(frozen=True)
 class Task:
-    """What every request to this process has in common."""
+    """Settings that all requests to this process share."""
 
     settings: ProcessorSettings
     max_frames: int
@@ -46,7 +46,7 @@ class Task:
 
     @staticmethod
     def of(fields: dict[str, Any]) -> Task:
-        """The task in the first message's header."""
+        """Return the task from the header of the first message."""
         given = fields["settings"].items()
         settings: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in given}
         rest = {name: fields[name] for name in ("max_frames", "with_audio_branch", "max_seconds", "max_pixels")}
@@ -54,9 +54,9 @@ class Task:
 
 
 def main() -> None:
-    """Take the task, then requests until the input ends. A request that runs out of memory is this process's last."""
+    """Read the task, then serve requests until the input ends or a request runs out of memory."""
     requests, replies = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints must not stand between the messages
+    os.dup2(2, 1)  # output of libraries must not mix with messages
     try:
         start = _read_header(requests)
     except EOFError:
@@ -80,7 +80,7 @@ def main() -> None:
 
 
 def _confine(memory_bytes: int) -> None:
-    """No more memory than this beside what is mapped by now, no file written, no core dumped."""
+    """Limit memory to the current mapping plus ``memory_bytes``; forbid writing files and core dumps."""
     with open("/proc/self/statm", encoding="ascii") as file:
         limit = int(file.read().split()[0]) * resource.getpagesize() + memory_bytes
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
@@ -94,13 +94,13 @@ def _read_header(requests: BinaryIO) -> dict[str, Any]:
 
 
 def _answer(task: Task, fields: dict[str, Any], data: bytes) -> tuple[bytes, bool]:
-    """The reply, and whether this process should end after it."""
+    """Return the reply, and whether this process must end after it."""
     try:
         return pack_medium(_read(task, fields, data)), False
-    except (MediaError, ValueError) as error:  # a ValueError is about the options, more frames than the model has
+    except (MediaError, ValueError) as error:  # ValueError: invalid options, such as too many frames
         return pack({"error": str(error), "kind": "media"}), False
     except MemoryError:
-        return pack({"error": "it needs more memory than a medium may take", "kind": "memory"}), True
+        return pack({"error": "it requires more memory than allowed", "kind": "memory"}), True
     except Exception:
         traceback.print_exc()
         return pack({"error": "the decoder failed", "kind": "bug"}), True
@@ -124,7 +124,7 @@ def _read(task: Task, fields: dict[str, Any], data: bytes) -> ReadMedium:
 
 
 def _check_size(task: Task, media: MediaFile) -> None:
-    """Refuse by what the file says of itself, before anything of it is decoded."""
+    """Raise MediaError if the header exceeds the limits, before anything is decoded."""
     if media.is_image:
         with Image.open(media.stream(), formats=IMAGE_FORMATS) as image:
             _check_pixels(task, media.name, *image.size)
@@ -139,12 +139,14 @@ def _check_size(task: Task, media: MediaFile) -> None:
 
 def _check_pixels(task: Task, name: str, width: int, height: int) -> None:
     if width * height > task.max_pixels:
-        raise MediaError(f"{name} is {width} x {height} pixels; the server takes {task.max_pixels:,}. Make it smaller.")
+        raise MediaError(
+            f"{name} is {width} x {height} pixels; the limit is {task.max_pixels:,} pixels. Use a smaller one."
+        )
 
 
 def _check_seconds(task: Task, name: str, seconds: float) -> None:
     if seconds > task.max_seconds:
-        raise MediaError(f"{name} lasts {seconds:.1f} s; the server takes {task.max_seconds:g} s. Cut a part out.")
+        raise MediaError(f"{name} lasts {seconds:.1f} s; the limit is {task.max_seconds:g} s. Use a shorter part.")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The pool of media processes for programs that run in threads, as the web page does."""
+"""The media pool for multithreaded programs, such as the web page."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Result = TypeVar("Result")
 
 
 class MediaReader:
-    """Reads files in processes of their own; any thread may. ``close`` ends the processes."""
+    """Read files in separate processes, from any thread. ``close`` ends the processes."""
 
     def __init__(self, engine: Engine, limits: MediaLimits) -> None:
         self._pool = MediaPool(engine, limits)
@@ -29,19 +29,19 @@ class MediaReader:
 
     @property
     def pids(self) -> list[int]:
-        """The processes there are."""
+        """Process ids of the running processes."""
         return self._pool.pids
 
     def read(self, path: Path, options: MediaOptions) -> ReadMedium:
-        """A file's frames and sound, under its name. Raises MediaError as ``MediaPool.read``, or if it is not there."""
+        """Read the frames and sound of a file. Raises MediaError as ``MediaPool.read``, and if the file is missing."""
         try:
             data = path.read_bytes()
         except OSError as error:
-            raise MediaError(f"{path.name} cannot be read ({error.strerror}). Give it again.") from error
+            raise MediaError(f"{path.name} cannot be read ({error.strerror}). Add the file again.") from error
         return self._run(self._pool.read(data, path.name, None, options))
 
     def close(self) -> None:
-        """End every process; what is being read then fails."""
+        """End all processes; reads in progress fail."""
         self._run(self._end())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()

@@ -1,7 +1,7 @@
-"""What travels between a server and its media processes: a JSON header and raw bytes, never a pickle.
+"""Messages between a server and its media processes: a JSON header and raw bytes, never pickles.
 
-A process that a hostile file has taken over can send wrong numbers this way, and nothing that runs. A message is the
-header's length (4 bytes, big-endian), the header, and the bytes of its arrays in their order.
+A compromised process can send wrong numbers in this format, but no code. A message is the length of the header (4
+bytes, big-endian), the header, and the bytes of its arrays in order.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ Fields = dict[str, Any]
 
 
 class WireError(Exception):
-    """The other side sent something that is no message."""
+    """The other side sent an invalid message."""
 
 
 def pack(fields: Fields, *blobs: bytes) -> bytes:
-    """One message: ``fields`` as the header, then the blobs, which the header must describe."""
+    """Return one message: ``fields`` as the header, then the blobs, which the header must describe."""
     header = json.dumps(fields).encode()
     return b"".join([LENGTH.pack(len(header)), header, *blobs])
 
 
 def header_length(prefix: bytes) -> int:
-    """The header's length. Raises WireError where it is longer than a header may be."""
+    """Return the length of the header. Raises WireError if it exceeds the limit."""
     length: int = LENGTH.unpack(prefix)[0]
     if length > MAX_HEADER_BYTES:
         raise WireError(f"a header of {length} bytes")
@@ -47,22 +47,22 @@ def header_length(prefix: bytes) -> int:
 
 
 def parse_header(header: bytes) -> Fields:
-    """The header's fields. Raises WireError where it is no JSON object."""
+    """Return the fields of the header. Raises WireError if it is not a JSON object."""
     try:
         fields = json.loads(header)
     except ValueError as error:
-        raise WireError("a header that is no JSON") from error
+        raise WireError("the header is not JSON") from error
     if not isinstance(fields, dict):
-        raise WireError("a header that is no object")
+        raise WireError("the header is not an object")
     return fields
 
 
 def array_sizes(fields: Fields) -> list[int]:
-    """Bytes of each array behind a medium's header. Raises WireError for impossible ones."""
+    """Return the size of each array after the header, in bytes. Raises WireError for invalid sizes."""
     try:
         sizes = [_num_bytes(array) for array in fields["arrays"]]
     except (KeyError, TypeError, ValueError) as error:
-        raise WireError("a header that does not describe its arrays") from error
+        raise WireError("the header does not describe its arrays") from error
     if sum(sizes) > MAX_ARRAY_BYTES:
         raise WireError(f"arrays of {sum(sizes)} bytes")
     return sizes
@@ -76,7 +76,7 @@ def _num_bytes(array: Fields) -> int:
 
 
 def pack_medium(medium: ReadMedium) -> bytes:
-    """A medium's message; ``unpack_medium`` reads it."""
+    """Return the message of a medium; ``unpack_medium`` is the inverse."""
     arrays: list[np.ndarray] = []
     fields: Fields = {name: getattr(medium, name) for name in ("kind", "source", "why_no_frames", "why_no_sound")}
     for name, array_name in (("frames", "frames"), ("sound", "samples")):
@@ -89,17 +89,17 @@ def pack_medium(medium: ReadMedium) -> bytes:
 
 
 def _plain(value: Any) -> Any:
-    """Numbers as JSON knows them (a frame's index may be numpy's)."""
+    """Convert numpy numbers and sequences for JSON."""
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     return value.item() if isinstance(value, np.generic) else value
 
 
 def unpack_medium(fields: Fields, blobs: list[bytes]) -> ReadMedium:
-    """The medium of a message. Raises WireError where its fields are not a medium's."""
+    """Return the medium of a message. Raises WireError for invalid fields."""
     try:
         arrays = iter(
-            np.frombuffer(bytearray(blob), array["dtype"]).reshape(array["shape"])  # one that may be written to
+            np.frombuffer(bytearray(blob), array["dtype"]).reshape(array["shape"])  # writable
             for array, blob in zip(fields["arrays"], blobs, strict=True)
         )
         medium = ReadMedium(fields["kind"], fields["source"])
@@ -109,16 +109,16 @@ def unpack_medium(fields: Fields, blobs: list[bytes]) -> ReadMedium:
             medium = replace(medium, sound=SoundClips(samples=next(arrays), **fields["sound"]))
         return replace(medium, why_no_frames=fields["why_no_frames"], why_no_sound=fields["why_no_sound"])
     except (KeyError, TypeError, ValueError, StopIteration) as error:
-        raise WireError("fields that are no medium's") from error
+        raise WireError("the fields are not those of a medium") from error
 
 
 def options_fields(options: MediaOptions) -> Fields:
-    """``MediaOptions`` for a header."""
+    """Return ``MediaOptions`` as header fields."""
     return asdict(options)
 
 
 def options_of(fields: Fields) -> MediaOptions:
-    """``MediaOptions`` from a header."""
+    """Return ``MediaOptions`` from header fields."""
     frames = fields["frames"]
     if frames is not None:
         times = frames["times"]
@@ -127,7 +127,7 @@ def options_of(fields: Fields) -> MediaOptions:
 
 
 def read_exactly(read: Callable[[int], bytes], num_bytes: int) -> bytes:
-    """``num_bytes`` from a blocking reader. Raises EOFError where it ends before."""
+    """Return ``num_bytes`` from a blocking reader. Raises EOFError if it ends before."""
     data = read(num_bytes)
     if len(data) < num_bytes:
         raise EOFError

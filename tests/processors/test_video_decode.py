@@ -1,4 +1,4 @@
-"""Frames of real files: those asked for and no others, bit for bit what playing the file from its start shows."""
+"""Decoded frames against a sequential decode and against decord; seeking; rotation; damaged files."""
 
 from __future__ import annotations
 
@@ -10,14 +10,20 @@ import av
 import numpy as np
 import pytest
 
-from tests.factories.clips import Clip, add_stream, decode_all, encoded, patch_box, remux, write_clip
+from tests.factories.clips import (
+    Clip,
+    add_stream,
+    decode_all,
+    patch_box,
+    write_clip,
+)
+from video_llama.errors import MediaError
 from video_llama.processors import video_decode, video_processor
-from video_llama.processors.media_file import MediaFile
 from video_llama.processors.sampling import FrameSampling, frame_indices
-from video_llama.processors.video_index import _index_from_packets, build_index, video_stream
 from video_llama.processors.video_processor import read_video
 
 SIZE = (56, 64)
+
 
 CLIPS = {
     "h264_b_frames_one_keyframe": Clip(options={"g": "250", "bf": "3"}),
@@ -59,6 +65,8 @@ CLIPS = {
     "one_pixel": Clip("mkv", codec="ffv1", size=(1, 1), pixels="bgr0", num_frames=5),
     "one_row": Clip("mkv", codec="ffv1", size=(1, 300), pixels="bgr0", num_frames=5),
 }
+
+
 SAMPLINGS = {
     "uniform 8": FrameSampling(8),
     "uniform 5": FrameSampling(5),
@@ -105,80 +113,6 @@ def test_every_single_frame_can_be_had(clip: tuple[Path, list[np.ndarray]]) -> N
 TABLED = [name for name, clip in CLIPS.items() if clip.suffix in ("mp4", "mov") and clip.num_frames > 1]
 
 
-@pytest.mark.parametrize("name", [name for name in TABLED if "fragmented" not in name])
-def test_the_table_of_an_mp4_says_what_its_packets_say(make_clip: Any, name: str) -> None:
-    media = MediaFile(make_clip(name, CLIPS[name]))
-    with media.container() as container:
-        from_table = build_index(container, video_stream(container, media.name), media)
-    with media.container() as container:
-        from_packets = _index_from_packets(container, video_stream(container, media.name), media.name)
-    assert from_table.is_table
-    assert from_table.pts.tolist() == from_packets.pts.tolist()
-    assert from_table.keyframes.tolist() == from_packets.keyframes.tolist()
-    assert from_table.fps == from_packets.fps
-
-
-def test_bytes_and_file_objects_give_the_same_as_a_path(plain_clip: Path) -> None:
-    of_path = read_video(plain_clip)
-    with plain_clip.open("rb") as file:
-        assert np.array_equal(read_video(file).frames, of_path.frames)
-    assert np.array_equal(read_video(plain_clip.read_bytes()).frames, of_path.frames)
-
-
-@pytest.mark.parametrize("suffix", ["mkv", "flv", "ts"])
-def test_a_stream_without_durations(tmp_path: Path, suffix: str) -> None:
-    """Written to a pipe, a file has no duration, no table and no cues."""
-
-    class Pipe(io.RawIOBase):
-        def __init__(self) -> None:
-            self.data = bytearray()
-
-        def writable(self) -> bool:
-            return True
-
-        def write(self, data: Any) -> int:
-            self.data += bytes(data)
-            return len(data)
-
-    pipe, made = Pipe(), Clip(suffix, options={"g": "12", "bf": "2"})
-    with av.open(pipe, "w", format={"mkv": "matroska", "ts": "mpegts"}.get(suffix, suffix)) as container:
-        stream = add_stream(container, made)
-        for packet in encoded(stream, made):
-            container.mux(packet)
-    path = tmp_path / f"piped.{suffix}"
-    path.write_bytes(pipe.data)
-    for sampling in SAMPLINGS.values():
-        check(path, decode_all(path, SIZE)[0], sampling)
-
-
-@pytest.mark.parametrize("cut", [5, 20])
-def test_an_edit_list_hides_the_frames_before_its_start(tmp_path: Path, make_clip: Any, cut: int) -> None:
-    source = make_clip("edited_source", Clip(options={"g": "16", "bf": "2"}))
-
-    def earlier(packet: Any) -> bool:
-        step = round(1 / 25 / packet.time_base)
-        packet.pts -= cut * step
-        packet.dts -= cut * step
-        return True
-
-    path = remux(source, tmp_path / "edited.mp4", earlier, {"use_editlist": "1", "avoid_negative_ts": "disabled"})
-    frames, _ = decode_all(path, SIZE)
-    assert len(frames) == 60 - cut, "the file was not made as meant"
-    for sampling in SAMPLINGS.values():
-        check(path, frames, sampling)
-
-
-def test_a_recording_that_begins_between_keyframes(tmp_path: Path, make_clip: Any) -> None:
-    source = make_clip("long_ts", Clip("ts", options={"g": "25", "bf": "2"}, num_frames=90))
-    data = source.read_bytes()
-    path = tmp_path / "joined_late.ts"
-    path.write_bytes(data[len(data) // 5 // 188 * 188 :])
-    frames, _ = decode_all(path, SIZE)
-    assert 30 < len(frames) < 90
-    for sampling in SAMPLINGS.values():
-        check(path, frames, sampling)
-
-
 UNTIMED = ("h264_raw", "mpeg2_mpg")  # not every packet has a time: these are decoded in order
 
 
@@ -208,9 +142,6 @@ def test_seeking_decodes_a_part_of_a_long_file(make_clip: Any, monkeypatch: pyte
     late = read_video(path, size=SIZE, sampling=FrameSampling(times=(15.9,)))
     assert late.indices == [397]
     assert len(fed) < 40
-
-
-# Rotation -----------------------------------------------------------------------------------------------------------
 
 
 def _matrix(a: int, b: int, c: int, d: int) -> bytes:
@@ -246,61 +177,12 @@ def test_the_rotation_tag_turns_the_picture(tmp_path: Path, turn: int) -> None:
     assert halves.tolist() == expected.tolist()
 
 
-# Several streams ----------------------------------------------------------------------------------------------------
-
-
-def test_the_default_of_several_video_streams_is_read(tmp_path: Path) -> None:
-    from av.stream import Disposition
-
-    path = tmp_path / "two.mp4"
-    other, default = Clip(size=(32, 32), num_frames=30), Clip(num_frames=20)
-    with av.open(str(path), "w") as container:
-        streams = [add_stream(container, other), add_stream(container, default)]
-        streams[0].disposition, streams[1].disposition = Disposition(0), Disposition.default
-        packets = [list(encoded(stream, made)) for stream, made in zip(streams, (other, default), strict=True)]
-        for packet in [*packets[0], *packets[1]]:
-            container.mux(packet)
-    frames, _ = decode_all(path, SIZE)
-    assert len(frames) == 20
-    check(path, frames, SAMPLINGS["uniform 8"])
-
-
-def test_a_cover_picture_is_no_video(tmp_path: Path) -> None:
-    from av.stream import Disposition
-
-    path = tmp_path / "covered.mp4"
-    cover, film = Clip(codec="mjpeg", pixels="yuvj420p", size=(200, 200), num_frames=1), Clip(num_frames=20)
-    with av.open(str(path), "w") as container:
-        streams = [add_stream(container, cover), add_stream(container, film)]
-        streams[0].disposition = Disposition.attached_pic
-        for stream, made in zip(streams, (cover, film), strict=True):
-            for packet in encoded(stream, made):
-                container.mux(packet)
-    frames, _ = decode_all(path, SIZE)
-    assert len(frames) == 20
-    check(path, frames, SAMPLINGS["uniform 8"])
-
-
-@pytest.mark.parametrize(
-    "name", ["mit Leerzeichen.mp4", "видео 影片 🎬.mp4", "a:b?c#d%20e.mp4", "-dash.mp4", "no_suffix"]
-)
-def test_names_of_any_kind(tmp_path: Path, plain_clip: Path, name: str) -> None:
-    path = tmp_path / name
-    path.write_bytes(plain_clip.read_bytes())
-    video = read_video(path)
-    assert video.source == str(path)
-    assert np.array_equal(video.frames, read_video(plain_clip).frames)
-
-
 @pytest.mark.slow
 def test_a_very_large_picture(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "large.mkv", Clip("mkv", "mjpeg", 1, (4320, 8192), "yuvj420p"))
     video = read_video(path)
     assert (video.total_frames, video.frames.shape) == (1, (1, 3, 224, 224))
     assert np.array_equal(video.frames[0], decode_all(path, (224, 224))[0][0])
-
-
-# decord -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -325,3 +207,44 @@ def test_frames_and_rate_equal_decord(make_clip: Any, name: str) -> None:
     assert video.fps == reader.get_avg_fps()
     expected = reader.get_batch(video.indices).asnumpy().transpose(0, 3, 1, 2)
     assert np.abs(video.frames.astype(int) - expected.astype(int)).max() == 0
+
+
+@pytest.mark.parametrize("place", ["end", "front"])
+def test_a_truncated_mp4(tmp_path: Path, make_clip: Any, place: str) -> None:
+    """With its table at the end a cut file cannot be opened; at the front, what is there can be had."""
+    options = {"movflags": "faststart"} if place == "front" else {}
+    source = make_clip(f"table_at_{place}", Clip(options={"g": "12"}, container=options))
+    path = tmp_path / "cut.mp4"
+    path.write_bytes(source.read_bytes()[: source.stat().st_size // 2])
+    if place == "end":
+        with pytest.raises(MediaError, match=r"cut\.mp4 cannot be read.*truncated"):
+            read_video(path)
+        return
+    with pytest.raises(MediaError, match=r"is truncated or damaged: it lists 60 frames \(2\.4 s\).*end=") as caught:
+        read_video(path)
+    end = float(str(caught.value).split("(end=")[1].split(")")[0])
+    part = read_video(path, sampling=FrameSampling(8, end=end))
+    whole, _ = decode_all(source, (224, 224))
+    assert 4 <= len(part.indices) <= 8
+    assert np.array_equal(part.frames, np.stack([whole[i] for i in part.indices]))
+
+
+def test_damage_in_the_middle_is_not_passed_over(tmp_path: Path, make_clip: Any) -> None:
+    source = make_clip("one_group", Clip(options={"g": "250", "bf": "0"}, container={"movflags": "faststart"}))
+    data = bytearray(source.read_bytes())
+    data[len(data) // 2 :] = bytes(len(data) - len(data) // 2)
+    path = tmp_path / "zeros.mp4"
+    path.write_bytes(data)
+    with pytest.raises(MediaError, match="is truncated or damaged"):
+        read_video(path)
+
+
+def test_a_video_may_change_its_size(tmp_path: Path) -> None:
+    """Two recordings in one transport stream: each frame is scaled from its own size."""
+    parts = [write_clip(tmp_path / f"{k}.ts", Clip("ts", size=(96 // k, 128 // k), num_frames=20)) for k in (1, 2)]
+    path = tmp_path / "both.ts"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    frames, _ = decode_all(path, (224, 224))
+    assert len(frames) == 40
+    video = read_video(path)
+    assert np.array_equal(video.frames, np.stack([frames[i] for i in video.indices]))
