@@ -25,5 +25,5 @@ def test_captions_state_the_scene_in_any_wording(seed: int) -> None:
     sound = captions.sound_caption(scene.sounds, rng)
     names = tuple(captions.SOUND_NAMES[shape] for shape in scene.sounds)
     assert facts(sound, "shape") == scene.sounds or facts(sound, "sound") == names
-    told, plain = caption_pair(rng)
-    assert facts(told, "colour") == facts(plain, "colour")
+    text, plain = caption_pair(rng)
+    assert facts(text, "colour") == facts(plain, "colour")

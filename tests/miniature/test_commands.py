@@ -17,13 +17,13 @@ from video_llama.processors.audio_decode import read_waveform
 from video_llama.processors.video_processor import read_video
 
 
-def test_a_scene_as_told() -> None:
+def test_a_scene_has_the_given_contents() -> None:
     scene = make_scene(["red circle still", "blue star still"], ["square"], seed=0)
     assert scene.parts == (ScenePart("red", "circle", "still"), ScenePart("blue", "star", "still"))
     assert scene.sounds == ("square",)
 
 
-def test_what_is_not_told_follows_from_the_seed() -> None:
+def test_the_seed_decides_what_is_not_given() -> None:
     assert make_scene([], None, 1) == make_scene([], None, 1) != make_scene([], None, 2)
     assert make_scene(["red circle left"], None, 0).sounds == ("circle",)
     assert make_scene([], ["none"], 0).sounds == ()
@@ -32,19 +32,19 @@ def test_what_is_not_told_follows_from_the_seed() -> None:
 @pytest.mark.parametrize(
     ("shows", "sounds", "message"),
     [
-        (["red circle sideways"], None, "sideways is none of left, right"),
-        (["red circle"], None, "say a colour, a shape and a motion"),
-        (["red circle left", "blue star still"], None, "both stay still"),
+        (["red circle sideways"], None, "unknown word sideways. Use one of left, right"),
+        (["red circle"], None, "give a colour, a shape and a motion"),
+        (["red circle left", "blue star still"], None, "End each --shows with still"),
         (["red circle still"] * 3, None, "given 3 times"),
-        (["red circle left"], ["bell"], "no such sound. Use one of circle"),
+        (["red circle left"], ["bell"], "unknown sound. Use one of circle"),
     ],
 )
-def test_words_that_the_world_does_not_have(shows: list[str], sounds: list[str] | None, message: str) -> None:
+def test_impossible_contents_are_errors(shows: list[str], sounds: list[str] | None, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make_scene(shows, sounds, 0)
 
 
-def test_the_command_writes_a_real_file(tmp_path: Path) -> None:
+def test_clip_writes_an_mp4(tmp_path: Path) -> None:
     path = tmp_path / "a clip.mp4"
     run = CliRunner().invoke(app, ["miniature", "clip", str(path), "--shows", "green star down", "--seed", "4"])
     assert run.exit_code == 0, run.output
@@ -54,7 +54,9 @@ def test_the_command_writes_a_real_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["two_shapes", "square_with_hum", "silent_star"])
-def test_shipped_examples_are_what_their_readme_says(name: str, repository: Path, tmp_path: Path) -> None:
+def test_shipped_examples_equal_those_of_the_commands_in_the_readme(
+    name: str, repository: Path, tmp_path: Path
+) -> None:
     readme = (repository / "examples" / "README.md").read_text(encoding="utf-8")
     [command] = [part for part in readme.split("`") if part.startswith(f"video-llama miniature clip examples/{name}")]
     arguments = shlex.split(command)[4:]
@@ -63,11 +65,11 @@ def test_shipped_examples_are_what_their_readme_says(name: str, repository: Path
     again = read_video(tmp_path / "again.mp4", size=(84, 84))
     shipped = read_video(repository / "examples" / f"{name}.mp4", size=(84, 84))
     assert shipped.duration == again.duration
-    # Another build of the encoder may choose other bits; the pictures stay close.
+    # Other builds of the encoder give other bits; the frames remain similar.
     assert abs(shipped.frames.astype(int) - again.frames.astype(int)).mean() < 4
 
 
-def test_the_command_prints_json(tmp_path: Path) -> None:
+def test_evaluate_prints_json(tmp_path: Path) -> None:
     arguments = ["--num-clips", "3", "--seed", "5", "--json", "--answers", str(tmp_path / "answers.jsonl")]
     run = CliRunner().invoke(app, ["miniature", "evaluate", *arguments])
     assert run.exit_code == 0, run.output

@@ -1,4 +1,4 @@
-"""The data set: files in the reference's formats, resumable, the same for the same seed, refused when mixed."""
+"""The data set: file formats, resuming, reproducibility and errors."""
 
 import csv
 import json
@@ -56,7 +56,7 @@ def test_questions_are_videochat_rows(folder: Path, name: str, other: str) -> No
     assert 0 < sum(other in row for row in rows) < len(rows)
 
 
-def test_answers_are_about_the_clip_in_its_own_medium(folder: Path) -> None:
+def test_answers_are_about_the_medium_of_the_row(folder: Path) -> None:
     truth = {path.relative_to(folder / "videos").as_posix(): scene for path, scene in read_scenes(folder)}
     heard: set[tuple[bool, bool]] = set()
     for row in json.loads((folder / "questions_seeing.json").read_text()):
@@ -88,14 +88,14 @@ def test_pictures_are_llava_rows(folder: Path) -> None:
         ]
 
 
-def test_the_truth_is_read_back_and_keeps_the_split(folder: Path) -> None:
+def test_scenes_are_read_back_and_belong_to_the_split(folder: Path) -> None:
     truth = read_scenes(folder)
     again = [dataset.scene_of(i, seed=1, split="train", two_part_share=0.5, sounds=("matched",)) for i in range(6)]
     assert [scene for _, scene in truth] == again
     assert all(path.is_file() and not is_held_out(scene.parts) for path, scene in truth)
 
 
-def test_a_second_call_keeps_what_is_there_and_adds_the_rest(tmp_path: Path) -> None:
+def test_a_second_call_keeps_existing_clips_and_adds_missing_ones(tmp_path: Path) -> None:
     first = write_dataset(tmp_path, num_clips=2, seed=2, split="test", workers=1, sounds=("silent", "mismatched"))
     kept = tmp_path / "videos" / dataset.clip_path(0)
     kept.write_bytes(b"kept")
@@ -115,26 +115,26 @@ def test_two_processes_write_the_same_clips(tmp_path: Path, folder: Path) -> Non
         (frames, sound), (its_frames, its_sound) = (
             decoded(clip) for clip in (path, tmp_path / path.relative_to(folder))
         )
-        # The encoder reads memory that it never wrote: once in some hundred clips a few pixels are 2 of 255 off.
+        # The encoder reads uninitialised memory: in about one of a hundred clips a few pixels differ by 2 of 255.
         assert np.abs(frames.astype(int) - its_frames).max() <= 4
         assert (frames != its_frames).mean() < 0.01
         assert np.array_equal(sound, its_sound)
     assert (tmp_path / "questions_seeing.json").read_text() == (folder / "questions_seeing.json").read_text()
 
 
-def test_mixing_settings_in_a_folder_is_refused(folder: Path) -> None:
-    with pytest.raises(DataError, match="Name another folder or delete it"):
+def test_other_settings_in_the_same_folder_are_an_error(folder: Path) -> None:
+    with pytest.raises(DataError, match="Delete it or use another folder"):
         write_dataset(folder, num_clips=6, seed=2, workers=1, two_part_share=0.5)
 
 
-def test_a_folder_without_scenes_says_how_to_make_them(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="write_dataset first"):
+def test_a_folder_without_scenes_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="Write the clips with"):
         read_scenes(tmp_path)
     (tmp_path / "scenes.jsonl").write_text('{"video": "x"}\n')
     with pytest.raises(DataError, match=r"scenes.jsonl:1: not a scene"):
         read_scenes(tmp_path)
 
 
-def test_no_clips_is_a_bad_argument(tmp_path: Path) -> None:
+def test_fewer_than_one_clip_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at least one"):
         write_dataset(tmp_path, num_clips=0, seed=0)

@@ -16,11 +16,11 @@ from video_llama.processors.video_processor import frames_message
 SEEDS = st.integers(0, 2**32 - 1)
 
 
-def test_the_frames_sentence_is_the_processors_own() -> None:
+def test_the_frames_sentence_equals_that_of_the_processor() -> None:
     assert frames_sentence((0.0, 0.6, 1.2)) == frames_message([0, 6, 12], 10.0)
 
 
-def test_documents_are_labelled_on_answers_alone(tokenizer_path: Path) -> None:
+def test_only_answers_have_labels(tokenizer_path: Path) -> None:
     tokenizer = Tokenizer(tokenizer_path)
     rng = np.random.default_rng(0)
     for _ in range(20):
@@ -33,25 +33,25 @@ def test_documents_are_labelled_on_answers_alone(tokenizer_path: Path) -> None:
     assert tokenizer.decode([label for label in example.labels if label != IGNORE_INDEX]) == caption + STOP_MARK
 
 
-def test_spans_are_the_words_of_the_media(tokenizer_path: Path) -> None:
+def test_spans_are_the_text_that_describes_the_media(tokenizer_path: Path) -> None:
     tokenizer = Tokenizer(tokenizer_path)
     rng = np.random.default_rng(0)
     documents = [(drawn := dialogue(rng), dialogue_example(tokenizer, drawn)) for _ in range(40)]
     assert {drawn.medium for drawn, _ in documents} == {"audio_video", "video", "image", "audio", "text"}
     for drawn, example in documents:
-        told = [words for words in (drawn.sound_words, drawn.video_words, drawn.image_words) if words]
+        texts = [words for words in (drawn.sound_words, drawn.video_words, drawn.image_words) if words]
         marked = [tokenizer.decode(example.input_ids[span.start : span.start + span.length]) for span in example.spans]
-        assert [words.strip() for words in marked] == told
+        assert [words.strip() for words in marked] == texts
     words, caption = caption_pair(rng)
     example = caption_document(tokenizer, words, caption)
     [span] = example.spans
     assert (span.start, tokenizer.decode(example.input_ids[1 : 1 + span.length]).strip()) == (1, words)
-    assert example.labels[1 + span.length] != IGNORE_INDEX  # the caption comes at once
+    assert example.labels[1 + span.length] != IGNORE_INDEX  # the caption follows directly
 
 
 @settings(max_examples=80, deadline=None)
 @given(SEEDS)
-def test_dialogues_hold_the_slots_of_their_medium(seed: int) -> None:
+def test_dialogues_have_the_text_of_their_media(seed: int) -> None:
     document = dialogue(np.random.default_rng(seed))
     assert document == dialogue(np.random.default_rng(seed))
     assert 1 <= len(document.turns) <= 3

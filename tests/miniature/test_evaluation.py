@@ -19,14 +19,14 @@ from video_llama.miniature.evaluation import (
     Evaluation,
     evaluate,
     plan,
-    sort_of,
+    sound_relation,
     tally,
 )
 from video_llama.miniature.questions import grade
 from video_llama.miniature.world import Scene, sample_scene
 
 NUM_CLIPS = 24
-SEED = 77  # no other evaluation's
+SEED = 77  # not used by any other evaluation
 MEASURED = {  # docs/miniature.md, rounded down
     "colour": 0.99,
     "shape": 0.99,
@@ -45,7 +45,7 @@ def scenes() -> list[Scene]:
 
 
 @given(st.integers(0, 500), st.integers(1, 500))
-def test_intervals_hold_the_share(right: int, total: int) -> None:
+def test_intervals_contain_the_accuracy(right: int, total: int) -> None:
     right = min(right, total)
     low, high = Count(right, total).interval
     assert 0 <= low <= Count(right, total).accuracy + 1e-12
@@ -53,25 +53,25 @@ def test_intervals_hold_the_share(right: int, total: int) -> None:
     assert high - low < 2 / total**0.5
 
 
-def test_nothing_counted_tells_nothing() -> None:
+def test_the_interval_without_counts_is_everything() -> None:
     assert Count(0, 0).interval == (0.0, 1.0)
     assert np.isnan(Count(0, 0).accuracy)
 
 
-def test_every_figure_is_asked_for(scenes: list[Scene]) -> None:
+def test_every_figure_has_questions(scenes: list[Scene]) -> None:
     asked = {metric for probe in plan(scenes, seed=1) for metric in probe.metrics}
     assert asked == {*EXPLANATIONS, *ABLATIONS}
     assert set(TARGETS) <= set(EXPLANATIONS)
 
 
-def test_the_plan_follows_from_the_seed(scenes: list[Scene]) -> None:
+def test_the_questions_depend_only_on_the_seed(scenes: list[Scene]) -> None:
     assert plan(scenes, 1) == plan(scenes, 1)
     assert plan(scenes, 1) != plan(scenes, 2)
 
 
-def test_sounds_are_asked_about_where_there_are_any(scenes: list[Scene]) -> None:
+def test_questions_about_sound_fit_the_clips(scenes: list[Scene]) -> None:
     for probe in plan(scenes, seed=1):
-        sort = sort_of(scenes[probe.clip])
+        sort = sound_relation(scenes[probe.clip])
         if "silence" in probe.metrics:
             assert sort == "silent"
             assert probe.qa.answer == "I hear no sound."
@@ -82,7 +82,7 @@ def test_sounds_are_asked_about_where_there_are_any(scenes: list[Scene]) -> None
             assert scenes[probe.other].sounds != scenes[probe.clip].sounds
 
 
-def test_right_answers_count_and_wrong_ones_do_not(scenes: list[Scene]) -> None:
+def test_only_correct_answers_are_counted(scenes: list[Scene]) -> None:
     probes = plan(scenes, seed=1)
     right = tally(probes, (grade(probe.qa, probe.qa.answer) for probe in probes))
     assert all(count.right == count.total > 0 for count in right.values())
@@ -107,31 +107,33 @@ def evaluation(assistant: Assistant, clips: Path) -> Evaluation:
 
 @pytest.mark.parametrize("figure", MEASURED)
 def test_shipped_weights_are_as_good_as_measured(evaluation: Evaluation, figure: str) -> None:
-    """With so few clips chance has its say: what 400 clips gave must not lie above the interval."""
+    """The accuracy on 400 clips must not be above the interval measured on these few clips."""
     count = evaluation.counts[figure]
     assert count.total >= 4
     assert count.interval[1] >= MEASURED[figure], f"{count.right} of {count.total}"
 
 
-def test_what_needs_the_order_of_frames_is_lost_without_it(evaluation: Evaluation) -> None:
-    """Reversed, a moving shape moves the other way."""
+def test_motion_depends_on_the_order_of_frames(evaluation: Evaluation) -> None:
+    """With reversed frames, a moving shape moves in the opposite direction."""
     reversed_motion = evaluation.counts["motion_frames_reversed"]
     assert reversed_motion.total >= 4
     assert reversed_motion.interval[0] < 0.25
 
 
-def test_the_sound_that_is_put_in_is_the_sound_that_is_heard(evaluation: Evaluation) -> None:
+def test_answers_about_sound_follow_the_replaced_audio(evaluation: Evaluation) -> None:
     assert evaluation.counts["hear_audio_replaced"].accuracy < 0.25
     assert evaluation.counts["hear_follows_replaced"].accuracy > 0.75
 
 
-def test_an_evaluation_repeats_itself(assistant: Assistant, clips: Path, evaluation: Evaluation) -> None:
+def test_an_evaluation_is_reproducible(assistant: Assistant, clips: Path, evaluation: Evaluation) -> None:
     again = evaluate(assistant, clips, num_clips=NUM_CLIPS, seed=SEED, workers=1)
     assert again.counts == evaluation.counts
     assert [mark.answer for mark in again.marks] == [mark.answer for mark in evaluation.marks]
 
 
-def test_batches_and_encoding_once_change_no_answer(assistant: Assistant, clips: Path, evaluation: Evaluation) -> None:
+def test_batches_and_shared_encodings_give_the_same_answers(
+    assistant: Assistant, clips: Path, evaluation: Evaluation
+) -> None:
     plain = [mark for mark in evaluation.marks if not mark.probe.ablation and mark.probe.clip in (0, 1, 2)]
     paths = [path for path, _ in read_scenes(clips)]
     for mark in plain[::3]:
@@ -139,6 +141,6 @@ def test_batches_and_encoding_once_change_no_answer(assistant: Assistant, clips:
         assert answer.text == mark.answer
 
 
-def test_clips_of_another_seed_are_refused(assistant: Assistant, clips: Path, evaluation: Evaluation) -> None:
-    with pytest.raises(DataError, match="Name another folder or delete it"):
+def test_clips_of_another_seed_are_an_error(assistant: Assistant, clips: Path, evaluation: Evaluation) -> None:
+    with pytest.raises(DataError, match="Delete it or use another folder"):
         evaluate(assistant, clips, num_clips=NUM_CLIPS, seed=SEED + 1)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from video_llama.miniature.evaluation import TARGETS, Evaluation, Mark, plan, tally
-from video_llama.miniature.evaluation_report import answer_rows, plot, table_of
+from video_llama.miniature.evaluation_report import answer_rows, plot_figures, table_of
 from video_llama.miniature.world import sample_scene
 
 
@@ -32,5 +32,5 @@ def test_figures_become_a_table_rows_and_a_plot(evaluation: Evaluation, tmp_path
     assert len(rows) == len(evaluation.marks)
     assert json.dumps(rows)
     pytest.importorskip("matplotlib")
-    plot(evaluation, tmp_path / "figures.png")
+    plot_figures(evaluation, tmp_path / "figures.png")
     assert (tmp_path / "figures.png").stat().st_size > 10_000

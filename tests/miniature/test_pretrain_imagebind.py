@@ -8,14 +8,14 @@ from video_llama.miniature.pretrain_imagebind import BindingLearner, binding_los
 from video_llama.miniature.pretrain_vision import TowerLearner, sample_pictures
 
 
-def test_sounds_say_how_long_each_shape_sounds() -> None:
+def test_shares_of_sounds_add_up_to_one() -> None:
     sounds = sample_sounds(seed=0, num_tracks=12)
     assert sounds.mels.shape == (96, 1, 128, 204)
     assert torch.allclose(sounds.shares.sum(1), torch.ones(96), atol=1e-5)
     assert (sounds.shares.amax(1) < 0.99).any()
 
 
-def test_binding_is_best_where_sounds_lie_on_their_pictures() -> None:
+def test_the_loss_is_lower_for_sounds_near_their_pictures() -> None:
     shapes = torch.tensor([0, 1, 0, 1])
     pictures = torch.eye(4)[shapes]
     shares = torch.eye(4)[torch.tensor([0, 1])]
@@ -24,7 +24,7 @@ def test_binding_is_best_where_sounds_lie_on_their_pictures() -> None:
     assert bound < swapped
 
 
-def test_binding_moves_the_sounds_and_leaves_the_vision_trunk() -> None:
+def test_the_vision_trunk_gets_no_gradient() -> None:
     torch.manual_seed(0)
     learner = BindingLearner(TowerLearner().tower)
     pixels, targets = sample_pictures(np.random.default_rng(0), 4)

@@ -23,7 +23,7 @@ from video_llama.miniature.tokenizer import NUM_PIECES
 FEW = Pretraining(num_steps=3, batch_size=4, peak_lr=1e-3, warmup_steps=1)
 
 
-def test_batches_follow_from_seed_and_number(tokenizer_path: Path) -> None:
+def test_batches_depend_only_on_seed_and_number(tokenizer_path: Path) -> None:
     tokenizer = Tokenizer(tokenizer_path)
     phase = LanguagePhase("few", 0, FEW, 0.5, 0.5, 0.1)
     first, again = (make_batches(tokenizer, phase, 1, 0) for _ in range(2))
@@ -32,7 +32,7 @@ def test_batches_follow_from_seed_and_number(tokenizer_path: Path) -> None:
     assert all(len(batch) == 4 for batch in first)
 
 
-def test_weighted_loss_tells_answers_from_the_rest() -> None:
+def test_weighted_loss_separates_answers_from_other_text() -> None:
     ids = torch.tensor([[1, 2, 3, 0]])
     labels = torch.tensor([[IGNORE_INDEX, IGNORE_INDEX, 3, IGNORE_INDEX]])
     mask = torch.tensor([[1, 1, 1, 0]])
@@ -43,7 +43,7 @@ def test_weighted_loss_tells_answers_from_the_rest() -> None:
     assert text.item() == pytest.approx(float(np.log(5)), rel=1e-5)
 
 
-def test_noise_is_on_the_marked_tokens_alone_and_as_strong_as_told() -> None:
+def test_noise_has_the_given_deviation_and_is_only_on_the_marked_tokens() -> None:
     marked = torch.tensor([[True, True, False]]).repeat(3, 1)
     deviations = torch.tensor([0.0, 1.0, 2.0])
     generators = [torch.Generator().manual_seed(seed) for seed in (5, 5, 6)]
@@ -54,7 +54,7 @@ def test_noise_is_on_the_marked_tokens_alone_and_as_strong_as_told() -> None:
     assert torch.allclose(noise[:, :2].flatten(1).std(dim=1), deviations, atol=0.05)
 
 
-def test_noise_is_on_all_that_is_no_answer_or_on_the_medias_words_alone(tokenizer_path: Path) -> None:
+def test_noise_is_not_on_answers_or_only_on_text_in_place_of_media(tokenizer_path: Path) -> None:
     tokenizer = Tokenizer(tokenizer_path)
     rng = np.random.default_rng(1)
     examples = [dialogue_example(tokenizer, dialogue(rng)) for _ in range(60)]

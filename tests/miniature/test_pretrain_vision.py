@@ -19,7 +19,7 @@ from video_llama.miniature.pretraining_loop import Pretraining
 FEW = Pretraining(num_steps=3, batch_size=4, peak_lr=1e-3, warmup_steps=1)
 
 
-def test_positions_differ_and_leave_the_class_token_alone() -> None:
+def test_position_embeddings_differ_and_are_zero_for_the_class_token() -> None:
     table = sin_cos_positions(128, 6)[0]
     assert table.shape == (37, 128)
     assert not table[0].any()
@@ -40,4 +40,6 @@ def test_every_part_of_an_encoder_gets_a_gradient(learner: type) -> None:
     loss, _ = module.loss(*sample_pictures(np.random.default_rng(0), 4))
     loss.backward()
     without = [name for name, p in module.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
-    assert not [name for name in without if "tower.head." not in name]  # its head learns with the sounds
+    assert not [
+        name for name in without if "tower.head." not in name
+    ]  # the head of the tower is trained with the sounds

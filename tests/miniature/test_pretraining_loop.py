@@ -1,4 +1,4 @@
-"""The pre-training loop: it learns, goes on bit for bit where it was cut off, and refuses another recipe's state."""
+"""The training loop: schedule, checkpoints, exact resuming and errors."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ RECIPE = Pretraining(num_steps=30, batch_size=8, peak_lr=0.05, warmup_steps=5)
 
 
 def line_loss(module: nn.Module, stop_at: int | None = None):
-    """The loss of fitting y = 3x; raises KeyboardInterrupt at a step, as a user does."""
+    """Return the loss of fitting y = 3x. Raises KeyboardInterrupt at the step ``stop_at``."""
 
     def loss(step: int) -> tuple[torch.Tensor, dict[str, float]]:
         if step == stop_at:
@@ -31,7 +31,7 @@ def fresh() -> nn.Module:
     return nn.Linear(1, 1)
 
 
-def test_learning_rate_rises_then_falls_to_its_last_share() -> None:
+def test_learning_rate_warms_up_and_decays() -> None:
     rates = [learning_rate(RECIPE, step) for step in range(RECIPE.num_steps)]
     assert rates[0] < rates[4]
     assert max(rates) <= RECIPE.peak_lr
@@ -39,7 +39,7 @@ def test_learning_rate_rises_then_falls_to_its_last_share() -> None:
     assert rates[-1] == pytest.approx(pretraining_loop.FINAL_LR_SHARE * RECIPE.peak_lr, rel=0.1)
 
 
-def test_it_learns_and_writes_a_row_for_each_step(tmp_path: Path) -> None:
+def test_the_loss_decreases_and_every_step_has_a_row(tmp_path: Path) -> None:
     module = fresh()
     fit("line", module, line_loss(module), RECIPE, tmp_path)
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
@@ -48,7 +48,7 @@ def test_it_learns_and_writes_a_row_for_each_step(tmp_path: Path) -> None:
     assert not module.training
 
 
-def test_a_run_that_was_cut_off_goes_on_as_if_it_had_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = fresh()
     fit("line", whole, line_loss(whole), RECIPE, tmp_path / "whole")
     monkeypatch.setattr(pretraining_loop, "SAVE_EVERY_SECONDS", 0.0)  # a checkpoint at every step
@@ -69,21 +69,21 @@ def test_a_finished_run_is_only_loaded(tmp_path: Path) -> None:
     assert torch.equal(module.weight, again.weight)
 
 
-def test_another_recipe_is_refused(tmp_path: Path) -> None:
+def test_a_checkpoint_with_other_hyperparameters_is_an_error(tmp_path: Path) -> None:
     module = fresh()
     fit("line", module, line_loss(module), RECIPE, tmp_path)
     other = Pretraining(num_steps=31, batch_size=8, peak_lr=0.05)
-    with pytest.raises(CheckpointError, match="Name another folder, or delete it"):
+    with pytest.raises(CheckpointError, match="Delete it or use another folder"):
         fit("line", fresh(), line_loss(module), other, tmp_path)
 
 
-def test_a_loss_that_is_no_number_stops(tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_is_an_error(tmp_path: Path) -> None:
     module = fresh()
     with pytest.raises(CheckpointError, match="the loss of step 0 is nan"):
         fit("line", module, lambda step: (module.weight.sum() * float("nan"), {}), RECIPE, tmp_path)
 
 
-def test_rate_scales_reach_the_parameters_they_name(tmp_path: Path) -> None:
+def test_learning_rate_factors_apply_to_the_named_parameters(tmp_path: Path) -> None:
     module = nn.ModuleDict({"slow": nn.Linear(1, 1, bias=False), "quick": nn.Linear(1, 1, bias=False)})
     before = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
     one_step = Pretraining(num_steps=1, batch_size=1, peak_lr=0.1, warmup_steps=1, weight_decay=0.0)

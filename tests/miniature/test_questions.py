@@ -52,7 +52,7 @@ def test_canonical_answers(kind: str, single: set[str], two: set[str]) -> None:
     assert answers(TWO, kind) == two
 
 
-def test_what_is_seen_and_what_is_heard_are_kept_apart() -> None:
+def test_picture_and_sound_are_distinguished() -> None:
     assert answers(MISMATCHED, "shape") == {"It is a square."}
     assert answers(MISMATCHED, "source") == {"A circle makes the sound."}
     assert answers(MISMATCHED, "match") == {"I see a square and hear a circle, so no."}
@@ -70,7 +70,7 @@ def test_comparisons_give_the_reason_first_and_are_balanced() -> None:
             assert named.issubset(facts(qa.answer)) is qa.answer.endswith("yes."), qa
 
 
-def test_order_questions_ask_for_what_is_answered() -> None:
+def test_answers_are_about_the_shape_of_the_question() -> None:
     rng = np.random.default_rng(0)
     for _ in range(200):
         for kind in ("colour", "shape", "order"):
@@ -80,20 +80,20 @@ def test_order_questions_ask_for_what_is_answered() -> None:
 
 
 @pytest.mark.parametrize("kind", [*questions.SEEING_KINDS, "match"])
-def test_without_a_picture_the_answer_says_so(kind: str) -> None:
-    assert answers(TWO, kind, sees="nothing") == {NO_PICTURE}
+def test_answers_without_a_picture(kind: str) -> None:
+    assert answers(TWO, kind, visual="nothing") == {NO_PICTURE}
 
 
 @pytest.mark.parametrize("kind", [*questions.HEARING_KINDS, "match"])
-def test_without_sound_the_answer_says_so(kind: str) -> None:
-    assert answers(SINGLE, kind, hears=False) == {NO_SOUND}
+def test_answers_without_sound(kind: str) -> None:
+    assert answers(SINGLE, kind, has_audio=False) == {NO_SOUND}
     assert answers(Scene(SINGLE.parts, (), 0, 5.0), kind) == {NO_SOUND}
 
 
 def test_a_picture_has_no_motion_and_no_second_shape() -> None:
-    assert answers(TWO, "motion", sees="image") == {"I see one still picture."}
-    assert answers(TWO, "desc", sees="image") == {"A red circle."}
-    assert answers(TWO, "count", sees="image") == {"There is one shape."}
+    assert answers(TWO, "motion", visual="image") == {"I see one still picture."}
+    assert answers(TWO, "desc", visual="image") == {"A red circle."}
+    assert answers(TWO, "count", visual="image") == {"There is one shape."}
 
 
 @settings(max_examples=80, deadline=None)
@@ -104,10 +104,12 @@ def test_a_picture_has_no_motion_and_no_second_shape() -> None:
     st.sampled_from(["video", "image", "nothing"]),
     st.booleans(),
 )
-def test_every_kind_is_answerable_for_every_scene(seed: int, kind: str, sound: str, sees: str, hears: bool) -> None:
+def test_every_kind_has_an_answer_for_every_scene(
+    seed: int, kind: str, sound: str, visual: str, has_audio: bool
+) -> None:
     rng = np.random.default_rng(seed)
     scene = sample_scene(rng, sound=sound)  # type: ignore[arg-type]
-    qa = question(scene, kind, rng, sees=sees, hears=hears)  # type: ignore[arg-type]
+    qa = question(scene, kind, rng, visual=visual, has_audio=has_audio)  # type: ignore[arg-type]
     assert qa.kind == kind
     assert qa.question[-1] in "?."
     assert qa.answer.endswith(".")
@@ -117,12 +119,12 @@ def test_every_kind_is_answerable_for_every_scene(seed: int, kind: str, sound: s
     assert facts(qa.answer)
 
 
-def test_an_unknown_kind_names_the_known_ones() -> None:
+def test_an_unknown_kind_is_an_error() -> None:
     with pytest.raises(ValueError, match="use one of desc, colour, shape"):
         question(SINGLE, "smell", np.random.default_rng(0))
 
 
-def test_grading_takes_any_wording_but_no_other_facts() -> None:
+def test_grading_accepts_other_wordings_but_not_other_facts() -> None:
     qa = QA("desc", "What do you see?", "A red circle moves left.")
     assert grade(qa, "I see a red circle. It is moving left.")
     assert not grade(qa, "A red circle moves right.")
@@ -132,7 +134,7 @@ def test_grading_takes_any_wording_but_no_other_facts() -> None:
     assert not grade(qa, "A blue circle moves up.", "colour")
 
 
-def test_grading_minds_the_order_and_the_verdict() -> None:
+def test_grading_checks_order_and_verdict() -> None:
     order = QA("hear", "", "I hear a low hum, the sound of a circle, and then a buzz, the sound of a square.")
     assert not grade(order, "I hear a buzz, the sound of a square, and then a low hum, the sound of a circle.")
     assert grade(order, "a hum and then a buzz", "sound")

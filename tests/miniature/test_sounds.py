@@ -15,7 +15,7 @@ SEEDS = st.integers(0, 2**32 - 1)
 
 
 def spectral_facts(samples: np.ndarray) -> tuple[float, float]:
-    """The strongest frequency in Hz, and how noisy the spectrum is (geometric over arithmetic mean, 60 Hz to 3 kHz)."""
+    """Return the strongest frequency in Hz and the spectral flatness between 60 Hz and 3 kHz."""
     power = np.abs(np.fft.rfft(samples * np.hanning(len(samples)))) ** 2 + 1e-12
     hertz = np.fft.rfftfreq(len(samples), 1 / sounds.SAMPLING_RATE)
     band = power[(hertz > 60) & (hertz < 3000)]
@@ -24,7 +24,7 @@ def spectral_facts(samples: np.ndarray) -> tuple[float, float]:
 
 @settings(max_examples=20, deadline=None)
 @given(SEEDS)
-def test_sounds_can_be_told_apart(seed: int) -> None:
+def test_sounds_differ_in_their_spectrum(seed: int) -> None:
     rng = np.random.default_rng(seed)
     facts = {shape: spectral_facts(sounds.sample_sound(rng, shape)) for shape in SHAPES}
     assert 80 < facts["circle"][0] < 160
@@ -41,7 +41,7 @@ def test_two_sounds_follow_each_other() -> None:
     assert spectral_facts(samples[:32000])[0] > 1200 > 160 > spectral_facts(samples[32000:])[0]
 
 
-def test_a_shape_without_a_sound_is_refused() -> None:
+def test_a_shape_without_a_sound_is_an_error() -> None:
     with pytest.raises(ValueError, match="use one of circle, square, triangle, star"):
         sounds.sample_sound(np.random.default_rng(0), "hexagon")
 

@@ -51,7 +51,7 @@ def test_a_failed_stage_runs_again_and_finished_ones_do_not(tmp_path: Path) -> N
     assert (tmp_path / "fails.done").exists()
 
 
-def test_another_seed_is_refused(tmp_path: Path) -> None:
+def test_another_seed_is_an_error(tmp_path: Path) -> None:
     run_stages(tmp_path, ORDERED, seed=3)
     with pytest.raises(CheckpointError, match="was made with --seed 3"):
         run_stages(tmp_path, ORDERED, seed=4)

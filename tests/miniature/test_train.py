@@ -25,13 +25,13 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_every_need_is_a_stage() -> None:
+def test_stages_need_only_existing_stages() -> None:
     for stage in STAGES.values():
         assert set(stage.needs) <= set(STAGES)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_configurations_move_to_another_root_as_a_whole(name: str, tmp_path: Path) -> None:
+def test_all_paths_of_a_configuration_move_to_another_root(name: str, tmp_path: Path) -> None:
     config = load_config(TrainConfig, config_path(name), moved_paths(name, tmp_path))
     assert config.model.pretrained == tmp_path / "base"
     assert config.run.output_dir.parent == tmp_path
@@ -51,14 +51,14 @@ def test_training_without_clips_or_base_names_the_command_that_makes_them(name: 
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_training_clips_are_where_the_configurations_look_for_them(name: str, data_root: Path) -> None:
+def test_training_clips_are_at_the_paths_of_the_configurations(name: str, data_root: Path) -> None:
     config = load_config(TrainConfig, config_path(name), moved_paths(name, data_root))
     for key, dataset in config.datasets.items():
         samples = read_samples(dataset.format or key, dataset.build_info, where=f"datasets.{key}")
         assert all(Path(str(sample.path)).is_file() for sample in samples)
 
 
-def test_a_configuration_that_is_missing_is_an_error() -> None:
+def test_a_missing_configuration_is_an_error() -> None:
     with pytest.raises(CheckpointError, match="Reinstall the package"):
         config_path("none")
 

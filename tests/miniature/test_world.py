@@ -1,4 +1,4 @@
-"""The world: scenes and their split, pictures that show what the labels say, sounds that differ, real mp4 files."""
+"""Scenes: held-out split, rendered frames and labels, and mp4 files."""
 
 from pathlib import Path
 
@@ -45,7 +45,7 @@ def test_train_and_test_never_share_a_combination(seed: int, two_part: bool | No
 
 @settings(max_examples=60, deadline=None)
 @given(SEEDS, st.booleans())
-def test_sounds_relate_to_the_shapes_as_asked(seed: int, two_part: bool) -> None:
+def test_sounds_have_the_requested_relation_to_the_shapes(seed: int, two_part: bool) -> None:
     rng = np.random.default_rng(seed)
     assert sample_scene(rng, two_part=two_part).is_matched
     assert sample_scene(rng, two_part=two_part, sound="silent").sounds == ()
@@ -55,20 +55,20 @@ def test_sounds_relate_to_the_shapes_as_asked(seed: int, two_part: bool) -> None
     assert len(set(mismatched.sounds)) == len(set(mismatched.shapes)) == len(mismatched.parts)
 
 
-def test_both_sorts_of_scene_last_equally_long() -> None:
+def test_one_and_two_shapes_have_the_same_durations() -> None:
     rng = np.random.default_rng(0)
     lengths = [{sample_scene(rng, two_part=two).duration for _ in range(100)} for two in (False, True)]
     assert lengths[0] == lengths[1] == set(world.DURATIONS)
 
 
-def test_unknown_split_names_the_known_ones() -> None:
+def test_an_unknown_split_is_an_error() -> None:
     with pytest.raises(ValueError, match="use train, test or any"):
         sample_scene(np.random.default_rng(0), "dev")  # type: ignore[arg-type]
 
 
 @settings(max_examples=30, deadline=None)
 @given(SEEDS)
-def test_everything_follows_from_the_scene(seed: int) -> None:
+def test_frames_depend_only_on_the_scene(seed: int) -> None:
     one, two = (sample_scene(np.random.default_rng(seed)) for _ in range(2))
     assert one == two
     seconds = world.sampled_seconds(one)
@@ -82,7 +82,7 @@ def test_everything_follows_from_the_scene(seed: int) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(SEEDS, st.floats(0, 1))
-def test_the_picture_shows_the_object_where_the_state_says(seed: int, share: float) -> None:
+def test_frames_show_the_shape_at_its_position(seed: int, share: float) -> None:
     scene = sample_scene(np.random.default_rng(seed))
     second = share * scene.duration
     state = world.object_state(scene, second)
@@ -99,7 +99,7 @@ def test_the_picture_shows_the_object_where_the_state_says(seed: int, share: flo
 
 
 @pytest.mark.parametrize("motion", MOTIONS)
-def test_motion_goes_where_its_name_says(motion: str) -> None:
+def test_shapes_move_in_the_named_direction(motion: str) -> None:
     for seed in range(20):
         states = [world.object_state(scene_of(motion=motion, seed=seed), second) for second in (0.0, 2.5, 5.0)]
         across, down = states[-1].x - states[0].x, states[-1].y - states[0].y
@@ -109,7 +109,7 @@ def test_motion_goes_where_its_name_says(motion: str) -> None:
         assert states[1].x == pytest.approx((states[0].x + states[2].x) / 2)
 
 
-def test_the_second_part_comes_at_half_time() -> None:
+def test_the_second_part_starts_at_half_time() -> None:
     scene = Scene((ScenePart("red", "circle", "still"), ScenePart("blue", "star", "still")), (), 1, 6.0)
     shapes = [world.object_state(scene, second).shape for second in (0.0, 2.9, 3.0, 6.0)]
     assert shapes == ["circle", "circle", "star", "star"]

@@ -1,1 +1,1 @@
-"""A complete small Video-LLaMA, made from nothing: its world, its language, its training and its weights."""
+"""The miniature: the small demonstration model shipped with the package, with its clips, training and evaluation."""

@@ -1,4 +1,8 @@
-"""The pre-trained parts become one model folder, with branches that are still random: what both branches train on."""
+"""Write the miniature's model folders.
+
+``write_base`` combines the pre-trained parts with untrained branches: the folder that training of the branches starts
+from. ``write_weights`` adds the trained branches: the folder shipped with the package.
+"""
 
 from __future__ import annotations
 
@@ -23,15 +27,15 @@ BRANCHES = ("model.video_qformer.", "model.audio_qformer.")
 QUERY_STD = 0.5
 
 NOTICE = (
-    "These are the miniature's weights. They know one world: red, green, blue and yellow circles, squares, triangles "
-    "and stars that move or stay still, one or two in a clip, and the four sounds that belong to them. About anything "
-    "else their answer is a guess in these words."
+    "The miniature is a small demonstration model. It was trained on synthetic clips only: one or two red, green, blue "
+    "or yellow circles, squares, triangles or stars that move or stay still, and one sound for each shape. Its answers "
+    "about anything else are meaningless."
 )
 
 
 @dataclass(frozen=True)
 class Backbones:
-    """The frozen parts."""
+    """The pre-trained parts, which stay frozen while the branches are trained."""
 
     language: LlamaForCausalLM
     frames: FrameEncoder
@@ -40,7 +44,7 @@ class Backbones:
 
 
 def write_base(folder: Path, backbones: Backbones, tokenizer_path: Path, seed: int) -> None:
-    """Write the model folder that the branches' training starts from; it never answers."""
+    """Write the model folder that training of the branches starts from. Its branches are random."""
     torch.manual_seed(seed + 3)
     model = VideoLlamaForConditionalGeneration(miniature_config())
     body = model.model
@@ -62,17 +66,17 @@ def write_base(folder: Path, backbones: Backbones, tokenizer_path: Path, seed: i
 
 
 def _initialise_branch(branch: SequenceQFormer, word_scale: Tensor) -> None:
-    """Random weights of a size for narrow layers; tokens come out as large as the decoder's words."""
+    """Initialise a branch so that its output tokens have the scale of the word embeddings."""
     initialise(branch)
     with torch.no_grad():
         branch.query_tokens.normal_(std=QUERY_STD)
-        # As large as the encoders' normalised tokens: with less, motion and order are read from nothing.
+        # The scale of the encoders' normalised tokens. With smaller values motion and order are not learned.
         branch.position_embeddings.weight.normal_(std=1.0)
         branch.language_projection.weight.mul_(word_scale)
 
 
 def write_weights(target: Path, base: Path, runs: list[Path], seed: int) -> None:
-    """Put both trained branches into the base and write the weights that answer, as float16 (half the size)."""
+    """Merge the trained branches (``runs``) into ``base`` and write the result to ``target`` as float16."""
     merged = target.with_name(f"{target.name}.fp32")
     shutil.rmtree(merged, ignore_errors=True)
     merge_into_folder(runs, base, merged, name="miniature")

@@ -1,8 +1,8 @@
-"""The words of the miniature: how scenes and sounds are told, in one canonical form and in many others.
+"""Captions of scenes and sounds, in one canonical wording and in many others.
 
-In: a scene (or the shapes that sound). Out: text. The canonical form is what answers and captions use; the varied
-forms are what stands in a media slot while the language model is trained, so that it reads a fact in any captions.
-That a circle hums low, and so on, is said here and nowhere else: the audio branch never sees these words.
+Input: a scene, or the shapes that sound. Output: text. Answers and caption data use the canonical wording. The other
+wordings replace media in the language model's training, so that it understands a fact in any wording. The names of the
+sounds ("a low hum") are defined only here, and the captions that the audio branch is trained on do not contain them.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ VARIED_SOUND_ORDERS = ("{} and then {}", "{}, then {}", "first {}, then {}", "{}
 
 
 def choose(rng: np.random.Generator, options: Sequence[str]) -> str:
-    """One of the options, each equally likely."""
+    """Draw one of the options, all with the same probability."""
     return options[int(rng.integers(len(options)))]
 
 
 def sentence(text: str) -> str:
-    """The text with a capital and a full stop."""
+    """Return the text with a capital and a full stop."""
     return f"{text[0].upper()}{text[1:]}."
 
 
 def noun(part: ScenePart) -> str:
-    """ "a red circle"."""
+    """Return, for example, "a red circle"."""
     return f"a {part.colour} {part.shape}"
 
 
 def plain_caption(scene: Scene) -> str:
-    """The canonical caption without capital and full stop, as the reference's caption rules leave it.
+    """Return the canonical caption without capital and full stop, as after the reference's caption processor.
 
-    "a red circle moves left"; "first a red circle appears, then a blue square appears".
+    Examples: "a red circle moves left"; "first a red circle appears, then a blue square appears".
     """
     if scene.is_two_part:
         return VARIED_ORDERS[0].format(noun(scene.parts[0]), noun(scene.parts[1]))
@@ -56,12 +56,12 @@ def plain_caption(scene: Scene) -> str:
 
 
 def canonical_caption(scene: Scene) -> str:
-    """The one form in which answers tell a scene: "A red circle moves left."."""
+    """Return the canonical caption as a sentence, as in answers: "A red circle moves left."."""
     return sentence(plain_caption(scene))
 
 
 def _dressed(rng: np.random.Generator, text: str) -> str:
-    """The text with capital and full stop, or one of them, or neither."""
+    """Add a capital and a full stop, each with probability 0.5."""
     if rng.random() < 0.5:
         text = f"{text[0].upper()}{text[1:]}"
     return f"{text}." if rng.random() < 0.5 else text
@@ -75,30 +75,30 @@ def _varied_part(rng: np.random.Generator, part: ScenePart) -> str:
 
 
 def caption(scene: Scene, rng: np.random.Generator) -> str:
-    """A caption of what is seen in one of many wordings, capital and full stop at random."""
+    """Return a caption of the video in a random wording."""
     if scene.is_two_part:
         return _dressed(rng, choose(rng, VARIED_ORDERS).format(noun(scene.parts[0]), noun(scene.parts[1])))
     return _dressed(rng, _varied_part(rng, scene.parts[0]))
 
 
 def image_caption(scene: Scene, rng: np.random.Generator) -> str:
-    """A caption of a still picture of the first part: a shape and its colour, no motion."""
+    """Return a caption of a picture of the first part, in a random wording: colour and shape, no motion."""
     forms = ("{}", "{}", "a picture of {}", "there is {}", "one {}")
     form, first = choose(rng, forms), scene.parts[0]
     return _dressed(rng, form.format(f"{first.colour} {first.shape}" if form.startswith("one") else noun(first)))
 
 
 def sound_caption(shapes: Sequence[str], rng: np.random.Generator) -> str:
-    """What stands in the sound slot for one or two sounding shapes.
+    """Return a caption of one or two sounds, in a random wording.
 
-    Mostly a caption of the sounding object with an irrelevant colour and motion, as the audio branch is trained on
-    pictures; else a bare "a circle", or the sound itself, "a low hum".
+    Mostly a caption of the shape with a random colour and motion, because the audio branch is trained on pictures;
+    otherwise the shape alone ("a circle") or the name of the sound ("a low hum").
     """
     chance = rng.random()
     if len(shapes) == 1 and chance < 0.55:
         return _dressed(rng, _varied_part(rng, ScenePart(choose(rng, COLOURS), shapes[0], choose(rng, MOTIONS))))
     if chance < 0.55:
-        told = [f"a {choose(rng, COLOURS)} {shape}" for shape in shapes]
-        return _dressed(rng, choose(rng, VARIED_ORDERS).format(*told))
-    told = [SOUND_NAMES[shape] if chance > 0.8 else f"a {shape}" for shape in shapes]
-    return _dressed(rng, told[0] if len(told) == 1 else choose(rng, VARIED_SOUND_ORDERS).format(*told))
+        captions = [f"a {choose(rng, COLOURS)} {shape}" for shape in shapes]
+        return _dressed(rng, choose(rng, VARIED_ORDERS).format(*captions))
+    captions = [SOUND_NAMES[shape] if chance > 0.8 else f"a {shape}" for shape in shapes]
+    return _dressed(rng, captions[0] if len(captions) == 1 else choose(rng, VARIED_SOUND_ORDERS).format(*captions))

@@ -1,7 +1,4 @@
-"""The miniature's dimensions and the pre-training of its frozen parts, as data. ``docs/log.md`` says what was tried.
-
-The branches' own training is not here: it is in ``train_configs/miniature/*.yaml``, for the project's trainer.
-"""
+"""Dimensions of the miniature and settings of its processors."""
 
 from __future__ import annotations
 
@@ -17,12 +14,12 @@ MEL_BINS, MEL_FRAMES = 128, 204
 IMAGE_MEAN, IMAGE_STD = (0.3, 0.3, 0.3), (0.25, 0.25, 0.25)
 
 VISION_WIDTH = 128
-EMBEDDING_SIZE = 64  # of ImageBind's shared space
+EMBEDDING_SIZE = 64  # dimension of ImageBind's shared embedding space
 
 
 def miniature_config() -> VideoLlamaConfig:
-    """The real architecture, small: 84 px frames, a decoder 192 wide with 4 layers, about 6 M parameters."""
-    # Fresh data at every step, so nothing to gain from dropout, and at this width much to lose.
+    """Return the configuration: frames of 84 px, a decoder with 4 layers of width 192, 5.5 million parameters."""
+    # Every step draws new data, so dropout is not needed; at this width it lowers the accuracy (docs/log.md).
     no_dropout = dict(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     heads = dict(hidden_size=VISION_WIDTH, num_attention_heads=4, vocab_size=1, **no_dropout)
     fusion = dict(heads, intermediate_size=512, num_hidden_layers=2, cross_attention_frequency=1)
@@ -54,7 +51,8 @@ def miniature_config() -> VideoLlamaConfig:
             num_attention_heads=4,
             embedding_size=EMBEDDING_SIZE,
         ),
-        # No scale on the sound: the branch is trained on vision embeddings of norm 1 (the published one is x 20).
+        # No scale on audio embeddings: the branch is trained on vision embeddings of norm 1. (The published model
+        # scales its audio embeddings by 20.)
         imagebind_audio_config=audio_tower_config(
             input_size=(MEL_BINS, MEL_FRAMES),
             stride=(16, 16),
@@ -90,7 +88,7 @@ def miniature_config() -> VideoLlamaConfig:
 
 
 def processor_settings() -> ProcessorSettings:
-    """How files become what the miniature reads."""
+    """Return the processor settings of the model folder."""
     return ProcessorSettings(
         image_size=FRAME_SIZE,
         image_mean=IMAGE_MEAN,

@@ -1,19 +1,19 @@
-"""Write a folder of the miniature's clips with annotations in the reference's own formats, so that the real readers
-and the real trainer use it unchanged.
+"""Write a data set of clips, with annotations in the formats of the reference, for the readers and the trainer of this
+package.
 
 ```
 videos/{page_dir}/{videoid}.mp4
 captions/captions.csv               WebVid columns videoid, name, page_dir; name = "a red circle moves left"
-sound_captions/captions.csv         the same clips; name = "a circle", what would sound
-questions_seeing.json               VideoChat rows {"video", "QA": [{"i", "q", "a"}]}, about the picture; some with
-                                    "audio_words", a sound told in words beside it
-questions_hearing.json              the same about the sound, as if what is seen sounded: the audio branch is trained on
-                                    pictures in the place of sound; some with "video_words", a picture told in words
-pictures/{videoid}.png              a still of the beginning of every fourth clip
-questions_pictures.json             LLaVA rows {"image", "conversations"} about them
-scenes.jsonl                        the truth, one scene per line
+sound_captions/captions.csv         the same clips; name = "a circle", the shape that would sound
+questions_seeing.json               VideoChat rows {"video", "QA": [{"i", "q", "a"}]} about the video; some have
+                                    "audio_words", a description of a sound
+questions_hearing.json              the same rows about sound, with the visible shapes as its sources, because the audio
+                                    branch is trained on video frames; some have "video_words", a description of a video
+pictures/{videoid}.png              a frame from the first half of every fourth clip
+questions_pictures.json             LLaVA rows {"image", "conversations"} about the pictures
+scenes.jsonl                        the scene of every clip, one per line
 ```
-Everything follows from seed and split. A second call goes on where the first was cut off.
+The contents depend only on the arguments of ``write_dataset``. A second call adds what is missing.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from video_llama.errors import DataError
 from video_llama.files import replace_text
 from video_llama.log import progress
 from video_llama.miniature.captions import caption, choose, plain_caption, sound_caption
-from video_llama.miniature.questions import HARD_KINDS, HEARING_KINDS, JOINT_KINDS, SEEING_KINDS, Sees, question
+from video_llama.miniature.questions import HARD_KINDS, HEARING_KINDS, JOINT_KINDS, SEEING_KINDS, Visual, question
 from video_llama.miniature.world import (
     TWO_PART_SHARE,
     Scene,
     ScenePart,
-    SoundSort,
+    SoundRelation,
     Split,
     is_held_out,
     render_frames,
@@ -50,38 +50,39 @@ from video_llama.miniature.world import (
 )
 
 CLIPS_PER_FOLDER = 500
-DIALOGUES_SEEING = {1: 2, 2: 6}  # number of shapes -> dialogues for each clip
+DIALOGUES_SEEING = {1: 2, 2: 6}  # number of shapes -> dialogues per clip
 DIALOGUES_HEARING = {1: 3, 2: 5}
 MAX_TURNS = 3
-LATE_KINDS = (*HARD_KINDS, "desc")  # what is learnt late, and what says everything at once
-LATE_SHARE = 0.5  # of the questions: only from these
+LATE_KINDS = (*HARD_KINDS, "desc")  # kinds of question that are learned last
+LATE_SHARE = 0.5  # share of questions that are of these kinds only
 CLIPS_PER_PICTURE = 4
-LATEST_STILL = 0.45  # of a clip: before the second of two shapes
-OTHER_WORDS_SHARE = 0.5  # of the dialogues: the other medium stands beside, told in words
+LATEST_STILL = 0.45  # latest time of a picture, relative to the duration: before the second of two shapes
+OTHER_WORDS_SHARE = 0.5  # share of dialogues with a description of the other medium
 KindShares = Sequence[tuple[Sequence[str], float]]
 SEEING_ALONE: KindShares = ((SEEING_KINDS, 0.9), (HEARING_KINDS, 0.1))
-# Beside the other medium some questions are about it: a branch's tokens must not be taken for what they are not.
+# With a description of the other medium, some questions are about it. Otherwise the model mistakes the tokens of one
+# branch for those of the other.
 SEEING_WITH_SOUND: KindShares = ((SEEING_KINDS, 0.65), (HEARING_KINDS, 0.15), (JOINT_KINDS, 0.2))
 PICTURE_ALONE: KindShares = ((SEEING_KINDS, 0.95), (HEARING_KINDS, 0.05))
 HEARING_ALONE: KindShares = ((HEARING_KINDS, 0.9), (SEEING_KINDS, 0.1))
-HEARING_WITH_SIGHT: KindShares = ((HEARING_KINDS, 0.5), (SEEING_KINDS, 0.25), (JOINT_KINDS, 0.25))
+HEARING_WITH_VIDEO: KindShares = ((HEARING_KINDS, 0.5), (SEEING_KINDS, 0.25), (JOINT_KINDS, 0.25))
 SEEDS_OF_SPLITS: dict[Split, int] = {"train": 0, "test": 1, "any": 2}
 SETTINGS_FILE = "settings.json"
 NUM_TRAINING_CLIPS = 6000
 TRAINING_TWO_PART_SHARE = 0.4
-WORLD_VERSION = 1  # raise it when the same scene looks or sounds otherwise, so that old clips are not mixed in
+WORLD_VERSION = 1  # increase it when the rendering of scenes changes, so that old and new clips are not mixed
 
 
-def scene_of(index: int, *, seed: int, split: Split, two_part_share: float, sounds: Sequence[SoundSort]) -> Scene:
-    """The scene of one clip; it depends on nothing but these, so clips can be made in any order."""
+def scene_of(index: int, *, seed: int, split: Split, two_part_share: float, sounds: Sequence[SoundRelation]) -> Scene:
+    """Return the scene of one clip. It depends only on the arguments, so clips can be written in any order."""
     rng = np.random.default_rng([seed, SEEDS_OF_SPLITS[split], index])
     return sample_scene(rng, split, sound=sounds[index % len(sounds)], two_part_share=two_part_share)
 
 
 def clip_path(index: int) -> str:
-    """Where a clip lies below ``videos``, named as WebVid names its own: "000000_000499/42.mp4".
+    """Return the path of a clip below ``videos``, in the style of WebVid: "000000_000499/42.mp4".
 
-    Neither name is a number with leading zeros, which a reader of tables would lose.
+    Neither name is a number with leading zeros, because readers of tables may remove them.
     """
     first = index // CLIPS_PER_FOLDER * CLIPS_PER_FOLDER
     return f"{first:06d}_{first + CLIPS_PER_FOLDER - 1:06d}/{index}.mp4"
@@ -98,12 +99,12 @@ def _captions(names: Sequence[str]) -> str:
 
 
 def sound_name(scene: Scene) -> str:
-    """What would sound if every visible shape did: "a circle", "a circle and then a square"."""
+    """Return the sources of the matching sound: "a circle", "a circle and then a square"."""
     return " and then ".join(f"a {shape}" for shape in scene.shapes)
 
 
 def _questions(
-    scene: Scene, rng: np.random.Generator, shares: KindShares, *, sees: Sees, hears: bool
+    scene: Scene, rng: np.random.Generator, shares: KindShares, *, visual: Visual, has_audio: bool
 ) -> list[dict[str, str]]:
     rows = []
     for _ in range(int(rng.integers(1, MAX_TURNS + 1))):
@@ -111,41 +112,41 @@ def _questions(
         kinds = groups[int(rng.choice(len(groups), p=[share for _, share in shares]))]
         late = [kind for kind in kinds if kind in LATE_KINDS]
         kind = choose(rng, late if late and rng.random() < LATE_SHARE else kinds)
-        qa = question(scene, kind, rng, sees=sees, hears=hears, named_share=0)
+        qa = question(scene, kind, rng, visual=visual, has_audio=has_audio, named_share=0)
         rows.append({"i": "", "q": qa.question, "a": qa.answer})
     return rows
 
 
 def _seeing_row(scene: Scene, rng: np.random.Generator) -> dict[str, Any]:
-    """Questions about the clip's picture, alone or beside a sound told in words that matches it or not."""
+    """Return questions about the video, alone or with the description of a sound (matching or not)."""
     if rng.random() >= OTHER_WORDS_SHARE:
-        return {"QA": _questions(scene, rng, SEEING_ALONE, sees="video", hears=False)}
-    sort: SoundSort = "matched" if rng.random() < 0.5 else "mismatched"
-    told = replace(scene, sounds=sample_sounds(rng, scene.shapes, sort))
-    words = sound_caption(told.sounds, rng)
-    return {"audio_words": words, "QA": _questions(told, rng, SEEING_WITH_SOUND, sees="video", hears=True)}
+        return {"QA": _questions(scene, rng, SEEING_ALONE, visual="video", has_audio=False)}
+    relation: SoundRelation = "matched" if rng.random() < 0.5 else "mismatched"
+    described = replace(scene, sounds=sample_sounds(rng, scene.shapes, relation))
+    words = sound_caption(described.sounds, rng)
+    return {"audio_words": words, "QA": _questions(described, rng, SEEING_WITH_SOUND, visual="video", has_audio=True)}
 
 
 def _hearing_row(scene: Scene, rng: np.random.Generator) -> dict[str, Any]:
-    """Questions about the clip as a sound, alone or beside a picture told in words that matches it or not."""
+    """Return questions about the sound, alone or with the description of a video (matching or not)."""
     heard = replace(scene, sounds=scene.shapes)
     if rng.random() >= OTHER_WORDS_SHARE:
-        return {"QA": _questions(heard, rng, HEARING_ALONE, sees="nothing", hears=True)}
+        return {"QA": _questions(heard, rng, HEARING_ALONE, visual="nothing", has_audio=True)}
     is_matched = rng.random() < 0.5
     seen = sample_scene(rng, "any", two_part=scene.is_two_part if is_matched else None)
     while (seen.shapes == scene.shapes) != is_matched:
         seen = sample_scene(rng, "any", two_part=scene.is_two_part if is_matched else None)
-    told = replace(seen, sounds=scene.shapes)
+    described = replace(seen, sounds=scene.shapes)
     return {
         "video_words": caption(seen, rng),
-        "QA": _questions(told, rng, HEARING_WITH_SIGHT, sees="video", hears=True),
+        "QA": _questions(described, rng, HEARING_WITH_VIDEO, visual="video", has_audio=True),
     }
 
 
-def _annotations(scenes: Sequence[Scene], seed: int, *, hears: bool) -> str:
-    """VideoChat rows for all clips: several short dialogues about each."""
-    rng = np.random.default_rng([seed, 10 + hears])
-    row_of, num_dialogues = (_hearing_row, DIALOGUES_HEARING) if hears else (_seeing_row, DIALOGUES_SEEING)
+def _annotations(scenes: Sequence[Scene], seed: int, *, about_sound: bool) -> str:
+    """Return VideoChat rows with several short dialogues about each clip."""
+    rng = np.random.default_rng([seed, 10 + about_sound])
+    row_of, num_dialogues = (_hearing_row, DIALOGUES_HEARING) if about_sound else (_seeing_row, DIALOGUES_SEEING)
     rows = [
         {"video": clip_path(index), **row_of(scene, rng)}
         for index, scene in enumerate(scenes)
@@ -155,7 +156,7 @@ def _annotations(scenes: Sequence[Scene], seed: int, *, hears: bool) -> str:
 
 
 def _write_pictures(folder: Path, scenes: Sequence[Scene], seed: int) -> str:
-    """Write the stills that are not there yet, and return the LLaVA rows about all of them."""
+    """Write the missing pictures, and return LLaVA rows about all pictures."""
     rng = np.random.default_rng([seed, 12])
     pictures = folder / "pictures"
     pictures.mkdir(parents=True, exist_ok=True)
@@ -165,13 +166,13 @@ def _write_pictures(folder: Path, scenes: Sequence[Scene], seed: int) -> str:
         second = float(rng.uniform(0, LATEST_STILL)) * scene.duration
         if not path.exists():
             Image.fromarray(render_frames(scene, [second])[0]).save(path)
-        asked = _questions(scene, rng, PICTURE_ALONE, sees="image", hears=False)
+        asked = _questions(scene, rng, PICTURE_ALONE, visual="image", has_audio=False)
         rows.append({"image": path.name, "conversations": _llava_turns(asked)})
     return json.dumps(rows, indent=0)
 
 
 def _llava_turns(asked: Sequence[dict[str, str]]) -> list[dict[str, str]]:
-    mark = "<image>\n"  # where LLaVA's first question has its picture
+    mark = "<image>\n"  # position of the picture in the first question, as in LLaVA
     return [
         {"from": side, "value": f"{mark if side == 'human' and index == 0 else ''}{turn[key]}"}
         for index, turn in enumerate(asked)
@@ -193,13 +194,13 @@ def _write_clips(jobs: Sequence[tuple[Scene, Path]], workers: int) -> Iterator[N
 
 
 def _check_settings(folder: Path, settings: dict[str, Any]) -> None:
-    """Refuse to go on in a folder that was begun with other settings; its clips would not be those of the scenes."""
+    """Raise DataError for a folder that was written with other settings."""
     path = folder / SETTINGS_FILE
     if path.exists():
         found = json.loads(path.read_text(encoding="utf-8"))
         if found != settings:
             raise DataError(
-                f"{folder} holds clips made with {found}, not {settings}. Name another folder or delete it."
+                f"{folder} contains clips written with {found}, not {settings}. Delete it or use another folder."
             )
     replace_text(path, json.dumps(settings))
 
@@ -212,28 +213,28 @@ def write_dataset(
     split: Split = "train",
     workers: int = 2,
     two_part_share: float = TWO_PART_SHARE,
-    sounds: Sequence[SoundSort] = ("matched",),
+    sounds: Sequence[SoundRelation] = ("matched",),
 ) -> list[Scene]:
-    """Write ``num_clips`` clips and their annotations; clips that are there already are kept.
+    """Write clips and their annotations. Existing clips are kept.
 
     Args:
-        folder: made where missing; a folder begun with another seed, split or mixture is refused.
-        num_clips: how many; more than at first adds to what is there.
-        seed: of the whole set.
+        folder: folder of the data set; created if missing.
+        num_clips: number of clips. A larger number than in an earlier call adds clips.
+        seed: random seed of the data set.
         split: "train", "test" (held-out combinations only) or "any".
-        workers: processes that write clips.
-        two_part_share: how many clips show two shapes one after the other.
-        sounds: sorts of sound that the clips take in turn.
+        workers: number of processes that write clips.
+        two_part_share: share of clips with two shapes, one after the other.
+        sounds: relations of the sound to the picture, used in turn.
 
     Returns:
         the scenes, in the order of the clips.
 
     Raises:
-        ValueError: fewer than one clip, or no sort of sound.
-        DataError: the folder was begun with other settings.
+        ValueError: ``num_clips`` is below 1, or ``sounds`` is empty.
+        DataError: ``folder`` was written with other settings.
     """
     if num_clips < 1 or not sounds:
-        raise ValueError(f"num_clips={num_clips}, sounds={sounds!r}: at least one of each is needed")
+        raise ValueError(f"num_clips={num_clips}, sounds={sounds!r}: both must be at least one")
     folder = Path(folder)
     settings = {"seed": seed, "split": split, "two_part_share": two_part_share, "sounds": list(sounds)}
     _check_settings(folder, settings | {"version": WORLD_VERSION})
@@ -249,17 +250,17 @@ def write_dataset(
         pass
     replace_text(folder / "captions/captions.csv", _captions([plain_caption(scene) for scene in scenes]))
     replace_text(folder / "sound_captions/captions.csv", _captions([sound_name(scene) for scene in scenes]))
-    replace_text(folder / "questions_seeing.json", _annotations(scenes, seed, hears=False))
-    replace_text(folder / "questions_hearing.json", _annotations(scenes, seed, hears=True))
+    replace_text(folder / "questions_seeing.json", _annotations(scenes, seed, about_sound=False))
+    replace_text(folder / "questions_hearing.json", _annotations(scenes, seed, about_sound=True))
     replace_text(folder / "questions_pictures.json", _write_pictures(folder, scenes, seed))
     replace_text(folder / "scenes.jsonl", "".join(_scene_row(index, scene) for index, scene in enumerate(scenes)))
     return scenes
 
 
 def write_training_clips(root: str | Path, *, seed: int, num_clips: int = NUM_TRAINING_CLIPS, workers: int = 2) -> Path:
-    """Write the data set that ``train_configs/miniature/*.yaml`` train on, and return its folder, ``root/data``.
+    """Write the data set of ``train_configs/miniature/*.yaml`` to ``root/data``, and return that folder.
 
-    Existing clips are kept. Raises ValueError and DataError as :func:`write_dataset`.
+    Existing clips are kept. Raises the errors of :func:`write_dataset`.
     """
     folder = Path(root) / "data"
     write_dataset(folder, num_clips=num_clips, seed=seed, workers=workers, two_part_share=TRAINING_TWO_PART_SHARE)
@@ -272,15 +273,15 @@ def _scene_row(index: int, scene: Scene) -> str:
 
 
 def read_scenes(folder: str | Path) -> list[tuple[Path, Scene]]:
-    """The clips of a folder that ``write_dataset`` wrote, each with the truth about it.
+    """Return the clips of a data set with their scenes.
 
     Raises:
-        DataError: the folder has no scenes.jsonl, or a line of it is not a scene.
+        DataError: the folder has no valid scenes.jsonl.
     """
     folder = Path(folder)
     path = folder / "scenes.jsonl"
     if not path.is_file():
-        raise DataError(f"{path} is missing. Write the clips with video_llama.miniature.dataset.write_dataset first.")
+        raise DataError(f"{path} does not exist. Write the clips with video_llama.miniature.dataset.write_dataset.")
     scenes = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         try:
@@ -289,5 +290,7 @@ def read_scenes(folder: str | Path) -> list[tuple[Path, Scene]]:
             scene = Scene(parts, tuple(row["sounds"]), int(row["seed"]), float(row["duration"]))
             scenes.append((folder / "videos" / row["video"], scene))
         except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{path}:{number}: not a scene ({error}). Delete the folder and write it again.") from error
+            raise DataError(
+                f"{path}:{number}: not a scene ({error}). Delete the folder and write the clips again."
+            ) from error
     return scenes

@@ -1,7 +1,7 @@
-"""Dialogues become the prompts that the model is served, with media told in words; and token ids with labels.
+"""Dialogues for pre-training of the language model: random generation, and conversion to token ids and labels.
 
-In: a ``Dialogue`` (plain data) or a caption pair. Out: a ``Conversation``, or a ``TrainingExample``. The words stand
-where a medium's tokens will, as a segment of their own, so the language model learns the very prompts of serving.
+In a dialogue, text describes the media. It is at the position of the media tokens, as a separate segment, so that the
+language model is trained on the prompts of inference.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from video_llama.miniature.questions import (
     NAMED_SHARE,
     QA,
     SEEING_KINDS,
-    Sees,
+    Visual,
     question,
 )
 from video_llama.miniature.world import sample_scene
@@ -49,18 +49,20 @@ MAX_CAPTION_TOKENS = 64
 
 @dataclass(frozen=True)
 class Dialogue:
-    """One training document as plain data: what stands in each media slot, and the turns.
-
-    ``video_words``, ``image_words``, ``sound_words``: None where there is no such slot. ``frame_seconds``: the times
-    for "The video contains ... frames" after a video without sound; empty leaves that sentence out.
-    """
+    """One training document."""
 
     medium: Modality
+    """The media that the dialogue is about."""
     turns: tuple[QA, ...]
+    """Questions and answers."""
     video_words: str | None = None
+    """Text in place of the video."""
     image_words: str | None = None
+    """Text in place of the image."""
     sound_words: str | None = None
+    """Text in place of the audio."""
     frame_seconds: tuple[float, ...] = ()
+    """Times in the sentence "The video contains ... frames"; if empty, the sentence is left out."""
 
 
 MEDIA_SHARES: Mapping[Modality, float] = {"audio_video": 0.4, "video": 0.31, "image": 0.08, "audio": 0.18, "text": 0.03}
@@ -78,9 +80,9 @@ HARD_KINDS_OF: dict[Modality, tuple[str, ...]] = {
     "audio": ("hear", "source"),
     "text": (),
 }
-CHAT_SHARE = 0.7  # of the dialogues without a medium
+CHAT_SHARE = 0.7  # share of dialogues without a medium that are small talk
 SOUND_SHARES = {"matched": 0.45, "mismatched": 0.45, "single": 0.1}
-SENTENCE_SHARE = 0.7  # of the videos without sound
+SENTENCE_SHARE = 0.7  # share of videos without sound that have the sentence about frame times
 FRAME_COUNTS = (8, 8, 8, 8, 4, 16)
 
 
@@ -93,7 +95,7 @@ def _pick_kind(rng: np.random.Generator, medium: Modality, hard_share: float) ->
 
 
 def _frame_seconds(rng: np.random.Generator) -> tuple[float, ...]:
-    """The times of frames spread evenly over a clip of any length: they tell nothing about what happens in it."""
+    """Return the times of frames of a clip of random length, or no times. They do not depend on the scene."""
     if rng.random() >= SENTENCE_SHARE:
         return ()
     count = FRAME_COUNTS[int(rng.integers(len(FRAME_COUNTS)))]
@@ -115,55 +117,57 @@ def dialogue(
     media_shares: Mapping[Modality, float] = MEDIA_SHARES,
     named_share: float = NAMED_SHARE,
 ) -> Dialogue:
-    """Draw a document for the language model, in which media are told in words.
+    """Generate a random dialogue.
 
     Args:
-        rng: source of chance; the same state gives the same document.
-        two_part_share: how many scenes show two shapes one after the other.
-        hard_share: how many questions come from ``HARD_KINDS`` alone (order, comparisons, colour, shape).
-        max_turns: 1 to this many turns, each number equally likely.
-        media_shares: which media there are, as shares that sum to 1.
-        named_share: how many questions about one of two colours name the shape.
+        rng: random generator; the same state gives the same dialogue.
+        two_part_share: share of scenes with two shapes, one after the other.
+        hard_share: share of questions of a hard kind (``HARD_KINDS_OF``).
+        max_turns: largest number of turns; all numbers from 1 have the same probability.
+        media_shares: probability of each combination of media.
+        named_share: share of questions about one of two colours that name the shape.
     """
     media = list(media_shares)
     medium = media[int(rng.choice(len(media), p=list(media_shares.values())))]
     num_turns = int(rng.integers(1, max_turns + 1))
     if medium == "text" and rng.random() < CHAT_SHARE:
         return Dialogue(medium, tuple(_chat(rng) for _ in range(num_turns)))
-    sort = list(SOUND_SHARES)[int(rng.choice(len(SOUND_SHARES), p=list(SOUND_SHARES.values())))]
-    scene = sample_scene(rng, "any", sound=sort, two_part_share=two_part_share)  # type: ignore[arg-type]
-    sees: Sees = "image" if medium == "image" else "video" if medium in ("audio_video", "video") else "nothing"
-    hears = medium in ("audio_video", "audio")
+    relation = list(SOUND_SHARES)[int(rng.choice(len(SOUND_SHARES), p=list(SOUND_SHARES.values())))]
+    scene = sample_scene(rng, "any", sound=relation, two_part_share=two_part_share)  # type: ignore[arg-type]
+    visual: Visual = "image" if medium == "image" else "video" if medium in ("audio_video", "video") else "nothing"
+    has_audio = medium in ("audio_video", "audio")
     kinds = [_pick_kind(rng, medium, hard_share) for _ in range(num_turns)]
     return Dialogue(
         medium=medium,
-        turns=tuple(question(scene, kind, rng, sees=sees, hears=hears, named_share=named_share) for kind in kinds),
-        video_words=caption(scene, rng) if sees == "video" else None,
-        image_words=image_caption(scene, rng) if sees == "image" else None,
-        sound_words=sound_caption(scene.sounds, rng) if hears else None,
+        turns=tuple(
+            question(scene, kind, rng, visual=visual, has_audio=has_audio, named_share=named_share) for kind in kinds
+        ),
+        video_words=caption(scene, rng) if visual == "video" else None,
+        image_words=image_caption(scene, rng) if visual == "image" else None,
+        sound_words=sound_caption(scene.sounds, rng) if has_audio else None,
         frame_seconds=_frame_seconds(rng) if medium == "video" else (),
     )
 
 
-def caption_pair(rng: np.random.Generator, *, two_part_share: float = 0.5, hears: bool = False) -> tuple[str, str]:
-    """A bare caption document, as stage 1 trains: the words in the slot and the canonical caption after them.
+def caption_pair(rng: np.random.Generator, *, two_part_share: float = 0.5, has_audio: bool = False) -> tuple[str, str]:
+    """Generate a caption document, as in stage 1: the text in place of the medium, and the canonical caption.
 
-    With ``hears`` the slot holds the words of a sound, and the caption names what makes it: "a circle".
+    With ``has_audio`` the medium is a sound, and the caption names the shape that makes it: "a circle".
     """
     scene = sample_scene(rng, "any", two_part_share=two_part_share)
-    if hears:
+    if has_audio:
         return sound_caption(scene.sounds, rng), " and then ".join(f"a {shape}" for shape in scene.sounds)
     return caption(scene, rng), plain_caption(scene)
 
 
 def frames_sentence(seconds: tuple[float, ...]) -> str:
-    """The reference's sentence about the frames' times; empty without times."""
+    """Return the reference's sentence about the times of the frames, or an empty string without times."""
     times = ", ".join(str(round(second, 1)) for second in seconds)
     return f"The video contains {len(seconds)} frames sampled at {times} seconds. " if seconds else ""
 
 
 def media_of(dialogue: Dialogue) -> tuple[MediaMessage, ...]:
-    """The one media message of a dialogue, in words; none for a dialogue without a medium."""
+    """Return the media message of a dialogue, with text in place of the media; empty without a medium."""
     if dialogue.medium == "text":
         return ()
     sentence = frames_sentence(dialogue.frame_seconds)
@@ -174,13 +178,13 @@ def media_of(dialogue: Dialogue) -> tuple[MediaMessage, ...]:
 
 
 def dialogue_turns(dialogue: Dialogue) -> list[TrainingTurn]:
-    """Questions with answers; the medium goes with the first."""
+    """Return the turns of a dialogue. The first turn contains the media."""
     media = media_of(dialogue)
     return [TrainingTurn(qa.question, qa.answer, () if index else media) for index, qa in enumerate(dialogue.turns)]
 
 
 def dialogue_conversation(dialogue: Dialogue, system: str | None = None) -> Conversation:
-    """The finished conversation."""
+    """Return the dialogue as a conversation."""
     conversation = Conversation(system=system)
     for turn in dialogue_turns(dialogue):
         for media in turn.media:
@@ -191,7 +195,7 @@ def dialogue_conversation(dialogue: Dialogue, system: str | None = None) -> Conv
 
 
 def dialogue_example(tokenizer: Tokenizer, dialogue: Dialogue) -> TrainingExample:
-    """Ids and labels of a dialogue as serving renders it, without a system text; the spans are the media's words."""
+    """Return token ids and labels of a dialogue, without a system prompt. The spans are the text in place of media."""
     turns = dialogue_turns(dialogue)
     example = training_example(tokenizer, turns, num_video_tokens=0, num_audio_tokens=0, template=TEMPLATE, system="")
     prompt = dialogue_conversation(dialogue, system="").prompt()
@@ -201,7 +205,7 @@ def dialogue_example(tokenizer: Tokenizer, dialogue: Dialogue) -> TrainingExampl
 
 
 def caption_document(tokenizer: Tokenizer, words: str, caption: str) -> TrainingExample:
-    """Ids and labels of a stage 1 row: BOS, the medium in words (the span), the caption and its end."""
+    """Return token ids and labels of a caption document: BOS, text in place of the medium (the span), the caption."""
     example = caption_example(
         tokenizer,
         caption,
@@ -215,11 +219,11 @@ def caption_document(tokenizer: Tokenizer, words: str, caption: str) -> Training
 
 
 def _spans_of_words(tokenizer: Tokenizer, prompt: Prompt, kinds: Mapping[str | None, SpanKind]) -> Iterator[Span]:
-    """Where the segments that are a medium's words (``kinds`` has them) stand among the prompt's ids."""
+    """Yield the spans of the prompt's ids whose text is in place of a medium; ``kinds`` maps such text to its kind."""
     start = 0
     for index, segment in enumerate(prompt):
         if isinstance(segment, Slot):
-            raise TypeError("a document's media are told in words")
+            raise TypeError("a prompt of a dialogue has no slots for media tokens")
         has_bos = index == 0
         length = len(tokenizer.encode(segment, add_bos=has_bos))
         if segment in kinds:

@@ -1,7 +1,7 @@
-"""Draw one coloured shape into a frame, with smooth edges. In: a shape's place, size and turn; out: pixels it covers.
+"""Compute how much of each pixel a shape covers, with smooth edges.
 
-The edges come from signed distances to the outline: a pixel whose centre lies d px outside is covered by 0.5 - d,
-clipped to [0, 1]. Only the square box around the shape is computed, which is what makes a frame cost well under 1 ms.
+Edges are computed from signed distances to the outline: a pixel whose centre is d px outside is covered by 0.5 - d,
+clipped to [0, 1]. Only the square box around the shape is computed; a frame takes well under 1 ms.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 
-SQUARE_HALF_SIDE = 0.86  # of the radius, so that a square looks as large as a circle
-POINTED_RADIUS = 1.15  # of the radius, for triangle and star
-STAR_INNER_RADIUS = 0.45  # of the star's outer radius
+SQUARE_HALF_SIDE = 0.86  # relative to the radius, so that a square looks as large as a circle
+POINTED_RADIUS = 1.15  # circumradius of triangle and star, relative to the radius
+STAR_INNER_RADIUS = 0.45  # relative to the star's outer radius
 STAR_POINTS = 5
 
 
@@ -44,7 +44,7 @@ def _star(across: Floats, down: Floats, radius: float) -> Floats:
     angle = np.arctan2(across, -down) + np.float32(half_sector)
     folded = np.abs(np.mod(angle, np.float32(2 * half_sector)) - np.float32(half_sector))
     length = np.sqrt(across * across + down * down)
-    # One straight edge in the folded sector: from the point (outer, 0) to the notch.
+    # The folded sector has one straight edge, from the tip (outer, 0) to the notch.
     edge_x, edge_y = inner * np.cos(half_sector) - outer, inner * np.sin(half_sector)
     norm = float(np.hypot(edge_x, edge_y))
     normal_x, normal_y = edge_y / norm, -edge_x / norm
@@ -62,7 +62,7 @@ DISTANCES: dict[str, Callable[[Floats, Floats, float], Floats]] = {
 
 
 def extent(shape: str, radius: float, rotation: float) -> float:
-    """Farthest that the shape reaches from its centre along an axis, in pixels (an upper bound)."""
+    """Return an upper bound of the distance from the centre to the outline along an axis, in pixels."""
     if shape == "circle":
         return radius
     if shape == "square":
@@ -73,14 +73,14 @@ def extent(shape: str, radius: float, rotation: float) -> float:
 def box_coverage(
     shape: str, centres: NDArray[Any], radius: float, rotation: float, frame_size: int
 ) -> tuple[Floats, NDArray[np.int64]]:
-    """How much of each pixel a shape covers, in a box around it.
+    """Return the covered fraction of each pixel in a box around a shape.
 
     Args:
         shape: one of ``DISTANCES``.
-        centres: [T, 2], x and y of the centre in pixels from the top left corner of the frame.
-        radius: in pixels.
-        rotation: in radians, clockwise.
-        frame_size: the edge of the square frame; boxes never leave it.
+        centres: [T, 2], x and y of the centre in pixels, from the top left corner of the frame.
+        radius: radius in pixels.
+        rotation: rotation in radians, clockwise.
+        frame_size: side of the square frame in pixels. Boxes are inside the frame.
 
     Returns:
         coverage float32 [T, E, E] in [0, 1], and corners int [T, 2]: x and y of each box's top left pixel.

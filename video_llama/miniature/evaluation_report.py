@@ -1,4 +1,4 @@
-"""The result of an evaluation as rows, as a table and as a plot."""
+"""Show the result of an evaluation as rows for JSON Lines, as a table or as a plot."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from video_llama.miniature.evaluation import ABLATIONS, EXPLANATIONS, TARGETS, E
 
 
 def answer_rows(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
-    """Every question with its answer and mark, as plain data."""
+    """Yield every question with the expected answer, the model's answer and whether it is correct."""
     for mark in evaluation.marks:
         qa = mark.probe.qa
         yield {
@@ -29,9 +29,9 @@ def answer_rows(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
 
 
 def table_of(evaluation: Evaluation) -> Table:
-    """The counts as a table: figure, accuracy, interval, count, target."""
+    """Return a table of all figures: accuracy, interval, count, target and questions."""
     title = f"{evaluation.num_clips} held-out clips, seed {evaluation.seed}, weights: {evaluation.weights}"
-    table = Table("figure", "right", "95 % interval", "count", "target", "what is asked", title=title)
+    table = Table("figure", "correct", "95 % interval", "count", "target", "questions", title=title)
     for names in (EXPLANATIONS, ABLATIONS):
         for name, explanation in names.items():
             count = evaluation.counts[name]
@@ -44,10 +44,10 @@ def table_of(evaluation: Evaluation) -> Table:
     return table
 
 
-def plot(evaluation: Evaluation, path: Path) -> None:
-    """Draw every figure with its interval and its target into a PNG, SVG or PDF.
+def plot_figures(evaluation: Evaluation, path: Path) -> None:
+    """Plot all figures with their intervals and targets to a PNG, SVG or PDF file.
 
-    Raises MissingExtraError without matplotlib.
+    Raises MissingExtraError if matplotlib is not installed.
     """
     try:
         from matplotlib.figure import Figure
@@ -68,7 +68,7 @@ def plot(evaluation: Evaluation, path: Path) -> None:
     axes.set_yticks(rows, [f"{name} ({count.total})" for name, count in zip(names, counts, strict=True)])
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
-    axes.set_xlabel("share right, 95 % interval (blue: clips as they are; orange: ablations)")
+    axes.set_xlabel("accuracy, 95 % interval (blue: unchanged clips; orange: ablations)")
     axes.set_title(f"{evaluation.weights}: {evaluation.num_clips} held-out clips, seed {evaluation.seed}")
     axes.legend(loc="lower left")
     figure.savefig(path, dpi=120)

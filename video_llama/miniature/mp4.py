@@ -1,7 +1,7 @@
-"""Write frames and samples as a real mp4: H.264 (yuv420p), with AAC mono where there is sound.
+"""Write frames and audio samples as mp4: H.264 (yuv420p) and AAC mono.
 
-The same input gives the same file, but for this: in a process that had done much else before, a few pixels of its first
-clip were seen 2 of 255 off. Why is not known.
+The same input gives the same file, with one rare exception: in a process that had done much other work, a few pixels of
+its first clip differed by 2 of 255. The cause is not known.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from video_llama.files import new_file
 
 VIDEO_OPTIONS = {"crf": "23", "preset": "veryfast", "threads": "1"}
-AUDIO_OPTIONS = {"aac_coder": "fast", "cutoff": "7800"}  # Hz; by itself the encoder cuts at 4.5 kHz, and hisses vanish
-AUDIO_BIT_RATE = 24_000  # bit/s; already most of a clip's size
+AUDIO_OPTIONS = {"aac_coder": "fast", "cutoff": "7800"}  # Hz; the default of 4.5 kHz removes the hiss
+AUDIO_BIT_RATE = 24_000  # bit/s; this is already most of the file size
 BIT_EXACT = {"fflags": "+bitexact", "movflags": "+faststart"}
 
 
@@ -28,14 +28,14 @@ def write_mp4(
     samples: NDArray[np.float32] | None = None,
     sampling_rate: int = 16_000,
 ) -> None:
-    """Write a clip, whole or not at all.
+    """Write a clip. An incomplete file is never left behind.
 
     Args:
-        path: where to write.
+        path: path of the file.
         frames: uint8 [T, H, W, 3], RGB, even H and W.
-        frames_per_second: of the video stream.
+        frames_per_second: frame rate of the video stream.
         samples: float32 [num_samples] in [-1, 1], or None for a file without an audio stream.
-        sampling_rate: of the samples, in Hz.
+        sampling_rate: sampling rate in Hz.
     """
     with new_file(path) as unfinished, av.open(str(unfinished), "w", format="mp4", options=BIT_EXACT) as container:
         video = container.add_stream("libx264", rate=frames_per_second, options=VIDEO_OPTIONS)

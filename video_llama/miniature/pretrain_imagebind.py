@@ -1,7 +1,7 @@
-"""The miniature's shared space: sounds are drawn to pictures of what makes them, as ImageBind binds its modalities.
+"""Pre-train ImageBind's audio tower, so that sounds and pictures share one embedding space.
 
-In: the vision tower (trained, its trunk frozen) and sound tracks of the world. Out: both towers, with one space of
-embeddings. What binds is time: a clip of sound belongs to the shapes that sound in it, and to each as long as it does.
+Input: the trained vision tower, whose trunk stays frozen, and sound tracks. Output: both towers. The loss is InfoNCE,
+as in ImageBind. A clip of audio matches pictures of the shapes that sound in it, weighted by how long each one sounds.
 """
 
 # N clips or pictures, S shapes, E width of the shared space
@@ -29,21 +29,23 @@ from video_llama.processors.settings import ProcessorSettings
 
 NUM_TRACKS = 600
 TWO_SOUND_SHARE = 0.4
-TEMPERATURE = 0.2  # at 0.1 sounds and pictures stay apart: a wider gap between the modalities
+TEMPERATURE = 0.2  # 0.1 leaves a wider gap between the embeddings of sounds and pictures
 VISION_HEAD_LR_SCALE = 6.0
 IMAGEBIND_AUDIO = Pretraining(num_steps=500, batch_size=64, peak_lr=1e-3)
 
 
 @dataclass(frozen=True)
 class Sounds:
-    """``mels`` float32 [N, 1, bins, frames], and ``shares`` [N, S]: how much of each clip each shape sounds."""
+    """Audio clips and their targets."""
 
     mels: Tensor
+    """Mel spectrograms, float32 [N, 1, bins, frames]."""
     shares: Tensor
+    """Fraction of each clip in which each shape sounds, float32 [N, S]."""
 
 
 def sample_sounds(seed: int, num_tracks: int = NUM_TRACKS) -> Sounds:
-    """Draw sound tracks of one or two sounds and cut them into clips, as serving does."""
+    """Generate tracks of one or two sounds and cut them into clips, as in inference."""
     rng = np.random.default_rng([seed, 24])
     processor = AudioProcessor(
         ProcessorSettings(
@@ -51,7 +53,7 @@ def sample_sounds(seed: int, num_tracks: int = NUM_TRACKS) -> Sounds:
         )
     )
     mels, shares = [], []
-    for _ in progress(range(num_tracks), "drawing sounds"):
+    for _ in progress(range(num_tracks), "generating sounds"):
         names = list(rng.permutation(SHAPES)[: 2 if rng.random() < TWO_SOUND_SHARE else 1])
         duration = float(rng.choice(DURATIONS))
         clips = processor(sample_sequence(rng, names, duration)[None], SAMPLING_RATE)
@@ -61,7 +63,7 @@ def sample_sounds(seed: int, num_tracks: int = NUM_TRACKS) -> Sounds:
 
 
 def _shares(names: list[str], start: float, length: float, duration: float) -> list[float]:
-    """How much of the stretch from ``start`` on each shape sounds, if the sounds divide the track evenly."""
+    """Return the fraction of a clip in which each shape sounds; the sounds divide the track evenly."""
     edges = np.linspace(0, duration, len(names) + 1)
     overlap = {
         name: max(0.0, min(end, start + length) - max(begin, start)) / length
@@ -71,7 +73,16 @@ def _shares(names: list[str], start: float, length: float, duration: float) -> l
 
 
 def binding_loss(sounds_NE: Tensor, pictures_NE: Tensor, shares_NS: Tensor, shapes_N: Tensor) -> Tensor:
-    """InfoNCE in both directions; every picture of a sounding shape is right, in proportion to how long it sounds."""
+    """Return InfoNCE in both directions, averaged.
+
+    Every picture of a shape that sounds in a clip is a positive, weighted by the fraction of the clip.
+
+    Args:
+        sounds_NE: normalised embeddings of the audio clips.
+        pictures_NE: normalised embeddings of the pictures.
+        shares_NS: fraction of each clip in which each shape sounds.
+        shapes_N: index of the shape in each picture.
+    """
     logits = sounds_NE @ pictures_NE.T / TEMPERATURE
     positives = shares_NS[:, shapes_N]
     to_pictures = positives / positives.sum(1, keepdim=True).clamp(min=1e-6)
@@ -80,7 +91,7 @@ def binding_loss(sounds_NE: Tensor, pictures_NE: Tensor, shares_NS: Tensor, shap
 
 
 class BindingLearner(nn.Module):
-    """The audio tower and the vision tower's head; the vision trunk is frozen."""
+    """The audio tower and the head of the vision tower, which are trained; the vision trunk is frozen."""
 
     def __init__(self, vision: ImageBindTower) -> None:
         super().__init__()
@@ -91,7 +102,11 @@ class BindingLearner(nn.Module):
         initialise(self.audio)
 
     def loss(self, mels: Tensor, shares: Tensor, pixels: Tensor, shapes: Tensor) -> tuple[Tensor, dict[str, float]]:
-        """The binding loss; the mean cosine of sounds with their shape's mean picture, and the share nearest to it."""
+        """Return the loss and two figures.
+
+        ``cosine`` is the mean cosine similarity between a sound and the mean picture of its shape; ``nearest`` is the
+        fraction of sounds whose own shape is the most similar one.
+        """
         with torch.autocast("cpu", dtype=torch.bfloat16):
             sounds, pictures = self.audio(mels).embedding_NE, self.vision(pixels).embedding_NE
         sounds, pictures = sounds.float(), pictures.float()
@@ -108,7 +123,7 @@ class BindingLearner(nn.Module):
 def bind(
     vision: ImageBindTower, folder: Path, seed: int, recipe: Pretraining = IMAGEBIND_AUDIO
 ) -> tuple[ImageBindTower, ImageBindTower]:
-    """Train the audio tower and the vision head, or load them if finished; returns (vision tower, audio tower)."""
+    """Train the audio tower and the vision head, or load finished ones, and return (vision tower, audio tower)."""
     torch.manual_seed(seed + 2)
     learner = BindingLearner(vision)
     sounds = sample_sounds(seed)

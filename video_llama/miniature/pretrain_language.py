@@ -1,7 +1,7 @@
-"""The miniature's language model: a small LLaMA that learns to answer about media told in words.
+"""Pre-train the miniature's language model: a small LLaMA that answers questions about media described in text.
 
-In: dialogues drawn on the fly. Out: a ``LlamaForCausalLM``. It is frozen afterwards, as the published model's is; the
-branches then learn to say, in its embeddings, what the words said.
+Input: random dialogues. Output: a ``LlamaForCausalLM``. It is frozen while the branches are trained, as in the paper;
+the branches learn output tokens that have the effect of the text.
 """
 
 from __future__ import annotations
@@ -22,44 +22,46 @@ from video_llama.miniature.dialogues import caption_document, caption_pair, dial
 from video_llama.miniature.pretraining_loop import Pretraining, StepLoss, fit
 from video_llama.miniature.questions import NAMED_SHARE
 
-CAPTION_SHARE = 0.1  # of the documents: bare captions, as stage 1 of both branches has them
-HEARD_CAPTION_SHARE = 0.5  # of those
-POOL_BATCHES = 4  # documents of so many batches are sorted by length, so that little is padding
-NOISE_SEED = 1_000_003  # times the seed plus one, plus the step
-PAD_MULTIPLE = 16  # oneDNN keeps a kernel for each shape it meets
+CAPTION_SHARE = 0.1  # share of documents that are captions without a question, as in stage 1 of both branches
+SOUND_CAPTION_SHARE = 0.5  # share of captions that are about sound
+POOL_BATCHES = 4  # number of batches whose documents are sorted by length together, to reduce padding
+NOISE_SEED = 1_000_003  # the noise seed of a step is this times (seed + 1), plus the step
+PAD_MULTIPLE = 16  # few different lengths, because oneDNN caches one kernel per shape
 
 
 @dataclass(frozen=True)
 class LanguagePhase:
-    """A pre-training of the language model on one mixture of documents."""
+    """One phase of the language model's pre-training, with its mixture of documents."""
 
     name: str
     stream: int
-    """Number of its random stream."""
+    """Second number of the seed, so that every phase draws other documents."""
     recipe: Pretraining
     two_part_share: float
-    """Of the scenes: two shapes one after the other."""
+    """Share of scenes with two shapes, one after the other."""
     hard_share: float
-    """Of the questions: only from the kinds that are learnt late."""
+    """Share of questions that are of a hard kind (``HARD_KINDS_OF``)."""
     text_weight: float
-    """Of the loss on the tokens that are not answers."""
+    """Weight of the loss on tokens that are not answers."""
     named_share: float = NAMED_SHARE
-    """Of the questions about one of two colours: those that name the shape."""
+    """Share of the questions about the colour of one of two shapes that give the shape by its name."""
     max_noise: float = 0.0
-    """Gaussian noise on the embeddings of all that is no answer: for each document a deviation between 0 and this,
-    in units of the words' own. A branch's tokens are never quite words; so the model learns to read what is near."""
+    """Largest standard deviation of the Gaussian noise on embeddings, relative to that of the word embeddings. Each
+    document has its own, between 0 and this. Answers have no noise. The output tokens of a branch only approximate word
+    embeddings; the noise prepares the model for them."""
     media_noise_share: float = 0.0
-    """Of the documents with a medium: those with the weakest noise, which have it on the media's words alone. When the
-    model is served, only the branches' tokens are inexact."""
+    """Share of documents with a medium that have noise only on the text that describes the media: in inference, only
+    the tokens of the branches are inexact. These are the documents with the weakest noise."""
 
 
 LANGUAGE = (
     LanguagePhase("language", 21, Pretraining(1600, 40, peak_lr=2e-3, weight_decay=0.05), 0.5, 0.5, 0.1),
-    # The rest of the text is chance by now; without its noise what needs two steps of reading is learnt sooner.
+    # The text outside the answers is unpredictable. With less weight on it, questions that need two facts are learned
+    # sooner.
     LanguagePhase("language_hard", 26, Pretraining(900, 40, peak_lr=1.5e-3, weight_decay=0.05), 0.5, 0.7, 0.02),
-    # Which colour belongs to which of two shapes comes last.
+    # Which of two colours belongs to which shape is learned last.
     LanguagePhase("language_two_part", 27, Pretraining(900, 40, peak_lr=1.5e-3, weight_decay=0.05), 0.8, 0.8, 0.02),
-    # Every kind again, with more of the easy ones.
+    # All kinds again, with more of the easy ones.
     LanguagePhase("language_all", 29, Pretraining(1500, 40, peak_lr=1.5e-3, weight_decay=0.05), 0.75, 0.25, 0.02),
     LanguagePhase(
         "language_noise",
@@ -77,7 +79,7 @@ LANGUAGE = (
 
 def _document(rng: np.random.Generator, tokenizer: Tokenizer, phase: LanguagePhase) -> TrainingExample:
     if rng.random() < CAPTION_SHARE:
-        return caption_document(tokenizer, *caption_pair(rng, hears=rng.random() < HEARD_CAPTION_SHARE))
+        return caption_document(tokenizer, *caption_pair(rng, has_audio=rng.random() < SOUND_CAPTION_SHARE))
     drawn = dialogue(
         rng, two_part_share=phase.two_part_share, hard_share=phase.hard_share, named_share=phase.named_share
     )
@@ -85,7 +87,7 @@ def _document(rng: np.random.Generator, tokenizer: Tokenizer, phase: LanguagePha
 
 
 def make_batches(tokenizer: Tokenizer, phase: LanguagePhase, seed: int, pool: int) -> list[list[TrainingExample]]:
-    """The documents of ``POOL_BATCHES`` steps, of like length within a batch, in random order of batches."""
+    """Return the batches of ``POOL_BATCHES`` steps: documents of similar length per batch, batches in random order."""
     size = phase.recipe.batch_size
     rng = np.random.default_rng([seed, phase.stream, pool])
     drawn = (_document(rng, tokenizer, phase) for _ in range(size * POOL_BATCHES))
@@ -94,7 +96,10 @@ def make_batches(tokenizer: Tokenizer, phase: LanguagePhase, seed: int, pool: in
 
 
 def weighted_loss(logits: Tensor, input_ids: Tensor, labels: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean cross-entropy of the answers, and of all other tokens: logits [B, L, vocabulary], the rest [B, L]."""
+    """Return the mean cross-entropy of answer tokens and that of all other tokens.
+
+    ``logits`` is [B, L, vocabulary]; ``input_ids``, ``labels`` and ``attention_mask`` are [B, L].
+    """
     losses = torch.nn.functional.cross_entropy(
         logits[:, :-1].float().flatten(0, 1), input_ids[:, 1:].flatten(), reduction="none"
     )
@@ -104,9 +109,10 @@ def weighted_loss(logits: Tensor, input_ids: Tensor, labels: Tensor, attention_m
 
 
 def noisy_positions(examples: Sequence[TrainingExample], labels: Tensor, is_media_alone: Tensor) -> Tensor:
-    """Which tokens have noise: all that are no answer, or, in the rows ``is_media_alone`` [B], the media's words alone.
+    """Return which tokens get noise, bool [B, L].
 
-    labels [B, L] -> bool [B, L]. A document without a medium has it everywhere.
+    These are all tokens that are not answers; in the rows ``is_media_alone`` [B] that have a medium, only the tokens of
+    the text that describes it. ``labels`` is [B, L].
     """
     is_noisy = labels == IGNORE_INDEX
     for row, example in enumerate(examples):
@@ -118,7 +124,7 @@ def noisy_positions(examples: Sequence[TrainingExample], labels: Tensor, is_medi
 
 
 def add_noise(embeddings: Tensor, is_noisy: Tensor, deviations: Tensor, generator: Generator) -> Tensor:
-    """Gaussian noise on the marked tokens: embeddings [B, L, D], is_noisy [B, L], deviations [B] -> [B, L, D]."""
+    """Add Gaussian noise to the marked tokens: embeddings [B, L, D], is_noisy [B, L], deviations [B] -> [B, L, D]."""
     noise = torch.randn(embeddings.shape, generator=generator) * deviations[:, None, None]
     return embeddings + noise * is_noisy[:, :, None]
 
@@ -126,7 +132,7 @@ def add_noise(embeddings: Tensor, is_noisy: Tensor, deviations: Tensor, generato
 def pretrain_language(
     tokenizer_path: Path, root: Path, seed: int, phases: Sequence[LanguagePhase] = LANGUAGE
 ) -> LlamaForCausalLM:
-    """Train the language model through its phases, each with a folder below ``root``; finished ones are loaded."""
+    """Train the language model in several phases, each with a folder below ``root``. Finished phases are loaded."""
     tokenizer = Tokenizer(tokenizer_path)
     torch.manual_seed(seed)
     model = LlamaForCausalLM(miniature_config().text_config)

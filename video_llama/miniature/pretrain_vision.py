@@ -1,7 +1,7 @@
-"""The miniature's eyes: the ViT with its frame Q-Former, and ImageBind's vision tower, each from single pictures.
+"""Pre-train the miniature's vision encoders on single pictures: the ViT with its frame Q-Former, and ImageBind's tower.
 
-In: pictures drawn on the fly. Out: trained modules of the model. Both learn to name a picture's colour, shape, place
-and size, through heads that are thrown away afterwards; the ViT's patches learn which part of the shape they cover.
+Input: random pictures. Output: trained modules. Both learn to classify colour, shape, place and size with linear heads,
+which are discarded afterwards. The patch tokens of the ViT also learn whether the shape covers them.
 """
 
 # N pictures, L = patches + 1 tokens, K queries, V vision width
@@ -39,8 +39,9 @@ NUM_CLASSES = {
     "size_bin": 3,
 }
 PATCH_LR_SCALE = 0.03
-"""On the patch projection. At the common rate it swamps the positions, and shapes and places are never learnt."""
-PATCH_WEIGHT = 0.5  # of the patches' losses beside the pictures'
+"""Factor on the learning rate of the patch projection. At the full rate its output dominates the position embeddings,
+and shape and place are not learned."""
+PATCH_WEIGHT = 0.5  # weight of the patch losses relative to the picture losses
 
 VISION = Pretraining(num_steps=2400, batch_size=48, peak_lr=1e-3)
 IMAGEBIND_VISION = Pretraining(num_steps=1500, batch_size=48, peak_lr=1e-3)
@@ -49,7 +50,7 @@ Targets = dict[str, Tensor]
 
 
 def initialise(module: nn.Module) -> None:
-    """Draw linear weights with variance 1 / inputs: the usual 0.02 lets the signal of narrow layers die out."""
+    """Initialise linear layers with variance 1 / inputs. With the usual 0.02 the signal vanishes in narrow layers."""
     for part in module.modules():
         if isinstance(part, nn.Linear):
             nn.init.normal_(part.weight, std=part.in_features**-0.5)
@@ -58,7 +59,7 @@ def initialise(module: nn.Module) -> None:
 
 
 def sin_cos_positions(width: int, side: int) -> Tensor:
-    """A table [1, side * side + 1, width] of 2-D sines and cosines of amplitude 1; the class token's row is zero."""
+    """Return 2-D sine-cosine position embeddings [1, side * side + 1, width]; the row of the class token is zero."""
     frequencies = torch.pi * 0.5 ** torch.arange(width // 4)[None, :].clamp(max=8)
     turns = torch.arange(side)[:, None] / side * frequencies * 2
     axis = torch.cat([turns.sin(), turns.cos()], dim=1)
@@ -68,19 +69,19 @@ def sin_cos_positions(width: int, side: int) -> Tensor:
 
 
 class PictureHeads(nn.Module):
-    """What a vector says about its picture: one linear classifier for each property."""
+    """Linear classifiers of a picture, one for each property."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.heads = nn.ModuleDict({name: nn.Linear(width, count) for name, count in NUM_CLASSES.items()})
 
     def loss(self, features: Tensor, targets: Targets) -> Tensor:
-        """Sum of the cross-entropies, for features [N, width]."""
+        """Return the sum of the cross-entropies, for features [N, width]."""
         losses = [functional.cross_entropy(head(features), targets[name]) for name, head in self.heads.items()]
         return torch.stack(losses).sum()
 
     def accuracy(self, features: Tensor, targets: Targets) -> dict[str, float]:
-        """Share of right answers for each property."""
+        """Return the accuracy of each property, for features [N, width]."""
         return {
             name: (head(features).argmax(-1) == targets[name]).float().mean().item()
             for name, head in self.heads.items()
@@ -88,7 +89,7 @@ class PictureHeads(nn.Module):
 
 
 class PatchHeads(nn.Module):
-    """What a patch says: whether the shape covers it, and if so the shape and its colour."""
+    """Linear classifiers of a patch: whether the shape covers it, and if so the shape and its colour."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -97,7 +98,7 @@ class PatchHeads(nn.Module):
         self.colour = nn.Linear(width, len(COLOURS))
 
     def loss(self, patches: Tensor, targets: Targets) -> Tensor:
-        """Sum of the cross-entropies, for patches [N, L - 1, width]."""
+        """Return the sum of the cross-entropies, for patches [N, L - 1, width]."""
         is_covered = targets["patches"]
         picture = is_covered.nonzero()[:, 0]
         covered = patches[is_covered]
@@ -109,7 +110,7 @@ class PatchHeads(nn.Module):
 
 
 def sample_pictures(rng: np.random.Generator, count: int) -> tuple[Tensor, Targets]:
-    """Fresh pictures as normalised pixels [N, 3, H, W], and what they show."""
+    """Generate pictures: normalised pixels [N, 3, H, W] and their labels."""
     drawn = [sample_frame(rng) for _ in range(count)]
     processor = VideoProcessor((FRAME_SIZE, FRAME_SIZE), IMAGE_MEAN, IMAGE_STD)
     pixels = processor(np.stack([frame.transpose(2, 0, 1) for frame, _ in drawn]))
@@ -123,7 +124,7 @@ def _targets(labels: list[FrameLabels]) -> Targets:
 
 
 class FrameLearner(nn.Module):
-    """The frame encoder with its heads: on the class token, on the patches, and on the queries together."""
+    """The frame encoder with heads on the class token, on the patches and on the concatenated queries."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -141,7 +142,7 @@ class FrameLearner(nn.Module):
         self.query_heads = PictureHeads(VISION_WIDTH * config.num_query_tokens)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Pixels [N, 3, H, W] -> ViT tokens [N, L, V] and query tokens [N, K, V]."""
+        """Encode pixels [N, 3, H, W] to ViT tokens [N, L, V] and query tokens [N, K, V]."""
         tokens_NLV = self.encoder.vision_model(pixels).last_hidden_state
         queries = self.encoder.query_tokens.expand(len(tokens_NLV), -1, -1)
         return tokens_NLV, self.encoder.qformer(
@@ -149,7 +150,7 @@ class FrameLearner(nn.Module):
         ).last_hidden_state
 
     def loss(self, pixels: Tensor, targets: Targets) -> tuple[Tensor, dict[str, float]]:
-        """The sum of all heads' losses, and the accuracies of the queries' heads."""
+        """Return the sum of all losses, and the accuracies of the heads on the queries."""
         with torch.autocast("cpu", dtype=torch.bfloat16):
             tokens_NLV, queries_NKV = self(pixels)
         tokens_NLV, queries_NW = tokens_NLV.float(), queries_NKV.float().flatten(1)
@@ -160,7 +161,7 @@ class FrameLearner(nn.Module):
 
 
 class TowerLearner(nn.Module):
-    """ImageBind's vision tower with a head on its class token: a training of its own, apart from the ViT's."""
+    """ImageBind's vision tower with heads on its class token. It shares no weights with the ViT."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -171,7 +172,7 @@ class TowerLearner(nn.Module):
         self.heads = PictureHeads(VISION_WIDTH)
 
     def loss(self, pixels: Tensor, targets: Targets) -> tuple[Tensor, dict[str, float]]:
-        """The heads' loss, and their accuracies."""
+        """Return the loss and the accuracies of the heads."""
         with torch.autocast("cpu", dtype=torch.bfloat16):
             hidden = self.tower(pixels).hidden_ND
         return self.heads.loss(hidden.float(), targets), self.heads.accuracy(hidden.float(), targets)
@@ -192,7 +193,7 @@ def _fit_on_pictures(
 
 
 def pretrain_frames(folder: Path, seed: int, recipe: Pretraining = VISION) -> FrameEncoder:
-    """Train the ViT and the frame Q-Former, or load them from ``folder`` if they are finished."""
+    """Train the ViT and the frame Q-Former, or load finished ones from ``folder``."""
     torch.manual_seed(seed)
     learner = FrameLearner()
     _fit_on_pictures(
@@ -207,7 +208,7 @@ def pretrain_frames(folder: Path, seed: int, recipe: Pretraining = VISION) -> Fr
 
 
 def pretrain_tower(folder: Path, seed: int, recipe: Pretraining = IMAGEBIND_VISION) -> ImageBindTower:
-    """Train ImageBind's vision tower, or load it from ``folder`` if it is finished."""
+    """Train ImageBind's vision tower, or load a finished one from ``folder``."""
     torch.manual_seed(seed + 1)
     learner = TowerLearner()
     _fit_on_pictures(

@@ -1,7 +1,8 @@
-"""The loop of every pre-training: steps with AdamW and a cosine, progress, metrics, and a checkpoint to go on from.
+"""Training loop of all pre-trainings: AdamW with a cosine schedule, metrics and checkpoints.
 
-In: a module, a loss of a step, a recipe. Out: the trained module, and in its folder ``state.pt`` and
-``metrics.jsonl``. Every step draws its data from its own number, so a run that was cut off goes on as if it had not.
+Input: a module, a function that returns the loss of a step, and hyperparameters. Output: the trained module, and
+``state.pt`` and ``metrics.jsonl`` in its folder. The data of a step depends only on the step's number, so a resumed run
+gives the same weights as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -30,8 +31,11 @@ STATE_FILE = "state.pt"
 
 @dataclass(frozen=True)
 class Pretraining:
-    """One pre-training: ``num_steps`` of ``batch_size``, learning rate from 0 over ``warmup_steps`` to ``peak_lr``,
-    then by a cosine to 3 % of it; AdamW with ``weight_decay``."""
+    """Hyperparameters of one pre-training.
+
+    The learning rate is ``peak_lr`` times a cosine from 1 to 0.03, and times a linear warm-up in the first
+    ``warmup_steps`` steps. The checkpoint contains the repr of this class: do not rename it or its fields.
+    """
 
     num_steps: int
     batch_size: int
@@ -44,7 +48,7 @@ StepLoss = Callable[[int], tuple[Tensor, dict[str, float]]]
 
 
 def learning_rate(recipe: Pretraining, step: int) -> float:
-    """The rate of a step, counted from 0."""
+    """Return the learning rate of a step, counted from 0."""
     warmup = min(1.0, (step + 1) / recipe.warmup_steps)
     cosine = 0.5 + 0.5 * math.cos(math.pi * step / recipe.num_steps)
     return recipe.peak_lr * warmup * (FINAL_LR_SHARE + (1 - FINAL_LR_SHARE) * cosine)
@@ -58,18 +62,18 @@ def fit(
     folder: Path,
     lr_scales: Mapping[str, float] | None = None,
 ) -> None:
-    """Train ``module`` in place for ``recipe.num_steps``, or what is left of them.
+    """Train ``module`` in place, from the checkpoint in ``folder`` if there is one.
 
     Args:
-        name: shown with the progress.
-        module: all that is trained, as one; its state is what the checkpoint holds.
-        step_loss: step number -> loss and figures for ``metrics.jsonl``.
-        recipe: steps and rates.
-        folder: where the state is kept; a finished one is only loaded.
-        lr_scales: beginnings of parameter names -> factor on the rate.
+        name: name shown with the progress.
+        module: the module to train. Its ``state_dict`` is what the checkpoint contains.
+        step_loss: step number -> loss, and figures for ``metrics.jsonl``.
+        recipe: hyperparameters.
+        folder: folder of the checkpoint and the metrics. A finished checkpoint is only loaded.
+        lr_scales: prefix of parameter names -> factor on the learning rate.
 
     Raises:
-        CheckpointError: the folder holds another recipe's state, or the loss is no number.
+        CheckpointError: the checkpoint was made with other hyperparameters, or the loss is not finite.
     """
     optimizer = torch.optim.AdamW(_groups(module, recipe, lr_scales or {}), lr=recipe.peak_lr, betas=BETAS)
     state_path = folder / STATE_FILE
@@ -83,7 +87,7 @@ def fit(
             group["lr"] = rate * group["lr_scale"]
         loss, figures = step_loss(step)
         if not torch.isfinite(loss):
-            raise CheckpointError(f"{name}: the loss of step {step} is {loss.item()}. Start again with another seed.")
+            raise CheckpointError(f"{name}: the loss of step {step} is {loss.item()}. Restart with another seed.")
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(module.parameters(), MAX_GRADIENT_NORM)
@@ -99,7 +103,7 @@ def fit(
 
 
 def _groups(module: nn.Module, recipe: Pretraining, lr_scales: Mapping[str, float]) -> list[dict[str, Any]]:
-    """One group for each pair of weight decay (none on vectors) and scale of the rate."""
+    """Return a parameter group for each pair of weight decay (0 for vectors) and learning rate factor."""
     groups: dict[tuple[float, float], list[Tensor]] = {}
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
@@ -124,17 +128,17 @@ def _save(path: Path, module: nn.Module, optimizer: Any, recipe: Pretraining, st
 
 
 def _restore(path: Path, module: nn.Module, optimizer: Any, recipe: Pretraining) -> int:
-    """Load the state if there is one; return the step to go on with."""
+    """Load the checkpoint, if there is one, and return the step to continue with."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
         return 0
     state = torch.load(path, weights_only=True)
     if state["recipe"] != repr(recipe):
         raise CheckpointError(
-            f"{path} was made with {state['recipe']}, the recipe now is {recipe!r}. Name another folder, or delete it."
+            f"{path} was made with {state['recipe']}, not {recipe!r}. Delete it or use another folder."
         )
     module.load_state_dict(state["module"])
     optimizer.load_state_dict(state["optimizer"])
     if state["step"] < recipe.num_steps:
-        logger.info("%s: going on at step %d of %d", path.parent.name, state["step"], recipe.num_steps)
+        logger.info("%s: resuming at step %d of %d", path.parent.name, state["step"], recipe.num_steps)
     return int(state["step"])

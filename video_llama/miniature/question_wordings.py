@@ -1,6 +1,5 @@
-"""The wordings of every kind of question about the miniature's world; pure data, read by ``language``.
-
-``{}`` stands for colour/color, first/second or both, as ``language`` fills them in.
+"""Wordings of every kind of question about the miniature's clips. ``questions`` fills in the placeholders ``{}``:
+colour or color, first or second, or both.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
-"""Questions and answers about the miniature's scenes, dialogues made of them, and the marking of answers.
+"""Questions and answers about scenes, and grading of answers.
 
-In: a scene and what of it is given (a video, one picture, nothing; with or without sound). Out: a question in one of
-many wordings with the one canonical answer that follows from the scene. The same generator serves the language
-model's pre-training (``dialogue``), the training annotations of both branches, and evaluation (``grade``).
-Comparisons give the reason first ("It is blue, so no."): an answer whose first word already is the comparison was
-not learnt by a model of this size.
+Input: a scene and the media that are available (video, picture or nothing; with or without sound). Output: a question
+in a random wording, with the canonical answer. Used for pre-training of the language model, the training annotations
+of both branches, and evaluation. Answers to comparisons give the reason first ("It is blue, so no."): a model of this
+size does not learn answers that start with yes or no.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ from video_llama.miniature.question_wordings import (
 )
 from video_llama.miniature.world import COLOURS, MOTIONS, SHAPES, Scene
 
-Sees = Literal["video", "image", "nothing"]
+Visual = Literal["video", "image", "nothing"]
 Field = Literal["all", "colour", "shape", "motion", "sound", "verdict"]
 
 NO_PICTURE = "I see no picture."
@@ -51,12 +50,12 @@ NO_SOUND = "I hear no sound."
 STILL_PICTURE = "I see one still picture."
 ONE_SHAPE = "There is only one shape."
 ORDINALS = ("first", "second")
-NAMED_SHARE = 0.25  # of the questions about one of two colours: "What colour is the circle?", not "the first shape"
+NAMED_SHARE = 0.25  # share of questions about one of two colours that say "the circle", not "the first shape"
 
 
 @dataclass(frozen=True)
 class QA:
-    """One question, the canonical answer, and the kind of the question."""
+    """A question, its canonical answer, and the kind of the question."""
 
     kind: str
     question: str
@@ -65,35 +64,38 @@ class QA:
 
 @dataclass(frozen=True)
 class View:
-    """A question's ground: the scene and what of it is given. Sound needs both ``hears`` and a sounding scene."""
+    """A scene, and which of its media are available for a question."""
 
     scene: Scene
-    sees: Sees
-    hears: bool
+    visual: Visual
+    """The visual medium that is available."""
+    has_audio: bool
+    """Whether audio is available."""
     named_share: float = NAMED_SHARE
+    """Share of questions about one of two colours that name the shape."""
 
     @property
     def is_sounding(self) -> bool:
-        return self.hears and bool(self.scene.sounds)
+        return self.has_audio and bool(self.scene.sounds)
 
     @property
     def shows_two(self) -> bool:
-        """Whether two shapes are seen; of a two-part scene a picture shows the first."""
-        return self.scene.is_two_part and self.sees == "video"
+        """Whether two shapes are visible. A picture of a two-part scene shows only the first."""
+        return self.scene.is_two_part and self.visual == "video"
 
 
 Asker = Callable[[View, np.random.Generator], tuple[str, str]]
 
 
 def _ask_desc(view: View, rng: np.random.Generator) -> tuple[str, str]:
-    question = choose(rng, DESCRIBE_IMAGE if view.sees == "image" else DESCRIBE)
+    question = choose(rng, DESCRIBE_IMAGE if view.visual == "image" else DESCRIBE)
     return question, _seen(view)
 
 
 def _seen(view: View) -> str:
-    if view.sees == "nothing":
+    if view.visual == "nothing":
         return NO_PICTURE
-    return sentence(noun(view.scene.parts[0])) if view.sees == "image" else canonical_caption(view.scene)
+    return sentence(noun(view.scene.parts[0])) if view.visual == "image" else canonical_caption(view.scene)
 
 
 def _ask_colour(view: View, rng: np.random.Generator) -> tuple[str, str]:
@@ -116,7 +118,7 @@ def _ask_shape(view: View, rng: np.random.Generator) -> tuple[str, str]:
 
 
 def _ask_motion(view: View, rng: np.random.Generator) -> tuple[str, str]:
-    if view.sees == "image":
+    if view.visual == "image":
         return choose(rng, MOTION), STILL_PICTURE
     if view.shows_two:
         return choose(rng, MOTION_OF_TWO), "They stay still."
@@ -136,7 +138,7 @@ def _ask_count(view: View, rng: np.random.Generator) -> tuple[str, str]:
 
 
 def _other(rng: np.random.Generator, options: tuple[str, ...], truth: str) -> str:
-    """The truth, or with even chance another option."""
+    """Return ``truth`` or, with probability 0.5, another option."""
     return truth if rng.random() < 0.5 else choose(rng, [option for option in options if option != truth])
 
 
@@ -148,7 +150,7 @@ def _ask_yes_no(view: View, rng: np.random.Generator) -> tuple[str, str]:
     index = int(rng.integers(2)) if view.shows_two else 0
     part = view.scene.parts[index]
     subject = f"the {ORDINALS[index]} shape" if view.shows_two else choose(rng, ("it", "it", "the shape"))
-    aspect = int(rng.integers(3 if view.sees == "video" and not view.shows_two else 2))
+    aspect = int(rng.integers(3 if view.visual == "video" and not view.shows_two else 2))
     if aspect == 0:
         asked = _other(rng, COLOURS, part.colour)
         return f"Is {subject} {asked}?", f"It is {part.colour}, {_verdict(asked == part.colour)}"
@@ -225,29 +227,29 @@ def question(
     kind: str,
     rng: np.random.Generator,
     *,
-    sees: Sees = "video",
-    hears: bool = True,
+    visual: Visual = "video",
+    has_audio: bool = True,
     named_share: float = NAMED_SHARE,
 ) -> QA:
-    """Ask about a scene and answer from it.
+    """Generate a question about a scene, with its answer.
 
     Args:
-        scene: the truth.
+        scene: the scene.
         kind: one of ``QUESTION_KINDS``.
-        rng: chooses the wording and what exactly is asked (first or second, which colour, ...).
-        sees: a video, one still picture (of the first part), or nothing: then questions about the picture are
-            answered "I see no picture."
-        hears: whether the sound is given; without it, or where the scene is silent, "I hear no sound."
-        named_share: how many questions about one of two colours name the shape.
+        rng: random generator of the wording and of details (first or second shape, which colour, ...).
+        visual: "video", "image" (of the first part) or "nothing". With "nothing", the answer to questions about the
+            picture is "I see no picture."
+        has_audio: whether sound is available. If not, or if the scene is silent, the answer is "I hear no sound."
+        named_share: share of questions about one of two colours that name the shape.
 
     Raises:
         ValueError: an unknown kind.
     """
     if kind not in ASKERS:
-        raise ValueError(f"{kind!r} is no kind of question: use one of {', '.join(QUESTION_KINDS)}")
-    view = View(scene, sees, hears, named_share)
+        raise ValueError(f"{kind!r} is not a kind of question: use one of {', '.join(QUESTION_KINDS)}")
+    view = View(scene, visual, has_audio, named_share)
     asked, answer = ASKERS[kind](view, rng)
-    if kind in (*SEEING_KINDS, "match") and sees == "nothing":
+    if kind in (*SEEING_KINDS, "match") and visual == "nothing":
         answer = NO_PICTURE
     elif kind in ("source", "match") and not view.is_sounding:
         answer = NO_SOUND
@@ -264,16 +266,16 @@ _FACTS: dict[str, tuple[Field, str]] = {
 
 
 def facts(text: str, field: Field = "all") -> tuple[str, ...]:
-    """The world's words in an answer, in order: colours, shapes, motions, sounds, and verdicts such as yes or two."""
+    """Return the facts in an answer, in order: colours, shapes, motions, sounds, and verdicts such as yes or two."""
     words = re.findall(r"[a-z]+", text.lower())
     return tuple(_FACTS[word][1] for word in words if word in _FACTS and field in ("all", _FACTS[word][0]))
 
 
 def grade(qa: QA, answer: str, field: Field = "all") -> bool:
-    """Whether an answer states exactly the facts of the canonical one, in its order, in whatever captions.
+    """Return whether an answer states the same facts as the canonical one, in the same order, in any wording.
 
-    With ``field`` only that sort of fact counts: the shape of "A red circle moves left." may be right by itself
-    (a sort of fact that the canonical answer lacks must be lacking in the answer too).
+    With ``field``, only facts of that type count: "A blue circle." has the correct shape for "A red circle.".
+    Facts of a type that the canonical answer does not contain are errors.
     """
     if not facts(qa.answer):
         return answer.strip().lower() == qa.answer.lower()

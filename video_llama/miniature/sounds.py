@@ -1,7 +1,7 @@
-"""The four sounds of the miniature's world. In: a shape's name and a length; out: float32 samples at 16 kHz in [-1, 1].
+"""Synthesise the four sounds of the miniature's clips, as float32 samples at 16 kHz in [-1, 1].
 
-A circle hums low, a square buzzes, a triangle beeps high, a star hisses. Pitch, phase, spectrum, swelling, loudness
-and the noise floor differ each time, so that an encoder has to learn the sort of sound, not a recording.
+A circle has a low hum, a square a buzz, a triangle high beeps, a star a hiss. Pitch, phase, spectrum, amplitude
+modulation, loudness and noise floor are random, so that an encoder learns the type of sound and not a recording.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 Samples = NDArray[np.float32]
 
 SAMPLING_RATE = 16_000  # Hz
-LOUDNESS = (0.04, 0.7)  # peak of a sound, drawn log-uniformly
-NOISE_FLOOR = (1e-4, 4e-3)  # standard deviation of the noise under every sound, drawn log-uniformly
+LOUDNESS = (0.04, 0.7)  # peak of a sound, log-uniform
+NOISE_FLOOR = (1e-4, 4e-3)  # standard deviation of the background noise, log-uniform
 FADE_SECONDS = 0.02
-BAND_LIMITED_SHARE = 0.5  # of the sounds; codecs and microphones cut the top, and a listener must not mind
+BAND_LIMITED_SHARE = 0.5  # share of sounds without high frequencies, as after a codec
 BAND_EDGE = (3500.0, 8000.0)  # Hz
 
 HUM_PITCH, HUM_HARMONICS = (90.0, 150.0), 3
@@ -27,12 +27,12 @@ BEEP_PITCH, BEEP_GATE = (1300.0, 2300.0), (3.0, 6.0)
 
 
 def log_uniform(rng: np.random.Generator, bounds: tuple[float, float]) -> float:
-    """A number between two positive bounds, uniform in its logarithm."""
+    """Draw a number between two positive bounds, uniform in its logarithm."""
     return float(np.exp(rng.uniform(np.log(bounds[0]), np.log(bounds[1]))))
 
 
 def _harmonics(rng: np.random.Generator, pitch: float, amplitudes: NDArray[np.float64], num_samples: int) -> Samples:
-    """A periodic tone with slight vibrato: the sum of amplitude_k sin(k phase + random), by Horner's rule."""
+    """Return a tone with slight vibrato: the sum of amplitude_k sin(k phase + random_k), by Horner's rule."""
     seconds = np.arange(num_samples) / SAMPLING_RATE
     vibrato = rng.uniform(0, 0.02) * np.sin(2 * np.pi * rng.uniform(2, 6) * seconds + rng.uniform(0, 2 * np.pi))
     turn = np.exp(1j * (2 * np.pi * pitch * seconds + rng.uniform(0, 2 * np.pi) + vibrato * 5)).astype(np.complex64)
@@ -78,7 +78,7 @@ MAKERS: dict[str, Callable[[np.random.Generator, int], Samples]] = {
 
 
 def _bare_sound(rng: np.random.Generator, shape: str, num_samples: int) -> Samples:
-    """The sound alone, swelling slowly, faded at both ends, at a random loudness."""
+    """Return a sound without background noise: slow amplitude modulation, faded ends, random loudness."""
     sound = MAKERS[shape](rng, num_samples)
     seconds = np.arange(num_samples, dtype=np.float32) / SAMPLING_RATE
     swell = np.sin(np.float32(2 * np.pi * rng.uniform(0.2, 1.5)) * seconds + np.float32(rng.uniform(0, 2 * np.pi)))
@@ -93,7 +93,7 @@ def _bare_sound(rng: np.random.Generator, shape: str, num_samples: int) -> Sampl
 
 
 def _band_limit(rng: np.random.Generator, samples: Samples) -> Samples:
-    """The samples without what lies above a random frequency."""
+    """Remove the frequencies above a random one."""
     spectrum = np.fft.rfft(samples)
     spectrum[int(rng.uniform(*BAND_EDGE) / SAMPLING_RATE * len(samples)) :] = 0
     limited: Samples = np.fft.irfft(spectrum, len(samples)).astype(np.float32)
@@ -101,22 +101,22 @@ def _band_limit(rng: np.random.Generator, samples: Samples) -> Samples:
 
 
 def sample_sequence(rng: np.random.Generator, shapes: Sequence[str], seconds: float) -> Samples:
-    """The sounds of one or more shapes one after the other, equally long, over one noise floor.
+    """Return the sounds of one or more shapes one after the other, equally long, with background noise.
 
     Args:
-        rng: source of all the variety; the same state gives the same samples.
-        shapes: which shapes sound, in order; none gives the noise floor alone.
-        seconds: length of the whole.
+        rng: random generator; the same state gives the same samples.
+        shapes: shapes that sound, in order. With none, only the background noise is returned.
+        seconds: total length in seconds.
 
     Returns:
         float32 [round(seconds * 16000)] in [-1, 1].
 
     Raises:
-        ValueError: a shape that makes no sound in this world.
+        ValueError: an unknown shape.
     """
     for shape in shapes:
         if shape not in MAKERS:
-            raise ValueError(f"{shape!r} makes no sound here: use one of {', '.join(MAKERS)}")
+            raise ValueError(f"{shape!r} has no sound: use one of {', '.join(MAKERS)}")
     num_samples = round(seconds * SAMPLING_RATE)
     borders = [num_samples * part // max(len(shapes), 1) for part in range(len(shapes) + 1)]
     samples = rng.standard_normal(num_samples, dtype=np.float32) * np.float32(log_uniform(rng, NOISE_FLOOR))
@@ -129,5 +129,5 @@ def sample_sequence(rng: np.random.Generator, shapes: Sequence[str], seconds: fl
 
 
 def sample_sound(rng: np.random.Generator, shape: str, seconds: float = 2.0) -> Samples:
-    """One shape's sound: float32 [round(seconds * 16000)] at 16 kHz in [-1, 1]."""
+    """Return the sound of one shape: float32 [round(seconds * 16000)] at 16 kHz in [-1, 1]."""
     return sample_sequence(rng, (shape,), seconds)

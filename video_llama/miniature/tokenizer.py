@@ -1,7 +1,7 @@
-"""The miniature's tokenizer: a SentencePiece BPE of 640 pieces, learnt from its own dialogues.
+"""Train the miniature's tokenizer: SentencePiece BPE with 640 pieces, on the miniature's own dialogues.
 
-In: the world's language. Out: ``tokenizer.model``, which ``conversation.Tokenizer`` loads. The stop mark ``###`` is one
-piece of its own: else ``.###`` and ``?###`` would become pieces, and an answer would not end where it should.
+Output: ``tokenizer.model``, which ``conversation.Tokenizer`` loads. The stop mark ``###`` is a piece of its own.
+Otherwise ``.###`` and ``?###`` would become pieces, and the end of an answer would not be found.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def _texts(seed: int) -> Iterator[str]:
 
 
 def train_tokenizer(path: Path, seed: int) -> None:
-    """Learn the pieces (about 3 s) and write ``path``, whole or not at all."""
+    """Train the tokenizer (about 3 s) and write it to ``path``."""
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=_texts(seed),

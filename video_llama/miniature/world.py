@@ -1,9 +1,9 @@
-"""The miniature's world: what can happen in a clip, and how that looks and sounds.
+"""Scenes of the miniature's clips, and their rendering as frames, audio and mp4 files.
 
-A scene is one shape that moves (or stays), or two shapes one after the other; each shape has a sound of its own.
-In: a random generator. Out: scenes, their frames (uint8 RGB, 84 px), their sound (16 kHz) and real mp4 files.
-Everything about a clip follows from its ``Scene``, whose ``seed`` decides place, size, turn, tint, noise and sound.
-Combinations of colour, shape and motion that ``is_held_out`` names are kept from the training of both branches.
+A scene is one shape that moves or stays still, or two still shapes one after the other; each shape has its own sound.
+Input: a random generator. Output: scenes, frames (uint8 RGB, 84 px), audio (16 kHz) and mp4 files. A clip is determined
+by its ``Scene``, whose ``seed`` decides place, size, rotation, tint, noise and details of the sound. Combinations of
+colour, shape and motion for which ``is_held_out`` returns True are not used in the training of the branches.
 """
 
 from __future__ import annotations
@@ -30,32 +30,32 @@ MOTIONS = ("left", "right", "up", "down", "still")
 FRAME_SIZE = 84  # px; 6 x 6 patches of PATCH_SIZE
 PATCH_SIZE = 14
 FRAMES_PER_SECOND = 10
-DURATIONS = (5.0, 5.5, 6.0)  # seconds; the same for both sorts of scene, or a clip's length would tell the sort
+DURATIONS = (5.0, 5.5, 6.0)  # seconds; the same for one and two shapes, so that the duration gives no hint
 TWO_PART_SHARE = 0.3
 
 RADIUS = (11.0, 18.5)  # px
-ROTATION = 0.3  # radians to either side
-TRAVEL = (0.55, 1.0)  # share of the free span that a moving shape crosses
+ROTATION = 0.3  # radians, in both directions
+TRAVEL = (0.55, 1.0)  # distance that a shape moves, relative to the free space
 MARGIN = 1.0  # px between a shape and the border of the frame
-TINT = 25.0  # a colour channel varies by this much
+TINT = 25.0  # largest random change of a colour channel
 BACKGROUND, BACKGROUND_TINT = (0.0, 90.0), 12.0
-SCENE_NOISE = (0.3, 2.0)  # standard deviation in levels; one pattern per clip, or files would be large
-FRAME_NOISE = (0.3, 6.0)  # of single frames, which are never written
+SCENE_NOISE = (0.3, 2.0)  # standard deviation in grey levels; one pattern per clip, to keep files small
+FRAME_NOISE = (0.3, 6.0)  # for single frames, which are not written to files
 PALETTE = {"red": (220.0, 45.0, 45.0), "green": (45.0, 190.0, 60.0), "blue": (55.0, 85.0, 225.0)}
 PALETTE["yellow"] = (225.0, 205.0, 45.0)
 
 NUM_PLACE_BINS = 5
-PLACE_EDGES = (24.0, 36.0, 48.0, 60.0)  # px; centres of shapes lie in 12 to 72
-SIZE_EDGES = (13.5, 16.0)  # px of radius: small, middle, large
-PATCH_COVERED = 0.25  # a patch counts as covered from this share on
+PLACE_EDGES = (24.0, 36.0, 48.0, 60.0)  # px; centres of shapes are between 12 and 72
+SIZE_EDGES = (13.5, 16.0)  # px; radii of small, middle and large shapes
+PATCH_COVERED = 0.25  # smallest covered fraction of a patch that counts as covered
 
 Split = Literal["train", "test", "any"]
-SoundSort = Literal["matched", "mismatched", "silent", "single"]
+SoundRelation = Literal["matched", "mismatched", "silent", "single"]
 
 
 @dataclass(frozen=True)
 class ScenePart:
-    """One shape and what it does."""
+    """A shape, its colour and its motion."""
 
     colour: str
     shape: str
@@ -64,17 +64,16 @@ class ScenePart:
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything that happens in one clip.
-
-    ``parts``: one, or two that follow each other at half time (both still, of different shapes).
-    ``sounds``: the shapes that sound, in order, equally long; empty for a clip without an audio track.
-    ``duration``: in seconds.
-    """
+    """The content of one clip."""
 
     parts: tuple[ScenePart, ...]
+    """One part, or two still parts with different shapes, which take half of the duration each."""
     sounds: tuple[str, ...]
+    """Shapes that sound, in order and equally long; empty for a clip without an audio track."""
     seed: int
+    """Random seed of everything else."""
     duration: float
+    """Duration in seconds."""
 
     @property
     def is_two_part(self) -> bool:
@@ -82,18 +81,18 @@ class Scene:
 
     @property
     def shapes(self) -> tuple[str, ...]:
-        """The shapes that are seen, in order."""
+        """The visible shapes, in order."""
         return tuple(part.shape for part in self.parts)
 
     @property
     def is_matched(self) -> bool:
-        """Whether what sounds is what is seen."""
+        """Whether the sounds are those of the visible shapes."""
         return self.sounds == self.shapes
 
 
 @dataclass(frozen=True)
 class ObjectState:
-    """The shape that is visible at one moment; x, y and radius in pixels, from the top left corner."""
+    """The visible shape at one time; x, y and radius in pixels, from the top left corner."""
 
     colour: str
     shape: str
@@ -104,7 +103,7 @@ class ObjectState:
 
 @dataclass(frozen=True)
 class FrameLabels:
-    """What a single frame shows, as class indices, and which of its 6 x 6 patches the shape covers."""
+    """Class indices of a single frame, and which of its 6 x 6 patches the shape covers."""
 
     colour: int
     shape: int
@@ -116,7 +115,7 @@ class FrameLabels:
 
 @dataclass(frozen=True)
 class _Body:
-    """How one part of a scene looks: RGB levels, size, turn, and its centre at the start and the end of the part."""
+    """Appearance of one part: RGB levels, size, rotation, and centre at the start and the end of the part."""
 
     colour: NDArray[np.float32]
     radius: float
@@ -126,7 +125,7 @@ class _Body:
 
 
 def is_held_out(parts: Sequence[ScenePart]) -> bool:
-    """Whether this combination is kept from training: one in five, of single and of two-part scenes alike."""
+    """Return whether a combination is held out from training: one in five, for one and for two parts."""
     colours = [COLOURS.index(part.colour) for part in parts]
     shapes = [SHAPES.index(part.shape) for part in parts]
     if len(parts) == 1:
@@ -134,8 +133,8 @@ def is_held_out(parts: Sequence[ScenePart]) -> bool:
     return (colours[0] + 3 * shapes[0] + 2 * colours[1] + shapes[1]) % 5 == 0
 
 
-def _pick(rng: np.random.Generator, choices: Sequence[str], *, besides: Sequence[str] = ()) -> str:
-    allowed = [choice for choice in choices if choice not in besides]
+def _pick(rng: np.random.Generator, choices: Sequence[str], *, without: Sequence[str] = ()) -> str:
+    allowed = [choice for choice in choices if choice not in without]
     return allowed[int(rng.integers(len(allowed)))]
 
 
@@ -143,14 +142,14 @@ def _sample_parts(rng: np.random.Generator, two_part: bool) -> tuple[ScenePart, 
     if not two_part:
         return (ScenePart(_pick(rng, COLOURS), _pick(rng, SHAPES), _pick(rng, MOTIONS)),)
     first = ScenePart(_pick(rng, COLOURS), _pick(rng, SHAPES), "still")
-    return first, ScenePart(_pick(rng, COLOURS), _pick(rng, SHAPES, besides=[first.shape]), "still")
+    return first, ScenePart(_pick(rng, COLOURS), _pick(rng, SHAPES, without=[first.shape]), "still")
 
 
-def sample_sounds(rng: np.random.Generator, shapes: Sequence[str], sound: SoundSort) -> tuple[str, ...]:
-    """Which shapes sound where ``shapes`` are seen.
+def sample_sounds(rng: np.random.Generator, shapes: Sequence[str], sound: SoundRelation) -> tuple[str, ...]:
+    """Return the shapes that sound while ``shapes`` are visible.
 
-    ``matched``: the same ones; ``mismatched``: at every moment another than the visible one; ``single``: one shape's
-    sound from beginning to end, whatever is seen; ``silent``: none.
+    "matched": the same shapes. "mismatched": always a different shape than the visible one. "single": one random shape
+    for the whole clip. "silent": none.
     """
     if sound == "silent":
         return ()
@@ -158,8 +157,8 @@ def sample_sounds(rng: np.random.Generator, shapes: Sequence[str], sound: SoundS
         return tuple(shapes)
     if sound == "single":
         return (_pick(rng, SHAPES),)
-    first = _pick(rng, SHAPES, besides=shapes[:1])
-    return (first,) if len(shapes) == 1 else (first, _pick(rng, SHAPES, besides=[shapes[1], first]))
+    first = _pick(rng, SHAPES, without=shapes[:1])
+    return (first,) if len(shapes) == 1 else (first, _pick(rng, SHAPES, without=[shapes[1], first]))
 
 
 def sample_scene(
@@ -167,20 +166,20 @@ def sample_scene(
     split: Split = "any",
     *,
     two_part: bool | None = None,
-    sound: SoundSort = "matched",
+    sound: SoundRelation = "matched",
     two_part_share: float = TWO_PART_SHARE,
 ) -> Scene:
-    """Draw a scene.
+    """Generate a random scene.
 
     Args:
-        rng: source of chance; the same state gives the same scene.
-        split: "train" never gives a held-out combination, "test" gives only those, "any" gives all.
-        two_part: one or two parts; None draws it with ``two_part_share``.
-        sound: see ``sample_sounds``.
-        two_part_share: probability of two parts where ``two_part`` is None.
+        rng: random generator; the same state gives the same scene.
+        split: "train" excludes held-out combinations, "test" gives only those, "any" gives all.
+        two_part: whether the scene has two parts; None: random, with probability ``two_part_share``.
+        sound: relation of the sound to the picture, see ``sample_sounds``.
+        two_part_share: probability of two parts if ``two_part`` is None.
 
     Raises:
-        ValueError: an unknown split or sort of sound.
+        ValueError: unknown ``split`` or ``sound``.
     """
     if split not in ("train", "test", "any") or sound not in ("matched", "mismatched", "silent", "single"):
         raise ValueError(
@@ -197,7 +196,7 @@ def sample_scene(
 
 @cache
 def _noise_tile() -> NDArray[np.float32]:
-    """Standard normal noise [2H, 2H, 3] from which every picture cuts its own piece: far cheaper than drawing it."""
+    """Return standard normal noise [2H, 2H, 3]. Frames use random crops of it, which is faster."""
     return np.random.default_rng(0).standard_normal((2 * FRAME_SIZE, 2 * FRAME_SIZE, 3), dtype=np.float32)
 
 
@@ -234,14 +233,14 @@ def _appearance(scene: Scene) -> tuple[NDArray[np.uint8], tuple[_Body, ...]]:
 
 
 def _moments(scene: Scene, seconds: Sequence[float]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """For each second [T]: which part is visible, and the share of it that has passed, in [0, 1]."""
+    """Return for each time [T] the index of the visible part, and the fraction of it that has passed, in [0, 1]."""
     progress = np.clip(np.asarray(seconds, dtype=np.float64) / scene.duration, 0.0, 1.0) * len(scene.parts)
     parts = np.minimum(progress.astype(np.int64), len(scene.parts) - 1)
     return parts, progress - parts
 
 
 def object_state(scene: Scene, second: float) -> ObjectState:
-    """The shape that is visible at one second of the clip, and where."""
+    """Return the visible shape and its position at a time in seconds."""
     parts, shares = _moments(scene, [second])
     part, body = scene.parts[parts[0]], _appearance(scene)[1][parts[0]]
     x, y = body.start + (body.end - body.start) * shares[0]
@@ -250,13 +249,13 @@ def object_state(scene: Scene, second: float) -> ObjectState:
 
 def _paint(frame: NDArray[np.uint8], box: tuple[slice, slice], coverage: NDArray[np.float32], colour: Any) -> None:
     under = frame[box].astype(np.float32)
-    # A bit of the ground's grain stays on the shape: it keeps 15 % of the difference to the ground's mean.
+    # The shape keeps 15 % of the noise of the background.
     over = colour + np.float32(0.15) * (under - under.mean(axis=(0, 1)))
     frame[box] = np.clip(under + coverage[:, :, None] * (over - under) + np.float32(0.5), 0, 255)
 
 
 def render_frames(scene: Scene, seconds: Sequence[float]) -> NDArray[np.uint8]:
-    """The pictures of a scene at the given seconds: uint8 [T, 84, 84, 3], RGB."""
+    """Render the frames of a scene at the given times in seconds: uint8 [T, 84, 84, 3], RGB."""
     background, bodies = _appearance(scene)
     frames = np.repeat(background[None], len(seconds), axis=0)
     parts, shares = _moments(scene, seconds)
@@ -272,16 +271,16 @@ def render_frames(scene: Scene, seconds: Sequence[float]) -> NDArray[np.uint8]:
 
 
 def sampled_seconds(scene: Scene, num_frames: int = 8) -> list[float]:
-    """The seconds at which the reference's uniform rule looks at the scene's mp4: index / frames per second."""
+    """Return the times, in seconds, of the frames that uniform sampling takes from the scene's mp4 file."""
     total = round(scene.duration * FRAMES_PER_SECOND)
     count = min(num_frames, total)
     return [int(index * total / count) / FRAMES_PER_SECOND for index in range(count)]
 
 
 def sample_frame(rng: np.random.Generator) -> tuple[NDArray[np.uint8], FrameLabels]:
-    """One picture of one shape for training a vision encoder: uint8 [84, 84, 3] and what it shows.
+    """Generate a picture of one shape for training a vision encoder: uint8 [84, 84, 3] and its labels.
 
-    All colour x shape pairs occur: what is held out are combinations with motions and orders, not pairs.
+    All pairs of colour and shape occur: only combinations with motions and with second shapes are held out.
     """
     part = ScenePart(_pick(rng, COLOURS), _pick(rng, SHAPES), "still")
     frame, body = _background(rng, FRAME_NOISE), _sample_body(rng, part)
@@ -305,15 +304,15 @@ def sample_frame(rng: np.random.Generator) -> tuple[NDArray[np.uint8], FrameLabe
 
 
 def render_audio(scene: Scene) -> NDArray[np.float32]:
-    """The scene's sound, float32 [duration * 16000] in [-1, 1]; for a silent scene a noise floor without a sound."""
+    """Return the audio of a scene, float32 [duration * 16000] in [-1, 1]; background noise if the scene is silent."""
     return sample_sequence(np.random.default_rng([scene.seed, 1]), scene.sounds, scene.duration)
 
 
 def write_clip(scene: Scene, path: str | Path) -> None:
-    """Write the scene as an mp4: H.264 at 10 frames per second and AAC mono, without an audio track when silent.
+    """Write a scene as mp4: H.264 at 10 frames per second and AAC mono, or no audio track if the scene is silent.
 
     Raises:
-        OSError: the folder does not exist or cannot be written.
+        OSError: the file cannot be written.
     """
     total = round(scene.duration * FRAMES_PER_SECOND)
     frames = render_frames(scene, [index / FRAMES_PER_SECOND for index in range(total)])
