@@ -6,7 +6,6 @@ Independent stages run in parallel. An interrupted stage is resumed from its che
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from video_llama.config import load_yaml
 from video_llama.errors import CheckpointError
+from video_llama.files import new_folder
 from video_llama.miniature.assemble import Backbones, write_base, write_weights
 from video_llama.miniature.dataset import write_training_clips
 from video_llama.miniature.pretrain_imagebind import bind
@@ -129,8 +129,6 @@ def train_miniature(root: str | Path = DEFAULT_ROOT, *, seed: int = 0, workers: 
 def install_weights(weights: Path) -> Path:
     """Replace the weights shipped with the package by those in ``weights``, and return the folder in the package."""
     target = Path(__file__).resolve().parent / "weights"
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}.part")
-    shutil.copytree(weights, unfinished)
-    shutil.rmtree(target, ignore_errors=True)
-    unfinished.rename(target)
+    with new_folder(target) as unfinished:
+        shutil.copytree(weights, unfinished, dirs_exist_ok=True)
     return target
