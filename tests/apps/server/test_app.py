@@ -76,7 +76,7 @@ def test_models(client):
     [model] = client.models.list().data
     assert client.models.retrieve("tiny") == model
     assert "noise" in model.notice
-    with pytest.raises(openai.NotFoundError, match=r"There is no model 'other' here\. This server has 'tiny'"):
+    with pytest.raises(openai.NotFoundError, match=r"The model 'other' does not exist\. Use 'tiny'"):
         client.models.retrieve("other")
 
 

@@ -12,7 +12,7 @@ from video_llama.apps.server.request import check_request, decodings, media_opti
 QUESTION = "What do you see?"
 
 REFUSED = {
-    "unknown model": (dict(model="gpt-4"), 404, "There is no model 'gpt-4' here. This server has 'tiny'"),
+    "unknown model": (dict(model="gpt-4"), 404, "The model 'gpt-4' does not exist. Use 'tiny'"),
     "unknown parameter": (dict(tools=[]), 400, "tools: Extra inputs are not permitted"),
     "penalty": (dict(presence_penalty=1), 400, "presence_penalty"),
     "temperature": (dict(temperature=-1), 400, "temperature"),

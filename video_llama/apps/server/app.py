@@ -103,7 +103,7 @@ def _add_routes(app: FastAPI, service: Service) -> None:
     async def get_model(name: str) -> ModelInfo:
         """Return a model by name."""
         if name != model.id:
-            message = f"There is no model {name!r} here. This server has {model.id!r}."
+            message = f"The model {name!r} does not exist. Use {model.id!r}."
             raise ApiError(404, message, code="model_not_found", param="model")
         return model
 

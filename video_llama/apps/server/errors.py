@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-INVALID, AUTHENTICATION, NOT_FOUND = "invalid_request_error", "authentication_error", "not_found_error"
-RATE_LIMIT, SERVER, TIMEOUT, UNAVAILABLE = "rate_limit_error", "server_error", "timeout_error", "unavailable_error"
-
-ERROR_TYPES = {401: AUTHENTICATION, 404: NOT_FOUND, 429: RATE_LIMIT, 500: SERVER, 503: UNAVAILABLE, 504: TIMEOUT}
-"""Error type for each HTTP status; any other status has the type ``INVALID``."""
+DEFAULT_ERROR_TYPE = "invalid_request_error"
+ERROR_TYPES = {
+    401: "authentication_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+    500: "server_error",
+    503: "unavailable_error",
+    504: "timeout_error",
+}
+"""Error type for each HTTP status that does not have the default type."""
 
 
 class ApiError(Exception):
@@ -28,5 +33,5 @@ class ApiError(Exception):
 
     def body(self) -> dict[str, Any]:
         """Return the response body."""
-        kind = ERROR_TYPES.get(self.status, INVALID)
+        kind = ERROR_TYPES.get(self.status, DEFAULT_ERROR_TYPE)
         return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}}

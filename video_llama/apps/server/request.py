@@ -29,7 +29,7 @@ MIN_TEMPERATURE = 0.001
 def check_request(request: ChatRequest, settings: ServerSettings, model: str) -> None:
     """Raise ApiError if the request is for another model, exceeds a limit or has no question."""
     if request.model != model:
-        message = f"There is no model {request.model!r} here. This server has {model!r}."
+        message = f"The model {request.model!r} does not exist. Use {model!r}."
         raise ApiError(404, message, code="model_not_found", param="model")
     last = request.messages[-1]
     if not isinstance(last, UserMessage) or not _text(last.content).strip():
