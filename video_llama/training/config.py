@@ -22,7 +22,7 @@ RENAMED_KEYS = {
 
 
 class LoraConfig(Config):
-    """LoRA adapters on the decoder (PEFT): trainable low-rank matrices beside the frozen weights."""
+    """LoRA adapters on the decoder (PEFT): trainable low-rank matrices added to the frozen weights."""
 
     r: int = Field(default=8, ge=1)
     """Rank of the matrices."""

@@ -13,7 +13,7 @@ from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
 def recompute_activations(model: VideoLlamaForConditionalGeneration) -> None:
     """Store only the inputs of each decoder and sequence Q-Former layer and recompute the rest in the backward pass.
 
-    The option of transformers has no effect on a frozen decoder, because that stays in evaluation mode.
+    The option of transformers has no effect on a frozen decoder, because the decoder stays in evaluation mode.
     """
     for layer in _layers(model):
         layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
