@@ -46,7 +46,9 @@ def test_the_model_is_made_once(eval_yaml, monkeypatch):
 def test_options_override_the_yaml(tmp_path, eval_yaml):
     assert is_packed(video_llama.load(eval_yaml, device="cpu", options=["model.low_resource=true"]).engine.model)
     folder = make_folder(tmp_path / "model")
-    with pytest.raises(ValueError, match=r"options are model\.ckpt=x, and .*model is no YAML that they could override"):
+    with pytest.raises(
+        ValueError, match=r"Overrides \(model\.ckpt=x\) apply to an evaluation YAML, and .*model is not one"
+    ):
         video_llama.load(folder, options=["model.ckpt=x"])
 
 
@@ -68,7 +70,10 @@ def test_what_cannot_be_is_refused(eval_yaml):
     for placing, message in (
         ({"quantization": "int4"}, r"has no 4-bit form.*Use int8"),
         ({"dtype": "int7"}, "dtype is 'int7'. Choose float32"),
-        ({"device_map": "auto", "max_memory": {"cpu": "10KB"}}, r"on disk in a model folder only.*video-llama convert"),
+        (
+            {"device_map": "auto", "max_memory": {"cpu": "10KB"}},
+            r"Only a model folder supports offloading to disk\. Write one with: video-llama convert",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             video_llama.load(eval_yaml, device="cpu", **placing)
@@ -78,7 +83,7 @@ def test_what_is_no_model(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(CheckpointError, match=r"empty is no model folder and should have one folder with a decoder"):
         video_llama.load(tmp_path / "empty")
-    with pytest.raises(CheckpointError, match=r"nowhere is no folder. Give a model folder, an evaluation YAML"):
+    with pytest.raises(CheckpointError, match=r"nowhere is not a folder\. Give a model folder, an evaluation YAML"):
         video_llama.load(tmp_path / "nowhere")
 
 
