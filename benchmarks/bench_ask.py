@@ -1,10 +1,9 @@
-"""How long an answer takes, and how much memory: from the shell, in a conversation, in a batch.
+"""Time and memory of an answer: from the shell, in a conversation, in a batch.
 
     python benchmarks/bench_ask.py [--model miniature] [--runs 5]
 
-Prints ratios: `video-llama ask` against a process that only imports what the model is made of (the floor of any program
-built on it); a second question against the first (media encoded once, the prompt's beginning kept); a batch against
-one by one. Every time is the least of its runs.
+Prints ratios: `video-llama ask` to a process that only imports the same libraries; a second question to the first
+(media and the common prompt are cached); a batch to single questions. Every time is the minimum over the runs.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""From a waveform to 8 log-mel clips: all clips in one transform, against clip by clip, and against real time.
+"""Audio preprocessing: 8 log-mel clips from a waveform, in one transform and clip by clip, compared with real time.
 
     python benchmarks/bench_audio.py [--runs N] [--json] [--long MINUTES ...]
 
-The sound is noise and tones of the script's own. Runs alternate and the best of each counts. Both ways start from the
-16 kHz waveform; ``file`` is the whole path: decode a FLAC file of the rate named, resample, and make the mels. Exits
-with 1 where the mels differ, or where a file takes longer than to listen to it.
+The sound is generated noise and tones. Runs alternate, and the best of each is reported. Both ways start from the
+16 kHz waveform; ``file`` is the whole path: decode a FLAC file of the given rate, resample, compute the mels. Exits
+with 1 if the mels differ, or if processing a file takes longer than its duration.
 
-``--long`` does only this: stereo wav and m4a of so many minutes at 48 kHz, of which only the clips' parts are kept,
-against the whole track in memory; each in a process of its own, its seconds and its peak memory.
+``--long`` runs only this: stereo wav and m4a files of the given minutes at 48 kHz, with only the samples of the clips
+kept, and with the whole track in memory; time and peak memory, each in a separate process.
 """
 
 from __future__ import annotations

@@ -1,18 +1,17 @@
-"""Loading a model folder: its peak memory against the model's size, its time against reading the files, and an answer.
+"""Loading a model folder: peak memory relative to the model, time relative to reading the files, and an answer.
 
     python benchmarks/bench_load.py SCRATCH [--size 1gb|7b] [--forms stored int8 int4] [--ask] [--cold]
 
-Makes a folder of drawn numbers in SCRATCH (1 or 16.4 GB; one row of normal numbers is repeated through each tensor),
-loads it once for each form in a process of its own, and deletes it. "load" ends when every page of every weight has
-been touched; imports are not counted, and the files are in the page cache for reading and loading alike if they fit.
-Reading is timed twice: "read" is into one buffer of 16 MB that is used again and again, so it pays for no memory;
-"fill" is into memory that was not touched before, as much as the file is long, as a model that is not mapped would lie
-in (one shard at a time: beside a second copy of 16 GB the files would leave the page cache).
-"stored" is what the folder's config.json says, bfloat16: the ViT and the audio trunk, which have other types as in the
-published files, are converted; everything else stays a mapped part of its file.
-With --cold the files are put out of the page cache before each timing, as after a start of the machine.
-With --ask each form also answers a question about the example clip with its sound; the answer is noise, its memory and
-its time are not. The tokenizer is LLaMA's, named by VIDEO_LLAMA_TOKENIZER.
+Creates a folder of random numbers in SCRATCH (1 or 16.4 GB; one row of normal numbers is repeated in each tensor),
+loads it once per form in a separate process, and deletes it. "load" ends when every page of every weight has been
+touched. Imports are not counted. The files are in the page cache for reading and loading if they fit.
+Reading is timed twice: "read" uses one buffer of 16 MB again and again, and allocates no memory; "fill" reads into
+untouched memory of the size of the file, one shard at a time (a second copy of 16 GB would evict the files).
+"stored" is the dtype of config.json, bfloat16: the ViT and the audio trunk, which have other dtypes as in the published
+files, are converted, and all other tensors stay memory-mapped.
+--cold evicts the files from the page cache before each timing.
+--ask also answers a question about the example clip with its sound: only its memory and time are meaningful. It needs
+LLaMA's tokenizer, named by VIDEO_LLAMA_TOKENIZER.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""What the server does under load: throughput, latency, errors, memory, with 1, 8 and 64 clients at once.
+"""The HTTP server under load: throughput, latency, errors and memory with 1, 8 and 64 clients.
 
     python benchmarks/bench_serve.py [--model miniature] [--requests 64] [--clients 1 8 64] [--soak MINUTES]
 
-Starts ``video-llama serve`` as a process of its own and asks it with the official client. The mix, per ten requests:
-four about one of the example videos (which many clients share), one about a video that nobody sent before, two about an
-image, one about a sound, two in words alone. Each client sends its next request as soon as its last is answered.
-``--soak`` then goes on with 8 clients and prints the memory of the server and its media processes every half minute.
+Starts ``video-llama serve`` in a separate process and sends requests with the official client. Of ten requests, four
+are about one of the example videos (shared by many clients), one about a new video, two about an image, one about a
+sound file, and two are text only. Each client sends its next request as soon as the last one is answered.
+``--soak`` then continues with 8 clients and prints the memory of the server and its media processes every 30 seconds.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Our decoder against decord's ``get_batch``: 8 frames at 224 x 224, wall and CPU time, and the pixels bit for bit.
+"""Video decoding compared with decord's ``get_batch``: 8 frames at 224 x 224, wall and CPU time, equality of pixels.
 
     python benchmarks/bench_video_decode.py [--media DIR] [--runs N] [--json]
 
-The files are made by the script (moving texture, H.264 and HEVC). Runs alternate between the two, and the best of each
-counts, so that other work on the machine weighs on both. A ratio below 1 means that ours is faster. Exits with 1 where
-ours is slower in wall time, or where a frame differs.
+The script creates the files (moving texture, H.264 and HEVC). Runs alternate between the two decoders, and the best of
+each is reported, so that other load affects both. A ratio below 1 means that this project is faster. Exits with 1 if it
+is slower in wall time, or if a frame differs.
 """
 
 from __future__ import annotations

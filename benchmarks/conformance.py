@@ -1,11 +1,11 @@
-"""Compare this project with the reference: run every case of a folder in golden's format, one row each.
+"""Compare this project with the reference: run every case of a folder in the golden format, one row each.
 
     python benchmarks/conformance.py DIR [--media DIR] [--tokenizer FILE]
 
-Of config.json, weights, cases, text, video and audio, what is in DIR is run. Cases about media files need the folder
-with these files (--media), cases about tokenised text need LLaMA's tokenizer.model (--tokenizer): without them they are
-shown as skipped, and they are never counted as passed. Exit code 0: at least one case passed and none failed; 1:
-otherwise; 2: a path that is not there.
+Runs those of config.json, weights, cases, text, video and audio that DIR contains. Cases about media files need the
+folder with these files (--media), cases about tokenised text need LLaMA's tokenizer.model (--tokenizer). Without them
+they are reported as skipped and never counted as passed. Exit code 0: at least one case passed and none failed; 1:
+otherwise; 2: a path does not exist.
 """
 
 from __future__ import annotations

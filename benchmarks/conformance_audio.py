@@ -1,7 +1,7 @@
-"""Sound against the reference: clip times, sample ranges and mels of golden's audio.json and audio.safetensors.
+"""Audio compared with the reference: clip times, sample ranges and mels of audio.json and audio.safetensors.
 
-Mels are compared everywhere but in the frames that golden names as spoilt by the reference's in-place mean
-(``in_place_mean_effect``). Rows of real files are skipped where the file is not at hand.
+Mels are compared in all frames except those that the reference's in-place mean modifies (``in_place_mean_effect``).
+Rows of real files are skipped if the file is not available.
 """
 
 from __future__ import annotations

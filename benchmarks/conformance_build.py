@@ -1,4 +1,4 @@
-"""A golden folder's config.json and weights as our model: every dimension comes from the files."""
+"""Build our model from a golden folder's config.json and weights; every dimension is read from the files."""
 
 from __future__ import annotations
 

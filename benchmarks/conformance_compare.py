@@ -1,4 +1,4 @@
-"""Two tensors, one row; and the token ids behind stored word embeddings."""
+"""Compare two tensors as one row, and find the token ids of stored word embeddings."""
 
 from __future__ import annotations
 

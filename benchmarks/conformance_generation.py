@@ -1,9 +1,9 @@
-"""Generation against the reference: where it starts, greedy ids, stop lists, scores, and the filters of sampling.
+"""Generation compared with the reference: start position, greedy ids, stop lists, scores, and the sampling filters.
 
-The reference's ids begin with BOS, because its transformers 4.28 starts from ``[[bos]]`` where only embeddings are
-given; ours returns the new ids alone. Where it cut the front of a long context (gen_truncated), the stored embeddings
-are what is left: these cases show that the same embeddings give the same answer. With a tokenizer, the prompt's ids and
-the answer's text are compared as well.
+The reference's ids begin with BOS, because transformers 4.28 starts from ``[[bos]]`` if only embeddings are given; ours
+are the new ids alone. Where the reference cut the front of a long context (gen_truncated), the stored embeddings are
+the remaining ones: these cases show that the same embeddings give the same answer. With a tokenizer, the prompt's ids
+and the answer's text are compared as well.
 """
 
 from __future__ import annotations

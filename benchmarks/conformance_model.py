@@ -1,6 +1,6 @@
-"""The model against the reference: every tensor of golden's cases, from the ViT to the generated ids.
+"""The model compared with the reference: every tensor of the golden cases, from the ViT to the generated ids.
 
-What each case means stands in its cases.json under "describe". Dimensions, ids and weights are the folder's own.
+cases.json describes each case under "describe". Dimensions, ids and weights are read from the folder.
 Losses and gradients are in conformance_training.py, generation in conformance_generation.py.
 """
 

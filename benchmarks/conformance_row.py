@@ -1,4 +1,4 @@
-"""One line of the conformance report, and the guard that turns an exception into such a line."""
+"""One row of the conformance report, and a guard that turns an exception into a failed row."""
 
 from __future__ import annotations
 

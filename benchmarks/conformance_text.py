@@ -1,6 +1,6 @@
-"""Every item of a golden folder's text.json, and the collated batches of its cases, against the conversation package.
+"""Text compared with the reference: every item of text.json and the collated batches of the cases.
 
-Everything is taken from the files: templates, systems, tokenizers, token counts, end symbols.
+Templates, system prompts, tokenizers, token counts and end symbols are read from the files.
 """
 
 from __future__ import annotations

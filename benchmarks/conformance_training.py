@@ -1,7 +1,7 @@
-"""The two losses against the reference: what reaches the decoder, its logits, the loss, and every gradient's norm.
+"""The two losses compared with the reference: decoder inputs, logits, loss, and the norm of every gradient.
 
-Instruction batches bring their ids. Caption batches do not: their ids are read from the stored embeddings, in which
-every word is a row of the table (whether our tokenizer makes the same ids is conformance_text.py's question).
+Instruction batches contain their ids. Those of caption batches are found from the stored embeddings, in which every
+word is a row of the embedding table (conformance_text.py checks that our tokenizer produces the same ids).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Frames and pictures against the reference: everything that golden's video.json and video.safetensors define.
+"""Frames and images compared with the reference: everything in video.json and video.safetensors.
 
-Indices, sentences and pixels must be exact, and so must the float stage of the training crop. The reference's crop
-then wraps values around in uint8 and ours clamps: the stored uint8 is compared after wrapping ours, and our own result
-with it wherever the float stage lies inside 0..255. Rows of files that are not at hand are skipped.
+Indices, sentences and pixels must be equal, and so must the float stage of the training crop. The reference's crop then
+overflows in uint8 and ours is clamped: the stored uint8 is compared after an overflow of ours, and with our own result
+where the float stage is inside 0..255. Rows of unavailable files are skipped.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""The published 7B layout at full size with drawn numbers, converted and loaded once: seconds, memory, disk.
+"""Convert and load the published 7B layout at full size with random numbers: time, memory and disk space.
 
     python benchmarks/full_size_weights.py /data/scratch [--steps convert back load] [--keep]
 
-Names, shapes and types are golden's full_keys.json (7B); the ViT has its 40th block, ImageBind its two used trunks. One
-row of normal numbers is repeated through each tensor: drawing nine billion would take longer than what is measured. The
-tokenizer is LLaMA's, named by VIDEO_LLAMA_TOKENIZER. Needs about 55 GB of disk.
+Names, shapes and dtypes are those of golden's full_keys.json (7B); the ViT includes its 40th block, ImageBind its two
+used trunks. One row of normal numbers is repeated in each tensor, because generating nine billion numbers would take
+longer than the measured steps. Needs LLaMA's tokenizer, named by VIDEO_LLAMA_TOKENIZER, and about 55 GB of disk space.
 """
 
 from __future__ import annotations

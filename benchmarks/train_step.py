@@ -1,15 +1,15 @@
-"""How fast each stage trains, where a step's time goes, and what cached features and reading ahead are worth.
+"""Training speed of each stage, the parts of a step, and the effect of cached features and background loading.
 
     python benchmarks/train_step.py [--steps 20] [--clips 64] [--rows 8]
     python benchmarks/train_step.py --dims real --steps 2 --clips 4 --rows 1 [--decoder-layers 2] [--tokenizer PATH]
 
-Runs the real trainer, with the miniature's recipes and random weights, on clips made here. ``--dims real`` is the
-published 7B model in bfloat16 (17 GB on disk, and read from there); fewer decoder layers need less. Its clips are the
-miniature's, scaled up: reading them is cheaper than reading other people's.
+Runs the real trainer with the recipes of the miniature and random weights on generated clips. ``--dims real`` uses the
+dimensions of the published 7B model in bfloat16 (17 GB on disk); fewer decoder layers need less. Its clips are those of
+the miniature, scaled up: they are cheaper to read than typical videos.
 
-Prints for each stage the samples per second from files, from files that two processes read ahead, and from cached
-features; the share of data, forward, backward and optimiser in a step; and two ratios: cached against files (the
-epoch-time ratio), and the time that a step waits for data with two readers against none.
+Prints for each stage the samples per second from files, from files read by two background processes, and from cached
+features; the share of data, forward, backward and optimizer in a step; and two ratios: cached features to files, and
+the time that a step waits for data with two processes and with none.
 """
 
 from __future__ import annotations
