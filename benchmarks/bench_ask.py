@@ -23,7 +23,7 @@ FLOOR = "import av, torch, sentencepiece; from transformers import LlamaModel, B
 
 
 def least(runs: int, work: Callable[[], object]) -> float:
-    """The shortest wall time of ``runs`` runs, in seconds."""
+    """Return the shortest wall time of ``runs`` runs, in seconds."""
     times = []
     for _ in range(runs):
         start = time.perf_counter()
@@ -33,17 +33,17 @@ def least(runs: int, work: Callable[[], object]) -> float:
 
 
 def show(name: str, ours: float, baseline: float, unit: str) -> None:
-    """One line: the ratio, and both figures."""
+    """Print the ratio and both figures in one line."""
     print(f"{name:30} {ours / baseline:6.2f}   ({ours:.3g} {unit} / {baseline:.3g} {unit})")
 
 
 def process(arguments: Sequence[str]) -> None:
-    """Run a command of this Python to its end."""
+    """Run a command with this Python."""
     subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def peak_megabytes(arguments: Sequence[str]) -> float:
-    """The largest memory of one run of a command, in MB of 10^6 bytes, measured by a process of its own."""
+    """Return the peak memory of one run of a command, in MB (10^6 bytes), measured in a separate process."""
     code = (
         "import resource, subprocess, sys;"
         "subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL);"
@@ -54,7 +54,7 @@ def peak_megabytes(arguments: Sequence[str]) -> float:
 
 
 def from_the_shell(model: str, runs: int) -> None:
-    """A whole `ask`, imports and loading included."""
+    """Measure a whole `ask`, including imports and loading."""
     ask = ["-m", "video_llama", "ask", str(EXAMPLE), QUESTIONS[0], "--model", model]
     floor = ["-c", FLOOR]
     floor_seconds, ask_seconds = least(runs, lambda: process(floor)), least(runs, lambda: process(ask))
@@ -63,7 +63,7 @@ def from_the_shell(model: str, runs: int) -> None:
 
 
 def in_a_conversation(model: str, runs: int) -> None:
-    """The first and the second question of a chat, and the second in a chat of its own."""
+    """Measure the first and the second question of a chat, and the second question in a new chat."""
     import video_llama
 
     assistant = video_llama.load(model)

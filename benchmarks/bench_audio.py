@@ -34,12 +34,12 @@ from video_llama.processors.resample import resample
 from video_llama.processors.sound_clips import clip_starts, sample_range
 
 CASES = ((16000, 10), (16000, 60), (44100, 10), (44100, 60))  # rate in Hz, seconds
-TOLERANCE = 1e-3  # in log units, of another order of float32 sums in the transform; 1e-5 is usual
+TOLERANCE = 1e-3  # log units; float32 sums in another order, typically 1e-5
 
 
 @dataclass(frozen=True)
 class Result:
-    """Best seconds: all clips in one transform, the same mathematics clip by clip, and from a file of ``rate``."""
+    """Return the best times: all clips in one transform, clip by clip, and from a file of ``rate``."""
 
     rate: int
     seconds: int
@@ -77,7 +77,7 @@ def write_flac(path: Path, waveform: np.ndarray, rate: int) -> Path:
 
 
 def looped_mels(processor: AudioProcessor, samples: np.ndarray) -> np.ndarray:
-    """The processor's mathematics, one clip after another, for a waveform at its rate. [S, bins, frames]"""
+    """Compute the mels clip by clip for a waveform at the processor's rate. [S, bins, frames]"""
     mels = []
     settings = processor.settings
     for start in clip_starts(samples.shape[1] / settings.sampling_rate, settings):
@@ -116,7 +116,7 @@ def measure(rate: int, seconds: int, num_runs: int) -> Result:
 
 
 def write_long(path: Path, minutes: int) -> Path:
-    """A second of noise at 48 kHz, over and over, a second at a time."""
+    """Yield noise at 48 kHz, one second at a time."""
     rate = 48000
     second = np.rint(sound(rate, 1) * 32767).astype(np.int16).T.reshape(1, -1)
     with av.open(str(path), "w") as container:
@@ -161,7 +161,7 @@ def print_table(results: list[Result]) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=60, metavar="N", help="runs of each, of which the best counts")
+    parser.add_argument("--runs", type=int, default=60, metavar="N", help="runs of each; the best is reported")
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
     parser.add_argument("--long", type=int, nargs="+", metavar="MINUTES", help="long tracks: time and memory")
     parser.add_argument("--alone", nargs=2, help=argparse.SUPPRESS)

@@ -57,7 +57,7 @@ def status(key):
     return 1024 * int(next(line for line in open("/proc/self/status") if line.startswith(key)).split()[1])
 
 path, clip, placing = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
-open("/proc/self/clear_refs", "w").write("5")  # the peak begins anew
+open("/proc/self/clear_refs", "w").write("5")  # reset the peak
 before, start = status("VmRSS"), time.perf_counter()
 folder = read_model_folder(path, LoadOptions(**placing))
 tensors = [*folder.model.parameters(), *folder.model.buffers()]
@@ -75,11 +75,11 @@ print(json.dumps(report))
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("scratch", type=Path, help="a folder with 1.5 or 20 GB free")
+    parser.add_argument("scratch", type=Path, help="folder with 1.5 or 20 GB of free space")
     parser.add_argument("--size", choices=["1gb", "7b"], default="1gb")
     parser.add_argument("--forms", nargs="+", choices=list(FORMS), default=list(FORMS))
-    parser.add_argument("--ask", action="store_true", help="answer a question, too")
-    parser.add_argument("--cold", action="store_true", help="read and load from the disk, not from the page cache")
+    parser.add_argument("--ask", action="store_true", help="also answer a question")
+    parser.add_argument("--cold", action="store_true", help="read and load from disk, not from the page cache")
     arguments = parser.parse_args()
     folder = arguments.scratch / f"bench_load_{arguments.size}"
     try:
@@ -102,7 +102,7 @@ def main() -> None:
 
 
 def one_gb_config() -> VideoLlamaConfig:
-    """A model of the published kind, 1.0 GB as it is stored."""
+    """Return the configuration of a model of the published kind with 1.0 GB of weights."""
     narrow = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12}
     text = {"hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 16, "num_attention_heads": 16}
     return VideoLlamaConfig(
@@ -115,7 +115,7 @@ def one_gb_config() -> VideoLlamaConfig:
 
 
 def write_folder(folder: Path, config: VideoLlamaConfig) -> None:
-    """A model folder of drawn numbers, typed as the published files: ViT float16, decoder bfloat16, rest float32."""
+    """Write a folder of random numbers with the published dtypes: ViT float16, decoder bfloat16, rest float32."""
     dtypes = {"vision": torch.float16, "decoder": torch.bfloat16, "qformer": torch.float32, "audio": torch.float32}
     model = empty_model(config, Placing(dtypes))
     specs = {name: TensorSpec(tuple(tensor.shape), tensor.dtype) for name, tensor in model.state_dict().items()}
@@ -140,7 +140,7 @@ def weights(folder: Path) -> list[Path]:
 
 
 def evict(folder: Path) -> None:
-    """Put the weights out of the page cache."""
+    """Evict the weights from the page cache."""
     for path in weights(folder):
         with path.open("rb") as file:
             os.fsync(file.fileno())
@@ -148,7 +148,7 @@ def evict(folder: Path) -> None:
 
 
 def read_seconds(folder: Path) -> float:
-    """How long it takes to read the files from begin to end, once, into one buffer."""
+    """Return the time to read the files once into one buffer."""
     buffer = memoryview(bytearray(BLOCK_BYTES))
     start = time.perf_counter()
     for path in weights(folder):
@@ -159,7 +159,7 @@ def read_seconds(folder: Path) -> float:
 
 
 def fill_seconds(folder: Path) -> float:
-    """How long it takes to read the files from begin to end, once, each into fresh memory of its size."""
+    """Return the time to read the files once, each into untouched memory of its size."""
     start = time.perf_counter()
     for path in weights(folder):
         with path.open("rb", buffering=0) as file:

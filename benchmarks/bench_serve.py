@@ -36,22 +36,22 @@ START_SECONDS = 120
 
 
 def url(data: bytes, mime: str) -> str:
-    """A data: URL."""
+    """Return a data: URL."""
     return f"data:{mime};base64,{base64.b64encode(data).decode()}"
 
 
 class Mix:
-    """Makes the n-th request's messages; the same for every run."""
+    """Creates the messages of the n-th request, the same in every run."""
 
     def __init__(self) -> None:
         self._videos = [path.read_bytes() for path in sorted(EXAMPLES.glob("*.mp4"))]
         self._image, self._sound = _image(), _sound()
 
     def messages(self, number: int) -> list[dict[str, Any]]:
-        """One user's message about what the mix has in this place."""
+        """Return the user message for a position of the mix."""
         kind, question = MIX[number % len(MIX)], QUESTIONS[number % len(QUESTIONS)]
         video = self._videos[number % len(self._videos)]
-        # A free box behind an mp4 changes its content for the server's memory, and nothing for its viewers.
+        # A free box at the end of an mp4 changes its hash, but not its frames: the server cannot use its cache.
         fresh = video + (16).to_bytes(4, "big") + b"free" + number.to_bytes(8, "big")
         parts = {
             "video": ("video_url", url(video, "video/mp4")),
@@ -86,7 +86,7 @@ def _sound() -> bytes:
 
 @contextmanager
 def server(model: str) -> Iterator[tuple[int, str]]:
-    """A server's process id and address."""
+    """Start a server; yield its process id and address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -114,7 +114,7 @@ def _wait_for(health: str, process: subprocess.Popen[bytes]) -> None:
 
 
 class Load:
-    """Asks with several clients at once and keeps what came of it."""
+    """Sends requests from several clients and collects the results."""
 
     def __init__(self, address: str, model_name: str, mix: Mix) -> None:
         import openai
@@ -124,7 +124,7 @@ class Load:
         self._lock, self._next = threading.Lock(), 0
 
     def run(self, num_clients: int, num_requests: int | None, seconds: float = float("inf")) -> dict[str, Any]:
-        """Ask until there were so many requests, or so many seconds have passed."""
+        """Send requests until a number of requests or seconds is reached."""
         times: list[float] = []
         tokens: list[int] = []
         errors: list[str] = []
@@ -163,7 +163,7 @@ class Load:
 
 
 def show(num_clients: int, result: dict[str, Any]) -> None:
-    """One line of the table, and the first error if there was one."""
+    """Print one row of the table, and the first error if any."""
     times, seconds = result["times"], result["seconds"]
     cuts = quantiles(times, n=20) if len(times) > 1 else [float("nan")] * 19
     print(
@@ -175,7 +175,7 @@ def show(num_clients: int, result: dict[str, Any]) -> None:
 
 
 def megabytes(pid: int) -> tuple[float, float]:
-    """Resident memory of a process and of its children, in MB of 10^6 bytes."""
+    """Return the resident memory of a process and of its children, in MB (10^6 bytes)."""
     import psutil
 
     process = psutil.Process(pid)
@@ -183,7 +183,7 @@ def megabytes(pid: int) -> tuple[float, float]:
 
 
 def soak(load: Load, pid: int, minutes: float) -> None:
-    """Print the memory while 8 clients ask, and what came of their requests."""
+    """Print the memory while 8 clients send requests, and the results."""
     end = time.monotonic() + 60 * minutes
     results: list[dict[str, Any]] = []
     thread = threading.Thread(target=lambda: results.append(load.run(SOAK_CLIENTS, None, 60 * minutes)))
@@ -200,7 +200,7 @@ def soak(load: Load, pid: int, minutes: float) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="miniature", help="miniature or a model folder")
-    parser.add_argument("--requests", type=int, default=64, help="at least; never fewer than 4 for each client")
+    parser.add_argument("--requests", type=int, default=64, help="number of requests, at least 4 per client")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 64])
     parser.add_argument("--soak", type=float, default=0.0, metavar="MINUTES")
     options = parser.parse_args()
@@ -212,7 +212,7 @@ def main() -> None:
         with urllib.request.urlopen(f"{address}/v1/models") as reply:
             name = json.load(reply)["data"][0]["id"]
         load = Load(address, name, Mix())
-        load.run(1, len(MIX))  # what is loaded once is loaded before the clock starts
+        load.run(1, len(MIX))  # warm up before timing
         print("clients  requests  requests/s  tokens/s    p50 s    p95 s  errors")
         for num_clients in options.clients:
             show(num_clients, load.run(num_clients, max(options.requests, 4 * num_clients)))

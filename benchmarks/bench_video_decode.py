@@ -25,12 +25,12 @@ from video_llama.processors.video_processor import read_video
 
 NUM_FRAMES, SIZE, FPS = 8, 224, 25
 MEDIA_SUFFIXES = (".mp4", ".mov", ".mkv")  # not MPEG-TS, where decord hangs
-BORDER = 64  # how far the texture moves, in pixels
+BORDER = 64  # movement of the texture, in pixels
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A file to be made. The group of pictures is 250 frames, the encoders' default."""
+    """A file to create. The group of pictures is 250 frames, the default of the encoders."""
 
     name: str
     codec: str
@@ -50,7 +50,7 @@ CLIPS = (
 
 @dataclass(frozen=True)
 class Result:
-    """Best seconds of each, and whether the pictures are equal bit for bit."""
+    """Return the best time of each decoder, and whether the frames are equal bit for bit."""
 
     name: str
     wall: float
@@ -69,7 +69,7 @@ class Result:
 
 
 def make_clip(clip: Clip, folder: Path) -> Path:
-    """Encode a texture that drifts, with a little noise: about what a filmed scene costs to decode."""
+    """Encode a moving texture with noise; its decoding cost is similar to that of a filmed scene."""
     path = folder / f"{clip.name.replace(' ', '_')}.mp4"
     width = clip.height * 16 // 9
     rng = np.random.default_rng(0)
@@ -94,7 +94,7 @@ def read_ours(path: Path) -> np.ndarray:
 
 
 def read_with_decord(path: Path) -> np.ndarray:
-    """What the reference does: open at the wanted size, and fetch the uniform indices."""
+    """Decode as the reference does: open at the target size and get the uniform indices."""
     import decord
 
     reader = decord.VideoReader(str(path), height=SIZE, width=SIZE)
@@ -111,7 +111,7 @@ def timed(read: Callable[[Path], np.ndarray], path: Path) -> tuple[float, float]
 
 
 def measure(name: str, path: Path, num_runs: int) -> Result:
-    is_equal = bool(np.array_equal(read_ours(path), read_with_decord(path)))  # warms the file cache as well
+    is_equal = bool(np.array_equal(read_ours(path), read_with_decord(path)))  # also warms the file cache
     ours, theirs = [], []
     for _ in range(num_runs):
         ours.append(timed(read_ours, path))
@@ -142,8 +142,8 @@ def print_table(results: list[Result]) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--media", type=Path, metavar="DIR", help="also measure the videos of this folder")
-    parser.add_argument("--runs", type=int, default=3, metavar="N", help="runs of each, of which the best counts")
+    parser.add_argument("--media", type=Path, metavar="DIR", help="also measure the videos in this folder")
+    parser.add_argument("--runs", type=int, default=3, metavar="N", help="runs of each; the best is reported")
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
     arguments = parser.parse_args()
     results = run(arguments.media, arguments.runs)

@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def rows(folder: Path, media_dir: Path | None = None, tokenizer_path: Path | None = None) -> Iterator[Row]:
-    """Yield every row of what is in the folder. The parts are imported only when their files are there."""
+    """Yield every row of the folder. The parts are imported only if their files exist."""
     if any((folder / name).exists() for name in MODEL_FILES):
         yield from guarded("model", lambda: _model_rows(folder, tokenizer_path))
     if (folder / "text.json").exists():
@@ -86,8 +86,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="conformance.py"
     )
-    parser.add_argument("folder", type=Path, metavar="DIR", help="a folder in golden's format")
-    parser.add_argument("--media", type=Path, metavar="DIR", help="the media files that video.json and audio.json name")
+    parser.add_argument("folder", type=Path, metavar="DIR", help="folder in the golden format")
+    parser.add_argument(
+        "--media", type=Path, metavar="DIR", help="folder of the media files named in video.json and audio.json"
+    )
     parser.add_argument("--tokenizer", type=Path, metavar="FILE", help="LLaMA's tokenizer.model")
     return parser
 

@@ -23,9 +23,9 @@ from video_llama.processors.fbank import SHIFT_SECONDS
 from video_llama.processors.settings import ProcessorSettings
 from video_llama.processors.sound_clips import WINDOW_SECONDS, clip_starts, sample_range
 
-MEL_LIMIT = 1e-3  # natural log units before normalisation, as the project demands; 1e-4 is usual
-# Another build of FFmpeg's AAC decoder differs by the last of 16 bits, which shows in quiet bins.
-FILE_LIMIT = 1e-3  # after normalisation: what the model gets
+MEL_LIMIT = 1e-3  # natural log units before normalisation; 1e-4 is typical
+# Builds of FFmpeg's AAC decoder differ in the last of 16 bits, which is visible in quiet bins.
+FILE_LIMIT = 1e-3  # after normalisation, as the input of the model
 WAVEFORM_SCALE = {"waveform_int8": 128.0, "waveform_int16": 32768.0}
 
 Tensors = dict[str, np.ndarray]
@@ -33,7 +33,7 @@ Case = dict[str, Any]
 
 
 def rows(folder: Path, media_dir: Path | None = None) -> Iterator[Row]:
-    """Yield a row for each thing that audio.json defines; media files are looked for in ``media_dir``."""
+    """Yield a row for each item of audio.json. Media files are read from ``media_dir``."""
     golden = json.loads((folder / "audio.json").read_text(encoding="utf-8"))
     tensors = load_file(folder / "audio.safetensors")
     settings = golden["defaults"]
@@ -67,7 +67,7 @@ def _file_rows(name: str, case: Case, path: Path, tensors: Tensors, settings: Ca
 
 
 def processor_of(settings: Case, num_clips: int | None = None) -> AudioProcessor:
-    """Build the processor that golden's ``defaults`` describe."""
+    """Build the processor described by golden's ``defaults``."""
     return AudioProcessor(
         ProcessorSettings(
             sampling_rate=settings["sample_rate"],
@@ -136,7 +136,7 @@ def _case_rows(
 def _wrong_clips(
     processor: AudioProcessor, case: Case, starts: list[Any], duration: float, rate: int, waveform: np.ndarray
 ) -> int:
-    """Count which of the exact times, sample ranges, lengths and the duration differ."""
+    """Count the differing times, sample ranges, lengths and durations."""
     clip = Fraction(processor.settings.clip_seconds)
     num_samples = round(duration * processor.sampling_rate)
     ranges = [list(sample_range(start, processor.settings)) for start in starts]
@@ -155,7 +155,7 @@ def _wrong_clips(
 
 
 def _clean_frames(case: Case, shape: tuple[int, ...], rate: int) -> list[np.ndarray]:
-    """Return, per clip, which frames the reference's in-place mean has left alone (bool [frames]).
+    """Return, per clip, the frames that the reference's in-place mean did not modify (bool [frames]).
 
     Golden names the others for stored waveforms. For files they follow from the ranges: an earlier clip that ends
     inside this one leaves a step there, and a frame that holds the step differs.
@@ -176,7 +176,7 @@ def _clean_frames(case: Case, shape: tuple[int, ...], rate: int) -> list[np.ndar
 def _stored_errors(
     name: str, mels: np.ndarray, clean: list[np.ndarray], tensors: Tensors, processor: AudioProcessor
 ) -> tuple[float, float | None]:
-    """Return the largest difference from golden's stored mels before and after normalisation."""
+    """Return the largest difference from the stored mels, before and after normalisation."""
     before, after = 0.0, None
     for clip, mel in enumerate(mels):
         prefix = f"{name}.clip{clip}.mel"

@@ -26,7 +26,7 @@ Config = dict[str, Any]
 
 
 class Golden:
-    """One folder: its cases, its tensors (half precision widened, which is exact), and our model with its weights."""
+    """A golden folder: its cases, its tensors (half precision as float32), and our model with its weights."""
 
     def __init__(self, folder: Path) -> None:
         self.config: Config = _read_json(folder / "config.json")
@@ -39,40 +39,40 @@ class Golden:
         return self.tensors[f"in.{name}"]
 
     def output(self, name: str) -> Tensor:
-        """What the reference gave; a name asked for counts as compared."""
+        """Return an output of the reference and mark it as compared."""
         self.compared.add(f"out.{name}")
         return self.tensors[f"out.{name}"]
 
     def described(self, case: str) -> str:
-        """What the folder says of a case; raises KeyError where it says nothing."""
+        """Return the description of a case. Raises KeyError for an unknown case."""
         text: str = self.cases["describe"][case]
         return text
 
     def inputs_of(self, case: str) -> list[Tensor]:
-        """The inputs that the description of a case names, in its order."""
+        """Return the inputs named in the description of a case, in its order."""
         return [self.input(name) for name in re.findall(r"\bin\.(\w+)", self.described(case))]
 
     def has_output(self, name: str) -> bool:
         return f"out.{name}" in self.tensors
 
     def names(self, prefix: str) -> list[str]:
-        """The distinct parts of the outputs' names that stand between ``prefix`` and the last dot."""
+        """Return the distinct parts of output names between ``prefix`` and the last dot."""
         start = f"out.{prefix}."
         found = (name[len(start) :].rpartition(".")[0] for name in self.tensors if name.startswith(start))
         return sorted(set(found) - {""})
 
     def starting(self, prefix: str) -> list[str]:
-        """The outputs' names that start so, without "out."."""
+        """Return the output names that start with ``prefix``, without "out."."""
         return sorted(name[len("out.") :] for name in self.tensors if name.startswith(f"out.{prefix}"))
 
     @property
     def left_over(self) -> list[str]:
-        """Outputs that no case has asked for."""
+        """Return the outputs that no case has compared."""
         return sorted(name for name in self.tensors if name.startswith("out.") and name not in self.compared)
 
     @cached_property
     def model(self) -> VideoLlamaForConditionalGeneration:
-        """Our model in float32, in evaluation mode. Raises RuntimeError where the weights do not fit exactly."""
+        """Return our model in float32 and evaluation mode. Raises RuntimeError if the weights do not fit exactly."""
         model = VideoLlamaForConditionalGeneration(model_config(self.config)).float().eval()
         ours, _, _ = convert_state_dict(self.weights)
         model.load_state_dict(ours, strict=True)
@@ -80,11 +80,11 @@ class Golden:
 
     @cached_property
     def precise_model(self) -> VideoLlamaForConditionalGeneration:
-        """The same in float64."""
+        """Return the model in float64."""
         return deepcopy(self.model).double()
 
     def weight_rows(self) -> Iterator[Row]:
-        """The name table in both directions: nothing unknown, and every tensor taken comes back bit for bit."""
+        """Check the name table in both directions: no unknown name, and every tensor is restored bit for bit."""
         ours, ignored, unknown = convert_state_dict(self.weights)
         named = sorted(unknown)[:3]
         yield Row("weights: names unknown", len(unknown), note=", ".join(named) or f"{len(self.weights)} tensors")
@@ -99,7 +99,7 @@ class Golden:
 
 
 def model_config(golden: Config) -> VideoLlamaConfig:
-    """Ours of the reference's dimensions, with both ImageBind towers."""
+    """Return our configuration with the reference's dimensions and both ImageBind towers."""
     vit, qformer, tokenizer = golden["vit"], golden["qformer"], golden["tokenizer"]
     video, audio = golden["video_qformer"], golden["audio_qformer"]
     bert = qformer["bert_config"]

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from benchmarks.conformance_row import Row
 
-LIMIT = 1e-5  # of the tensor's largest magnitude, in float32: the project's demand; 5e-7 is usual
+LIMIT = 1e-5  # relative to the largest magnitude of the tensor, in float32; 5e-7 is typical
 
 
 def apart(case: str, ours: Tensor, theirs: Tensor, note: str = "") -> Row:
-    """The largest difference, relative to the reference tensor's largest magnitude."""
+    """Return the largest difference, relative to the largest magnitude of the reference tensor."""
     _check_shapes(ours, theirs)
     scale = float(theirs.abs().max())
     error = float((ours.detach() - theirs).abs().max())
@@ -21,7 +21,7 @@ def apart(case: str, ours: Tensor, theirs: Tensor, note: str = "") -> Row:
 
 
 def differing(case: str, ours: Tensor, theirs: Tensor, note: str = "") -> Row:
-    """How many whole numbers differ."""
+    """Count the integers that differ."""
     _check_shapes(ours, theirs)
     return Row(case, int((ours != theirs).sum()), note=note or f"{theirs.numel()} numbers")
 
@@ -32,7 +32,7 @@ def _check_shapes(ours: Tensor, theirs: Tensor) -> None:
 
 
 def ids_of(embeds_BLD: Tensor, table_VD: Tensor, placeholder: int) -> Tensor:
-    """The ids [B, L] whose rows of the table stand in the embeddings; ``placeholder`` where none does."""
+    """Return the ids [B, L] whose rows of the table equal the embeddings; ``placeholder`` for other embeddings."""
     known: dict[Any, int] = {}
     for index, row in enumerate(table_VD.detach().tolist()):
         known.setdefault(tuple(row), index)

@@ -37,7 +37,7 @@ Case = dict[str, Any]
 
 
 class EndsWith(StoppingCriteria):
-    """Stop when the first row's ids end with one of the sequences, as the reference's criterion does."""
+    """Stop if the ids of the first row end with one of the sequences, as in the reference."""
 
     def __init__(self, sequences: list[list[int]]) -> None:
         self.sequences = sequences
@@ -49,7 +49,7 @@ class EndsWith(StoppingCriteria):
 
 
 def rows(golden: Golden, tokenizer_path: Path | None) -> Iterator[Row]:
-    """Yield the rows of each generation case and of the filters of sampling."""
+    """Yield the rows of each generation case and of the sampling filters."""
     for name, case in golden.cases.get("generation", {}).items():
         if "same_embeds_as" in case:
             yield from guarded(name, lambda name=name, case=case: _stop_rows(golden, name, case))
@@ -76,7 +76,7 @@ def _case_rows(golden: Golden, name: str, case: Case) -> Iterator[Row]:
     yield differing(f"{name}: ids of the answer", answer[0], golden.output(f"{name}.output_token"))
     best = torch.stack(outputs.scores)[:, 0].topk(2, dim=-1).values
     yield apart(f"{name}: best scores", best[:, 0], golden.output(f"{name}.step_max_score"))
-    # A margin is a difference of two scores: what counts is its error beside the scores.
+    # A margin is a difference of two scores: its error is compared with the size of the scores.
     error = (best[:, 0] - best[:, 1] - golden.output(f"{name}.step_margin")).abs().max() / best.abs().max()
     yield Row(f"{name}: margins", float(error), LIMIT)
 
@@ -90,7 +90,7 @@ def _stop_rows(golden: Golden, name: str, case: Case) -> Iterator[Row]:
 
 
 def _greedy(golden: Golden) -> dict[str, Any]:
-    """The reference's own arguments with sampling off; how many tokens, the folder says in words."""
+    """Return the reference's arguments without sampling; the number of tokens is parsed from the description."""
     found = re.search(r"max_new_tokens (\d+)", golden.described("gen_*"))
     if found is None:
         raise ValueError("cases.json's description of gen_* does not say max_new_tokens")
@@ -102,7 +102,7 @@ def _with_bos(golden: Golden, answer: Tensor) -> Tensor:
 
 
 def _marked_ids(golden: Golden, embeds: Tensor, media: str) -> tuple[Tensor, dict[str, Tensor]]:
-    """The ids behind stored embeddings with the media's places marked, and our tokens for these places.
+    """Return the ids of stored embeddings with marked media positions, and our media tokens for these positions.
 
     The sound comes first. If the front was cut within the media, the last tokens of ours are taken.
     """
@@ -122,7 +122,7 @@ def _marked_ids(golden: Golden, embeds: Tensor, media: str) -> tuple[Tensor, dic
 
 
 def _chat_inputs(golden: Golden, media: str) -> list[Tensor]:
-    """The stored inputs, sound before picture, that the folder's description names for a kind of chat."""
+    """Return the stored inputs of a kind of chat, audio first, as named in the description."""
     found = re.search(rf"((?:in\.\w+\[:1\],? )+)\({media}\)", golden.described("gen_*"))
     if found is None:
         raise ValueError(f"cases.json's description of gen_* does not name the inputs of {media}")
@@ -130,7 +130,7 @@ def _chat_inputs(golden: Golden, media: str) -> list[Tensor]:
 
 
 def _text_rows(golden: Golden, name: str, case: Case, tokenizer_path: Path) -> Iterator[Row]:
-    """The prompt's text and ids from our conversation, and the answer's text."""
+    """Compare the prompt's text and ids, and the text of the answer."""
     tokenizer = Tokenizer(tokenizer_path)
     if golden.config["tokenizer"]["image_token_id"] != tokenizer.video_token_id:
         tokenizer = Tokenizer(tokenizer_path, pad_token="[PAD]")
@@ -154,7 +154,7 @@ def _text_rows(golden: Golden, name: str, case: Case, tokenizer_path: Path) -> I
 
 
 def _template(case: Case) -> Template:
-    """The template by its name; the reference's variants of one with another system text go by its roles."""
+    """Return the template by name; variants with another system prompt are found by their roles."""
     known = TEMPLATES.get(case["conv"])
     user = case["messages"][0][0]
     return known or next(TEMPLATES[name] for name in ("default", "llama2") if TEMPLATES[name].roles[0] == user)
@@ -169,13 +169,13 @@ def _chat_media(case: Case) -> MediaMessage:
 
 
 def _warp_rows(golden: Golden, case: Case) -> Iterator[Row]:
-    """The filters in the order in which our ``generate`` applies them: without sampling, and with."""
+    """Compare the filters in the order of our ``generate``: without and with sampling."""
     names = ("repetition_penalty", "temperature", "top_k", "top_p", "min_length")
     ids, logits = golden.input("warp_ids"), golden.input("warp_logits")
     for stage, do_sample in (("after_processors", False), ("after_warpers", True)):
         settings = GenerationConfig(do_sample=do_sample, eos_token_id=golden.config["llama"]["eos_token_id"])
         settings.update(**{name: case[name] for name in names})
-        # The stored ids begin with BOS, which ours adds by itself: the answer is what follows.
+        # The stored ids begin with BOS, which our method adds itself: pass the ids after it.
         arguments = with_answer_penalty({}, settings, 1, int(ids[0, 0]))
         settings.repetition_penalty = arguments["repetition_penalty"]
         golden.model._prepare_special_tokens(settings)

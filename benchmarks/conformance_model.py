@@ -19,13 +19,13 @@ from benchmarks.conformance_compare import apart, differing
 from benchmarks.conformance_row import Row, guarded
 from video_llama.models.imagebind import TowerOutput
 
-TOKEN_STEP = 7  # of the long frame_hidden_state tensors golden keeps every 7th token
+TOKEN_STEP = 7  # golden stores every 7th token of the long frame_hidden_state tensors
 
 Case = Callable[[Golden], Iterator[Row]]
 
 
 def rows(folder: Path, tokenizer_path: Path | None = None) -> Iterator[Row]:
-    """Yield a row for each thing that cases.json and cases.safetensors define, and one for what no case looked at."""
+    """Yield a row for each item of cases.json and cases.safetensors, and one for outputs that were not compared."""
     try:
         golden = Golden(folder)
     except (OSError, KeyError, ValueError) as e:
@@ -43,7 +43,7 @@ def rows(folder: Path, tokenizer_path: Path | None = None) -> Iterator[Row]:
 
 @torch.no_grad()
 def _visual_encoder(golden: Golden) -> Iterator[Row]:
-    """All tokens before ln_vision, which is the final norm of our ViT."""
+    """Return all tokens before ln_vision, the final norm of our ViT."""
     vit = golden.model.model.frame_encoder.vision_model
     (pixels,) = golden.inputs_of("visual_encoder.out")
     tokens = vit.encoder(vit.embeddings(pixels)).last_hidden_state
@@ -82,7 +82,7 @@ def _video_qformer(golden: Golden) -> Iterator[Row]:
         yield apart(f"{case}: video_hidden", hidden, golden.output(f"{case}.video_hidden"))
         tokens = model.get_video_features(pixels)
         yield apart(f"{case}: inputs_llama", tokens, golden.output(f"{case}.inputs_llama"))
-        # The media's places are real tokens of the prompt: their mask is 1.
+        # Media positions are tokens of the prompt: their mask is 1.
         ones = torch.ones(tokens.shape[:2], dtype=torch.long)
         yield differing(f"{case}: atts_llama", ones, golden.output(f"{case}.atts_llama"))
 
@@ -136,7 +136,7 @@ def _decoder(golden: Golden) -> Iterator[Row]:
 
 @torch.no_grad()
 def _decoder_padded(golden: Golden) -> Iterator[Row]:
-    """Padding on the right, positions counted from 0 whatever the mask says: as in training."""
+    """Compare logits as in training: right padding, positions counted from 0 regardless of the mask."""
     case = "llama.rightpad"
     embeds, mask = golden.input("llm_embeds"), golden.input("llm_mask")
     logits = golden.model(inputs_embeds=embeds, attention_mask=mask).logits
@@ -147,7 +147,7 @@ def _decoder_padded(golden: Golden) -> Iterator[Row]:
 
 
 def _column_rows(golden: Golden, case: str, logits: Tensor) -> Iterator[Row]:
-    """Of the logits every n-th column is stored; n stands in the name."""
+    """Compare every n-th column of the logits; n is part of the name."""
     for name in golden.starting(f"{case}.logits_cols_0_mod_"):
         step = int(name.rpartition("_")[2])
         yield apart(f"{case}: columns", logits[..., ::step], golden.output(name))

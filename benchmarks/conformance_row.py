@@ -34,7 +34,7 @@ class Row:
 
 
 def guarded(case: str, make: Callable[[], Iterable[Row]]) -> Iterator[Row]:
-    """Yield the rows of a case. One that raises, whatever it raises, is a failed row: the others still have to run."""
+    """Yield the rows of a case. An exception of any kind becomes a failed row, so that the other cases still run."""
     try:
         yield from make()
     except Exception as e:

@@ -47,7 +47,7 @@ STOP_LISTS = {"default_stops": "default", "llama2_stops": "llama2"}
 
 
 def rows(folder: Path, tokenizer_path: Path | None) -> Iterator[Row]:
-    """A row per section of text.json, and in it per tokenizer or template; ``value`` counts the items that differ."""
+    """Yield a row per section of text.json and tokenizer or template; ``value`` counts the items that differ."""
     text_path = folder / "text.json"
     if not text_path.is_file():
         return
@@ -96,7 +96,7 @@ def _rows_without_tokenizer(text: dict[str, Any]) -> Iterator[Row]:
 
 
 def _row(section: str, group: str, items: Iterable[Any], agrees: Callable[[Any], bool]) -> Row:
-    """Count the items that differ; an item that cannot be run at all differs."""
+    """Count the items that differ. An item that raises differs."""
     items = list(items)
     wrong = [index for index, item in enumerate(items) if not _runs_and_agrees(item, agrees)]
     case = ".".join(filter(None, ("text", section, group)))
@@ -112,7 +112,7 @@ def _runs_and_agrees(item: Any, agrees: Callable[[Any], bool]) -> bool:
 
 
 def _section_rows(text: dict[str, Any], section: str, check: Check, tokenizers: dict[str, Tokenizer]) -> Iterator[Row]:
-    """Rows of one section; items without a tokenizer's name were made with the first."""
+    """Yield the rows of one section. Items without a tokenizer name belong to the first tokenizer."""
     groups: defaultdict[tuple[str, ...], list[Item]] = defaultdict(list)
     for item in text.get(section, []):
         names = [str(item[key]) for key in ("tokenizer", "template", "format", "dataset", "media") if key in item]
@@ -125,7 +125,7 @@ def _section_rows(text: dict[str, Any], section: str, check: Check, tokenizers: 
 
 
 def _tokenizers(text: dict[str, Any], path: Path) -> dict[str, Tokenizer]:
-    """The tokenizers that the items name. One has a pad token of its own if any of its ids needs that."""
+    """Return the tokenizers named by the items. A tokenizer has a pad token if one of its ids requires it."""
     plain = Tokenizer(path)
     items = [item for section in text.values() if isinstance(section, list) for item in section if "tokenizer" in item]
     tokenizers = dict.fromkeys(dict.fromkeys(str(item["tokenizer"]) for item in items), plain)
@@ -142,7 +142,7 @@ def _template(item: Item) -> Template:
 
 
 def _template_renders(item: Item) -> bool:
-    """Whether a template that we have by no name can be rendered from its own fields; ``get_prompt`` has its texts."""
+    """Check that a template without a name can be rendered from its fields; ``get_prompt`` has the expected texts."""
     template = _template(item)
     prompt = prompt_text(render(template, [(template.roles[0], ("Why?",)), (template.roles[1], None)]))
     return template.system.strip() in prompt and "Why?" in prompt
@@ -161,7 +161,7 @@ def _caption_rule_agrees(item: Item) -> bool:
 
 
 def _chat_agrees(item: Item, tokenizer: Tokenizer) -> bool:
-    """Play the conversation again: each prompt's text, segments and length, and the messages at the end."""
+    """Replay the conversation: text, segments and length of each prompt, and the final messages."""
     template = _serving_template(item["template"], item["messages"][0][0])
     conversation = Conversation(template, item["system"])
     conversation.add_media(_chat_media(item))
@@ -189,12 +189,12 @@ def _encode(tokenizer: Tokenizer, prompt: Any, counts: dict[str, int]) -> list[i
 
 
 def _serving_template(name: str, user: str) -> Template:
-    """The template by its name, or for a name that we do not know the one whose user is called so."""
+    """Return the template by name, or the one whose user role has this name."""
     return TEMPLATES.get(name) or next(t for t in (TEMPLATES["default"], TEMPLATES["llama2"]) if t.roles[0] == user)
 
 
 def _chat_media(item: Item) -> MediaMessage:
-    """The medium of a chat. Its frame sentence stands nowhere but in the first message: it is cut out from there."""
+    """Return the medium of a chat. Its frame sentence is extracted from the first message."""
     encoders = [name for name, _ in item["encoder_calls"]]
     if item["media"] == "upload_img":
         return media_message(image=Slot("video"))
@@ -254,7 +254,7 @@ def _answer_agrees(item: Item, tokenizer: Tokenizer) -> bool:
 
 
 def _stopping_row(stopping: Item, tokenizer: Tokenizer) -> Row:
-    """The reference's stop lists, and on which ids the Vicuna one stops."""
+    """Compare the stop lists, and the ids at which the Vicuna list stops."""
     lists = [(stopping[name], stop_sequences(tokenizer, TEMPLATES[template])) for name, template in STOP_LISTS.items()]
     stops = stop_sequences(tokenizer, TEMPLATES["default"])
     cases = [(case["stop"], any(case["ids"][-len(stop) :] == stop for stop in stops)) for case in stopping["cases"]]
@@ -262,7 +262,7 @@ def _stopping_row(stopping: Item, tokenizer: Tokenizer) -> Row:
 
 
 def _batch_rows(folder: Path, tokenizer_path: Path) -> Iterator[Row]:
-    """The batches of the loss cases: collated instructions, and the layout and labels of captions."""
+    """Compare the batches of the loss cases: collated instructions, and layout and labels of captions."""
     files = {name: folder / name for name in ("cases.json", "cases.safetensors", "config.json")}
     if not all(path.is_file() for path in files.values()):
         return

@@ -23,7 +23,7 @@ BRANCHES = {0: "model.video_qformer.", 1: "model.audio_qformer."}
 """``train_flag``: which branch trains, and so which the pictures go through."""
 
 BLIND = ".self.key.bias"
-"""The softmax is blind to a shift of the keys: these gradients are rounding noise, to be small beside the whole."""
+"""Softmax is invariant to a shift of the keys: these gradients are rounding noise, and only have to be small."""
 
 Case = dict[str, Any]
 Tensors = dict[str, Tensor]
@@ -55,7 +55,7 @@ def _case_rows(golden: Golden, name: str, case: Case) -> Iterator[Row]:
 
 
 def _batch(golden: Golden, name: str) -> Tensors:
-    """Ids, labels and mask: the collated ones, or a caption batch's."""
+    """Return ids, labels and mask, collated or of a caption batch."""
     keys = ("input_ids", "labels", "attention_mask")
     if golden.has_output(f"batch.{name}.input_ids"):
         return {key: golden.output(f"batch.{name}.{key}") for key in keys}
@@ -65,14 +65,14 @@ def _batch(golden: Golden, name: str) -> Tensors:
 
 
 def _media(golden: Golden, case: Case) -> Tensors:
-    """The pictures as the branch takes them, [B, T, 3, H, W]; a single picture is a video of one frame."""
+    """Return the frames as input of the branch, [B, T, 3, H, W]; an image is a video of one frame."""
     pictures = golden.input(case["images"] if "images" in case else case["image"])
     frames = pictures.transpose(1, 2) if pictures.dim() == 5 else pictures[:, None]
     return {"audio_pixel_values" if case["train_flag"] == 1 else "pixel_values_videos": frames}
 
 
 def _gradient_norms(model: Model, branch: str, batch: Tensors, media: Tensors) -> dict[str, float]:
-    """The norm of the loss's gradient by the reference's name, for what has one when only ``branch`` trains."""
+    """Return gradient norms by the reference's names, for the parameters that have one if only ``branch`` trains."""
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name.startswith(branch))
         parameter.grad = None
@@ -87,7 +87,7 @@ def _gradient_norms(model: Model, branch: str, batch: Tensors, media: Tensors) -
 
 
 def _gradient_rows(golden: Golden, name: str, batch: Tensors, media: Tensors) -> Iterator[Row]:
-    """Every gradient's norm. Ours is taken in float64, so that one rounding, the reference's, is measured and not two:
+    """Compare the norm of every gradient. Ours is in float64, so that only the reference's rounding is measured:
     in float32 these sums of many small terms are themselves uncertain by about the limit (the note has that figure)."""
     branch = BRANCHES[golden.cases["loss"][name]["train_flag"]]
     theirs: dict[str, float] = golden.cases["grad_norms"][name]
@@ -105,6 +105,6 @@ def _gradient_rows(golden: Golden, name: str, batch: Tensors, media: Tensors) ->
 
 
 def _norm_errors(ours: dict[str, float], theirs: dict[str, float], total: float) -> dict[str, float]:
-    """Relative errors by name; where the true gradient is 0, relative to the norm of them all."""
+    """Return relative errors by name; if the true gradient is 0, relative to the norm of all gradients."""
     scales = {key: total if key.endswith(BLIND) or norm == 0 else norm for key, norm in theirs.items()}
     return {key: abs(ours[key] - norm) / scales[key] for key, norm in theirs.items() if key in ours}

@@ -30,15 +30,15 @@ from video_llama.processors.video_processor import (
 
 FLOAT_LIMIT = 1e-6  # float32 rounding of (x / 255 - mean) / std
 CROP_LIMIT = 1e-6  # of 255: bicubic in float32
-NUM_PLACES = 64  # candidates for the place of a patch
-STATISTICS_LIMIT = 1e-5  # golden took its statistics in float32
+NUM_PLACES = 64  # candidates for the position of a patch
+STATISTICS_LIMIT = 1e-5  # the golden statistics were computed in float32
 
 Tensors = dict[str, np.ndarray]
 Case = dict[str, Any]
 
 
 def rows(folder: Path, media_dir: Path | None = None) -> Iterator[Row]:
-    """Yield a row for each thing that video.json defines; media files are looked for in ``media_dir``."""
+    """Yield a row for each item of video.json. Media files are read from ``media_dir``."""
     golden = json.loads((folder / "video.json").read_text(encoding="utf-8"))
     tensors = load_file(folder / "video.safetensors")
     if "index_rules" in golden:
@@ -58,7 +58,7 @@ def rows(folder: Path, media_dir: Path | None = None) -> Iterator[Row]:
 
 
 def _file_rows(name: str, media_dir: Path | None, make: Callable[[Path], Iterable[Row]]) -> Iterator[Row]:
-    """Yield the rows of a media file, or the one that says that it is missing."""
+    """Yield the rows of a media file, or one row for a missing file."""
     path = media_dir / name if media_dir else None
     if path is None or not path.is_file():
         yield Row(f"video {name}", None, note="the file is not in the media folder")
@@ -75,7 +75,7 @@ def _index_row(cases: list[Case]) -> Row:
 
 
 def _frame_size(golden: Case) -> tuple[int, int]:
-    """Size (height, width) of the frames that the reference cropped from."""
+    """Return the size (height, width) of the frames before the reference's crop."""
     video = next(iter(golden["videos"].values()))
     height, width = video["load_video_shape"][-2:]
     return height, width
@@ -94,7 +94,7 @@ def _crop_row(golden: Case) -> Row:
 
 
 def _wrapped(values: np.ndarray) -> np.ndarray:
-    """Truncate to whole numbers and wrap around, as the reference's cast to uint8 does on x86."""
+    """Truncate to integers with overflow, as the reference's cast to uint8 does on x86."""
     return np.trunc(values).astype(np.int64).astype(np.uint8)
 
 
@@ -126,7 +126,7 @@ OVERSHOOT_KEYS = ("n_below0", "n_le_minus1", "n_ge_256", "n_values")
 
 
 def _patch_error(whole: np.ndarray, patch: np.ndarray) -> float:
-    """Return the largest difference at the place where ``patch`` fits ``whole`` [..., H, W] best.
+    """Return the largest difference at the position where ``patch`` fits ``whole`` [..., H, W] best.
 
     Golden does not say where its patches were cut; the place is looked for by nine pixels (one alone fits anywhere in
     an even wall).
@@ -171,7 +171,7 @@ def _video_rows(name: str, case: Case, path: Path, tensors: Tensors) -> Iterator
 
 
 def _statistics(video: SampledVideo, outputs: np.ndarray, case: Case) -> float:
-    """Largest relative difference of the means and deviations per frame and channel, before and after normalising."""
+    """Return the largest relative difference of mean and deviation per frame and channel, in both stages."""
     error = 0.0
     for prefix, values, scale in (("uint8", video.frames, 255.0), ("eval_out", outputs, 1.0)):
         flat = values.astype(np.float64).reshape(*values.shape[:2], -1)
@@ -217,7 +217,7 @@ def _image_rows(name: str, case: Case, path: Path, tensors: Tensors) -> Iterator
 
 
 def _seeded_row(golden: Case, case: Case, path: Path) -> Row:
-    """Repeat the reference's whole training transform (its wrapping included) under its seed."""
+    """Repeat the reference's training transform, including its overflow, with its seed."""
     import torch
 
     height, width = _frame_size(golden)

@@ -47,14 +47,14 @@ STEPS = {
     "back": "from video_llama.checkpoints.reference import to_reference; to_reference(sys.argv[2], sys.argv[3])",
     "load": "from video_llama.chat import read_model_folder; folder = read_model_folder(sys.argv[2])",
 }
-"""What is measured, each in a process of its own, imports included."""
+"""The measured steps. Each runs in a separate process; imports are included."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("scratch", type=Path, help="a folder with 55 GB free")
+    parser.add_argument("scratch", type=Path, help="folder with 55 GB of free space")
     parser.add_argument("--steps", nargs="+", choices=list(STEPS), default=list(STEPS))
-    parser.add_argument("--keep", action="store_true", help="leave the folders there")
+    parser.add_argument("--keep", action="store_true", help="keep the folders")
     arguments = parser.parse_args()
     source, target, back = (arguments.scratch / name for name in ("published", "converted", "back"))
     if not source.exists():
@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def count_changed(source: Path, back: Path) -> int:
-    """Tensors of ``back`` that differ from those of ``source``, file by file, to the bit."""
+    """Return the tensors of ``back`` that differ from those of ``source`` in any bit, file by file."""
     changed = 0
     for path in (path for path in back.iterdir() if path.suffix == ".pth" or path.is_dir()):
         before, after = scan(source / path.name), scan(path)
@@ -84,7 +84,7 @@ def count_changed(source: Path, back: Path) -> int:
 
 
 def write_published(folder: Path) -> None:
-    """The side-by-side layout of Video-LLaMA-2-7B-Finetuned."""
+    """Write the files of Video-LLaMA-2-7B-Finetuned in the published layout."""
     model = json.loads(gzip.decompress(FULL_KEYS.read_bytes()))["models"]["llama_7b"]
     specs = {
         name: TensorSpec(tuple(shape), getattr(torch, dtype))
@@ -108,7 +108,7 @@ def below(specs: dict[str, TensorSpec], prefix: str) -> dict[str, TensorSpec]:
 
 
 def drawn(spec: TensorSpec) -> Tensor:
-    """One row of small normal numbers, repeated."""
+    """Return one row of small normal numbers, repeated."""
     row = torch.randn(spec.shape[-1:] or (1,)).mul(0.02).to(spec.dtype)
     return row.expand(spec.shape).contiguous() if spec.shape else row[0]
 

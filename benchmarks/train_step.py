@@ -49,14 +49,14 @@ PUBLISHED_LAYERS = 32
 
 @dataclass(frozen=True)
 class Measured:
-    """Rows per second, and seconds per step in each part, over the steps after the first few."""
+    """Rows per second, and seconds per step in each part, without the first steps."""
 
     samples_per_second: float
     seconds: dict[str, float]
 
 
 def prepare(root: Path, num_clips: int, tokenizer_path: Path | None, decoder_layers: int | None) -> int:
-    """Clips and a model folder with random weights, where the miniature's recipes look for them; its parameters.
+    """Write clips and a model folder with random weights to the paths of the miniature's recipes.
 
     The dimensions are the miniature's, or with ``decoder_layers`` the published model's.
     """
@@ -75,7 +75,7 @@ def prepare(root: Path, num_clips: int, tokenizer_path: Path | None, decoder_lay
 
 
 def published_model(tokenizer_path: Path, decoder_layers: int) -> VideoLlamaForConditionalGeneration:
-    """Video-LLaMA-2 7B with so many decoder layers, the tokenizer's vocabulary and drawn numbers, in bfloat16."""
+    """Return Video-LLaMA-2 7B with a number of decoder layers and random numbers in bfloat16."""
     tokenizer = Tokenizer(tokenizer_path)
     config = VideoLlamaConfig(
         text_config={"vocab_size": tokenizer.vocab_size, "num_hidden_layers": decoder_layers},
@@ -85,13 +85,13 @@ def published_model(tokenizer_path: Path, decoder_layers: int) -> VideoLlamaForC
         prompt_template="default",
         dtype="bfloat16",
     )
-    with torch.device("meta"):  # transformers' own initialisation of so many numbers takes minutes
+    with torch.device("meta"):  # transformers' initialisation would take minutes
         model = VideoLlamaForConditionalGeneration(config).to(torch.bfloat16)
     model.to_empty(device="cpu")
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
-            if parameter.ndim == 1:  # norms' weights, and biases, which may as well be
+            if parameter.ndim == 1:  # weights of norms, and biases
                 parameter.fill_(1.0)
             else:
                 parameter.normal_(std=0.02, generator=generator)
@@ -101,7 +101,7 @@ def published_model(tokenizer_path: Path, decoder_layers: int) -> VideoLlamaForC
 def measure(
     root: Path, stage: str, variant: str, steps: int, rows: int, device: str, *, cached: bool, readers: int
 ) -> Measured:
-    """Take some steps of a stage and read its metrics.jsonl."""
+    """Run some steps of a stage and read its metrics.jsonl."""
     output = root / f"{stage}_{variant}"
     overrides = [
         *moved_paths(stage, root),
@@ -122,7 +122,7 @@ def measure(
 
 
 def measure_stage(root: Path, stage: str, steps: int, rows: int, device: str) -> dict[str, Measured]:
-    """A stage from files, from files read ahead, and from cached features."""
+    """Measure a stage from files, with background loading, and from cached features."""
     variants = [("files", False, 0), (f"files, {READERS} readers", False, READERS), ("cached features", True, 0)]
     return {
         name: measure(root, stage, str(number), steps, rows, device, cached=cached, readers=readers)
@@ -131,7 +131,7 @@ def measure_stage(root: Path, stage: str, steps: int, rows: int, device: str) ->
 
 
 def show(stage: str, found: dict[str, Measured]) -> None:
-    """The stage's figures and ratios."""
+    """Print the figures and ratios of a stage."""
     print(stage)
     for name, each in found.items():
         whole = sum(each.seconds.values())
@@ -144,17 +144,19 @@ def show(stage: str, found: dict[str, Measured]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=20, help="steps of each run; of more than one, up to 3 warm up")
+    parser.add_argument("--steps", type=int, default=20, help="steps of each run; up to 3 are for warm-up")
     parser.add_argument("--clips", type=int, default=64)
-    parser.add_argument("--rows", type=int, default=8, help="rows of a batch")
+    parser.add_argument("--rows", type=int, default=8, help="batch size")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
     parser.add_argument("--dims", choices=("miniature", "real"), default="miniature")
-    parser.add_argument("--decoder-layers", type=int, default=PUBLISHED_LAYERS, help="of --dims real")
-    parser.add_argument("--tokenizer", type=Path, help="LLaMA's, for its vocabulary; else the miniature's")
+    parser.add_argument("--decoder-layers", type=int, default=PUBLISHED_LAYERS, help="decoder layers with --dims real")
+    parser.add_argument(
+        "--tokenizer", type=Path, help="LLaMA's tokenizer.model, for its vocabulary size (default: the miniature's)"
+    )
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--scratch", type=Path, help="where the weights and clips lie meanwhile")
+    parser.add_argument("--scratch", type=Path, help="folder for weights and clips (default: a temporary folder)")
     arguments = parser.parse_args()
-    logger.setLevel(logging.ERROR)  # the random base is meant
+    logger.setLevel(logging.ERROR)  # the random base model is intended
     layers = arguments.decoder_layers if arguments.dims == "real" else None
     with tempfile.TemporaryDirectory(dir=arguments.scratch) as folder:
         root = Path(folder)
