@@ -58,7 +58,8 @@ class Measured:
 def prepare(root: Path, num_clips: int, tokenizer_path: Path | None, decoder_layers: int | None) -> int:
     """Write clips and a model folder with random weights to the paths of the miniature's recipes.
 
-    The dimensions are the miniature's, or with ``decoder_layers`` the published model's.
+    Returns the number of its parameters. The dimensions are those of the miniature, or of the published model with
+    ``decoder_layers``.
     """
     write_dataset(root / "data", num_clips=num_clips, seed=0, workers=1)
     if tokenizer_path is None:

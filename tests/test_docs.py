@@ -89,6 +89,18 @@ def test_named_commands_and_options_exist(page):
         assert options <= known, f"{page}: video-llama {' '.join(arguments)}"
 
 
+@pytest.mark.parametrize("page", CURRENT)
+def test_named_tests_exist(page):
+    for paths, words in re.findall(r"pytest ((?:tests[\w/.]* ?)+)-k \"?([\w ]+)\"?", text_of(page)):
+        files = [
+            file
+            for path in paths.split()
+            for file in ([ROOT / path] if path.endswith(".py") else (ROOT / path).rglob("*.py"))
+        ]
+        names = " ".join(re.findall(r"def (test_\w+)", "".join(file.read_text(encoding="utf-8") for file in files)))
+        assert [word for word in words.split(" or ") if word not in names] == []
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_make_targets_exist(page):
     makefile = text_of("Makefile")
