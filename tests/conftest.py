@@ -76,7 +76,7 @@ def clips(tmp_path_factory) -> dict[str, Path]:
     import numpy as np
     from PIL import Image
 
-    from tests.factories.models import write_media
+    from tests.factories.media import write_media
 
     folder, rng = tmp_path_factory.mktemp("clips"), np.random.default_rng(0)
     paths = write_media(folder, rng) | {"frames": folder / "frames"}

@@ -1,4 +1,4 @@
-"""Video-LLaMA: an audio-visual language model that watches a video, listens to it, and talks about it.
+"""Video-LLaMA: an audio-visual language model that answers questions about videos, images and sound.
 
     import video_llama
 
@@ -6,7 +6,7 @@
     chat = assistant.chat("clip.mp4")
     print(chat.ask("What happens in the video?").text)
 
-Importing this package loads none of its modules: a public name is fetched when it is first used (PEP 562).
+Importing this package loads none of its modules. A public name is imported on first use (PEP 562).
 """
 
 from importlib import import_module

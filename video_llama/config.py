@@ -1,7 +1,7 @@
-"""A YAML file and dotted overrides in, a typed and frozen settings object out; or one line that says what is wrong.
+"""Read YAML files with dotted overrides into typed, frozen settings objects. Errors are one line.
 
-Every settings class of the project derives from `Config`: it is frozen, refuses unknown keys, and takes the description
-of a field from the string below it. `load_config` is the way in and `dump_yaml` the way out: what it writes reads back
+Every settings class of the project derives from `Config`: it is frozen, rejects unknown keys, and uses the string below
+a field as the field's description. `load_config` reads settings; `dump_yaml` writes YAML that `load_config` reads back
 as the same settings.
 """
 
@@ -25,21 +25,21 @@ ConfigT = TypeVar("ConfigT", bound="Config")
 # PyYAML follows YAML 1.1, where 1e-4 and 1.5e4 are strings because they lack a point or a sign. In YAML 1.2 they are
 # numbers.
 _EXPONENT = re.compile(r"^[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$")
-# What published recipes write where the user's own path belongs: "path/eva_vit_g.pth", "/path/to/...", "your/data/...".
-# "ckpt/..." is not among them: it is a folder that the recipes' users really make.
+# Placeholders in published recipes for the user's own path: "path/eva_vit_g.pth", "/path/to/...", "your/data/...".
+# "ckpt/..." is not a placeholder: users of the recipes create that folder.
 _PLACEHOLDER = re.compile(r"^[./]*(?:path|your)/|<[^>]+>", re.IGNORECASE)
 _MERGE_TAG = "tag:yaml.org,2002:merge"
 
 
 class Config(BaseModel):
-    """Base of every settings class: frozen, no unknown keys, defaults checked too."""
+    """Base class of all settings: frozen, no unknown keys, validated defaults."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True)
 
     @field_validator("*", mode="before")
     @classmethod
     def _refuse_truth_for_number(cls, value: Any, info: ValidationInfo) -> Any:
-        """pydantic takes ``num_frames: yes`` for 1; nobody who writes that means it."""
+        """Reject a bool for a number: pydantic would read ``num_frames: yes`` as 1."""
         field = cls.model_fields[info.field_name or ""]
         wanted = set(get_args(field.annotation)) or {field.annotation}
         if isinstance(value, bool) and wanted & {int, float} and wanted <= {int, float, NoneType}:
@@ -48,9 +48,9 @@ class Config(BaseModel):
 
 
 def load_config(kind: type[ConfigT], path: str | Path, overrides: Sequence[str] = ()) -> ConfigT:
-    """Read ``path`` and apply ``overrides`` ("model.num_query_token=16") in their order.
+    """Read ``path`` and apply ``overrides`` ("model.num_query_token=16") in order.
 
-    Raises ConfigError that names the file (or the override), the key, what is wrong with it and what is allowed.
+    Raises ConfigError with the file (or the override), the key, the problem and the allowed values.
     """
     data = apply_overrides(load_yaml(path), overrides)
     changed = {_split_override(text)[0]: text for text in overrides}
@@ -60,10 +60,10 @@ def load_config(kind: type[ConfigT], path: str | Path, overrides: Sequence[str] 
 def parse_config(
     kind: type[ConfigT], data: Mapping[str, Any], *, source: str, changed: Mapping[str, str] | None = None
 ) -> ConfigT:
-    """Check ``data`` against ``kind``.
+    """Validate ``data`` as a ``kind``.
 
-    ``source`` names the origin in errors; ``changed`` maps a dotted key to the override that set it, which errors
-    name in its place.
+    Error messages begin with ``source``. ``changed`` maps a dotted key to the override that set it; for these keys,
+    messages begin with the override instead.
     """
     try:
         return kind.model_validate(dict(data))
@@ -73,9 +73,9 @@ def parse_config(
 
 
 def load_yaml(path: str | Path) -> dict[str, Any]:
-    """The mapping in a YAML file; of an empty file, an empty one.
+    """Read the mapping in a YAML file. An empty file gives an empty mapping.
 
-    1e-4 is read as a float. Raises ConfigError, with the line, for bad YAML and for a key that stands twice.
+    1e-4 is read as a float. Raises ConfigError with the line number for invalid YAML and duplicate keys.
     """
     path = Path(path)
     try:
@@ -83,19 +83,20 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such file.{_suggest_file(path)}") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read as text: {error}. Give a YAML file.") from error
+        raise ConfigError(f"{path}: cannot read the file as text: {error}. Give a YAML file.") from error
     data = _parse_yaml(text, str(path))
     if data is None:
         return {}
     if not isinstance(data, dict):
-        raise ConfigError(f"{path}:1: holds a {type(data).__name__}, not 'key: value' lines.")
+        raise ConfigError(f"{path}:1: contains a {type(data).__name__}. Write 'key: value' lines.")
     return data
 
 
 def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """A copy of ``data`` with each "a.b.0.c=value" put in; sections that are not there are made.
+    """Return a copy of ``data`` with each override "a.b.0.c=value" applied. Missing sections are created.
 
-    Values are read as YAML. Raises ConfigError for an override without "=" or through something that has no keys.
+    Values are parsed as YAML. Raises ConfigError for an override without "=" and for a path through a value that has
+    no keys.
     """
     result: dict[str, Any] = _copy(data)
     for text in overrides:
@@ -111,36 +112,36 @@ def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[s
 
 
 def dump_yaml(config: Config) -> str:
-    """Every setting with its value, defaults included, as YAML that `load_yaml` reads back as the same settings."""
+    """Return all settings, including defaults, as YAML that `load_config` reads back as the same settings."""
     data = config.model_dump(mode="json", by_alias=True)
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 
 def is_placeholder(value: str) -> bool:
-    """Whether ``value`` stands where the user's own path belongs ("path/to/weights.pth") and no such file exists.
+    """Return whether ``value`` is a placeholder for the user's own path ("path/to/weights.pth") and does not exist.
 
-    A path that merely does not exist ("ckpt/llama-2-7b-chat-hf") is not a placeholder but a missing file.
+    Other paths that do not exist ("ckpt/llama-2-7b-chat-hf") are missing files, not placeholders.
     """
     return bool(_PLACEHOLDER.search(value)) and not Path(value).exists()
 
 
 def placeholders(config: Config) -> dict[str, str]:
-    """Dotted key -> value of every setting that is still a placeholder."""
+    """Return the dotted key and value of every setting that is still a placeholder."""
     return {key: value for key, value in _leaves(config.model_dump()) if is_placeholder(value)}
 
 
 def require_filled(config: Config, *, source: str, only: Sequence[str] | None = None) -> None:
-    """Raise ConfigError if a setting (of the dotted keys in ``only``, or any) is still a placeholder."""
+    """Raise ConfigError if a setting is still a placeholder. ``only`` limits the check to these dotted keys."""
     found = {key: value for key, value in placeholders(config).items() if only is None or key in only}
     if found:
         listed = ", ".join(f"{key} ({value})" for key, value in found.items())
         verb = "is still a placeholder" if len(found) == 1 else "are still placeholders"
         example = f"{next(iter(found))}=/data/..."
-        raise ConfigError(f"{source}: {listed} {verb}. Put your own path there, or override it: {example}")
+        raise ConfigError(f"{source}: {listed} {verb}. Set your own path in the file or override it: {example}")
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that reads 1e-4 as a number and refuses a key that stands twice."""
+    """SafeLoader that reads 1e-4 as a number and rejects duplicate keys."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -148,15 +149,15 @@ class _Loader(yaml.SafeLoader):
             if key_node.tag == _MERGE_TAG:
                 continue
             if not isinstance(key_node, yaml.ScalarNode):
-                raise _at(key_node, "a key is a single word")
+                raise _at(key_node, "a key must be a single word")
             if key_node.value in seen:
-                raise _at(key_node, f"the key {key_node.value} stands twice")
+                raise _at(key_node, f"duplicate key {key_node.value}")
             seen.add(key_node.value)
         return super().construct_mapping(node, deep)
 
 
 class _Dumper(yaml.SafeDumper):
-    """SafeDumper that quotes a string which `_Loader` would read as a number."""
+    """SafeDumper that quotes strings which `_Loader` would read as numbers."""
 
 
 for _class in (_Loader, _Dumper):
@@ -186,12 +187,12 @@ def _split_override(text: str) -> tuple[str, Any]:
     dotted, equals, value = text.partition("=")
     dotted = dotted.strip()
     if not equals or not all(dotted.split(".")):
-        raise ConfigError(f"override {text!r}: is not of the form section.key=value.")
+        raise ConfigError(f"override {text!r}: must have the form section.key=value.")
     return dotted, _parse_yaml(value, f"override {dotted}")
 
 
 def _place(section: Any, key: str, parents: Sequence[str], text: str) -> Key:
-    """``key`` as it indexes ``section``: itself in a mapping, a number in a list."""
+    """Return ``key`` as an index of ``section``: the key itself for a mapping, an int for a list."""
     where = ".".join(parents) or "the file"
     if isinstance(section, dict):
         return key
@@ -205,7 +206,7 @@ def _place(section: Any, key: str, parents: Sequence[str], text: str) -> Key:
 
 
 def _copy(value: Any) -> Any:
-    """A deep copy, in which a section that YAML anchors share becomes several: an override changes only one."""
+    """Return a deep copy. Sections shared through YAML anchors become separate, so an override changes only one."""
     if isinstance(value, Mapping):
         return {key: _copy(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -214,7 +215,7 @@ def _copy(value: Any) -> Any:
 
 
 def _describe(kind: type[BaseModel], data: Any, details: Any, source: str, changed: Mapping[str, str]) -> str:
-    """One line for one of pydantic's errors."""
+    """Return one line for one pydantic error."""
     path = _path_in(data, details["loc"])
     dotted = ".".join(map(str, path))
     override = next((text for key, text in changed.items() if dotted == key or dotted.startswith(f"{key}.")), None)
@@ -225,13 +226,13 @@ def _describe(kind: type[BaseModel], data: Any, details: Any, source: str, chang
         known = sorted({name for model in _models_at(kind, details["loc"][:-1]) for name in _names(model)})
         return f"{where}: unknown key. {_suggest(str(path[-1]), known)}"
     if details["type"] == "missing":
-        return f"{where}: missing. It has no default: give it a value."
+        return f"{where}: missing. This key has no default; set it."
     message = details["msg"].removeprefix("Value error, ").removeprefix("Input ")
     return f"{where}: {message} (it is {details['input']!r})."
 
 
 def _path_in(data: Any, location: Sequence[Key]) -> list[Key]:
-    """``location`` without the names of union members, which pydantic puts between the keys."""
+    """Return ``location`` without the names of union members, which pydantic inserts between the keys."""
     path: list[Key] = []
     for depth, key in enumerate(location):
         is_last = depth == len(location) - 1
@@ -245,12 +246,12 @@ def _path_in(data: Any, location: Sequence[Key]) -> list[Key]:
 
 
 def _is_union_member(data: Any) -> bool:
-    """Below a plain value there are no keys: what pydantic names there is the type that it tried."""
+    """A plain value has no keys, so a location below it is the name of a union member that pydantic tried."""
     return not isinstance(data, (Mapping, list, tuple))
 
 
 def _models_at(kind: type[BaseModel], location: Sequence[Key]) -> list[type[BaseModel]]:
-    """The settings classes that may stand at ``location`` below ``kind``."""
+    """Return the settings classes that are allowed at ``location`` below ``kind``."""
     models = [kind]
     for key in location:
         fields = [field for model in models for name, field in _names(model).items() if name == key]
@@ -268,7 +269,7 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def _names(model: type[BaseModel]) -> dict[str, Any]:
-    """The keys of a settings class as a file writes them -> their fields."""
+    """Return the fields of a settings class by their key in a file."""
     return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
@@ -279,13 +280,13 @@ def _suggest(word: str, known: Sequence[str]) -> str:
 
 def _suggest_file(path: Path) -> str:
     if not path.parent.is_dir():
-        return f" There is no folder {path.parent} either. Check the path."
+        return f" The folder {path.parent} does not exist either. Check the path."
     close = difflib.get_close_matches(path.name, [file.name for file in path.parent.iterdir()], n=1)
     return f" Did you mean {path.parent / close[0]}?" if close else " Check the path."
 
 
 def _leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:
-    """(dotted key, text) of every string and path below ``value``."""
+    """Yield (dotted key, text) of every string and path below ``value``."""
     if isinstance(value, Mapping):
         for key, item in value.items():
             yield from _leaves(item, (*path, str(key)))

@@ -1,28 +1,28 @@
-"""The mistakes a user can make, each with its own kind. Messages say what happened, the values, and the remedy.
+"""Exceptions for user errors. A message states what happened, the values involved, and the remedy.
 
-The command line prints such an error as one line and exits with 2; a bad *argument* of a Python function is a
-plain ``ValueError``, and our own bugs are ``assert``s.
+The command line prints such an error as one line and exits with status 2. Invalid arguments of Python functions raise
+``ValueError``; internal errors are ``assert`` statements.
 """
 
 
 class VideoLlamaError(Exception):
-    """Base of everything that this package raises on purpose."""
+    """Base class of the package's exceptions."""
 
 
 class MediaError(VideoLlamaError):
-    """A video, image or audio file that cannot be used as asked."""
+    """A video, image or audio file that cannot be read or used as requested."""
 
 
 class NoAudioTrackError(MediaError):
-    """The file is readable and has no audio stream at all (an unreadable stream is a plain MediaError)."""
+    """The file is readable but has no audio stream. An unreadable audio stream raises MediaError."""
 
 
 class PromptError(VideoLlamaError):
-    """A question or history that cannot be put before the model, such as one longer than its context."""
+    """A question or history that the model cannot process, for example one longer than its context."""
 
 
 class ConfigError(VideoLlamaError):
-    """A YAML file, an override or a flag that is unknown, of the wrong type, or still a placeholder."""
+    """A YAML file, override or flag that is unknown, has the wrong type, or is still a placeholder."""
 
 
 class DataError(VideoLlamaError):
@@ -30,11 +30,11 @@ class DataError(VideoLlamaError):
 
 
 class CheckpointError(VideoLlamaError):
-    """Weights that are missing, incomplete, of the wrong shape, or not weights at all."""
+    """Weights that are missing, incomplete, of the wrong shape, or not readable as weights."""
 
 
 class MissingExtraError(VideoLlamaError):
-    """An optional package is needed for this command; the message names the extra to install."""
+    """A required optional package is not installed. The message names the extra to install."""
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(f"{package} is not installed. Install it with: pip install 'video-llama[{extra}]'")

@@ -1,4 +1,4 @@
-"""One logger and one progress bar for the whole package. Importing this sets nothing up."""
+"""The package's logger and progress bar. Importing this module configures nothing."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import logging
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
+from rich.console import Console
+from rich.progress import track
+
 logger = logging.getLogger("video_llama")
 
 T = TypeVar("T")
 
 
 def configure(level: int = logging.INFO) -> None:
-    """Send the package's log to standard error; called by the command line, never by the library."""
+    """Send the package's log to standard error. Only the command line calls this; the library does not."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(levelname).1s %(message)s"))
     logger.handlers[:] = [handler]
@@ -21,9 +24,6 @@ def configure(level: int = logging.INFO) -> None:
 
 
 def progress(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
-    """Yield ``items`` under a progress bar on standard error (silent where that is not a terminal)."""
-    from rich.console import Console
-    from rich.progress import track
-
+    """Yield ``items`` and show a progress bar on standard error. Shows nothing if that is not a terminal."""
     console = Console(stderr=True)
     yield from track(items, description, total=total, console=console, transient=True, disable=not console.is_terminal)

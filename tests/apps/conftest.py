@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.factories.models import write_media
-from tests.factories.talkative import make_talkative_folder
+from tests.factories.media import write_media
+from tests.factories.models import make_talkative_folder
 
 SEED = 3
 

@@ -271,7 +271,7 @@ class TestQuestions:
             chat.ask(question)
 
     def test_too_long_is_withdrawn(self, chat):
-        with pytest.raises(PromptError, match=r"context holds 400. Shorten the question"):
+        with pytest.raises(PromptError, match=r"context length is 400. Shorten the question"):
             chat.ask("colour " * 15_000)
         answer = chat.ask(QUESTIONS[0], **SHORT)
         assert "colour" not in answer.record.prompt

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.factories.published import write_published, write_yaml
+from tests.factories.published_weights import write_published, write_yaml
 
 
 @pytest.fixture(scope="module")

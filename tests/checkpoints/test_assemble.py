@@ -6,7 +6,7 @@ import pytest
 import torch
 import yaml
 
-from tests.factories.published import (
+from tests.factories.published_weights import (
     OPTIONS,
     golden_weights,
     trainer_checkpoint,

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.factories.published import (
+from tests.factories.published_weights import (
     BRANCHES,
     OPTIONS,
     golden_weights,

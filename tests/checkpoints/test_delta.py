@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tests.checkpoints.test_convert import tensors_of
-from tests.factories.published import golden_weights, write_decoder, write_sharded
+from tests.factories.published_weights import golden_weights, write_decoder, write_sharded
 from video_llama.checkpoints.decoder import read_decoder
 from video_llama.checkpoints.delta import apply_delta
 from video_llama.errors import CheckpointError

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.factories.published import OPTIONS, write_published
+from tests.factories.published_weights import OPTIONS, write_published
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 NAME = "someone/Video-LLaMA-2-Tiny"

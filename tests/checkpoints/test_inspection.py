@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tests.factories.published import BRANCHES, OPTIONS, golden_weights, with_prefix, write_published
+from tests.factories.published_weights import BRANCHES, OPTIONS, golden_weights, with_prefix, write_published
 from video_llama.checkpoints.inspection import inspect_file, inspect_names, inspect_sources
 from video_llama.checkpoints.keys import convert_state_dict
 from video_llama.errors import DataError

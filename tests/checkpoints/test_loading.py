@@ -8,8 +8,9 @@ import torch
 import yaml
 
 import video_llama
-from tests.factories.models import make_folder, write_video
-from tests.factories.published import write_yaml
+from tests.factories.media import write_video
+from tests.factories.models import make_folder
+from tests.factories.published_weights import write_yaml
 from video_llama.checkpoints.convert import convert
 from video_llama.errors import CheckpointError
 from video_llama.models.modeling_llama import is_packed

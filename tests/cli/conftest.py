@@ -74,7 +74,7 @@ def ask(model_path):
 @pytest.fixture(scope="session")
 def published(tmp_path_factory) -> Path:
     """A folder of small weights in the published layout."""
-    from tests.factories.published import write_published
+    from tests.factories.published_weights import write_published
 
     return write_published(tmp_path_factory.mktemp("published"))
 
@@ -82,7 +82,7 @@ def published(tmp_path_factory) -> Path:
 @pytest.fixture
 def eval_yaml(tmp_path, published) -> Path:
     """An evaluation YAML for these weights."""
-    from tests.factories.published import write_yaml
+    from tests.factories.published_weights import write_yaml
 
     return write_yaml(tmp_path / "eval.yaml", published)
 
@@ -100,7 +100,7 @@ def training_clips(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def training_base(tmp_path_factory) -> Path:
     """A tiny model folder with untrained branches."""
-    from tests.factories.models import train_tokenizer
+    from tests.factories.tokenizers import train_tokenizer
     from tests.training.conftest import write_base
 
     folder = tmp_path_factory.mktemp("base")

@@ -1,7 +1,7 @@
 """``video-llama apply-delta``."""
 
 from tests.cli.conftest import assert_one_line, invoke
-from tests.factories.published import golden_weights, write_decoder
+from tests.factories.published_weights import golden_weights, write_decoder
 
 
 def test_apply_delta(tmp_path):

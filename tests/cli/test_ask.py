@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from tests.cli.conftest import QUESTION, assert_one_line, corrupt_audio, invoke
-from tests.factories.models import NOTICE, write_video, write_wav
+from tests.factories.media import write_video, write_wav
+from tests.factories.models import NOTICE
 
 TONE = 0.5 * np.sin(np.arange(3 * 16000) * 0.05).astype(np.float32)
 
@@ -237,7 +238,7 @@ class TestBadInput:
         assert_one_line(result, "PromptError: The question needs")
 
     def test_prompt_that_is_not_valid_unicode(self, ask, clip):
-        assert_one_line(ask(clip, "a\udcff"), "which is no character by itself. Write the text in UTF-8")
+        assert_one_line(ask(clip, "a\udcff"), "a lone surrogate. Encode the text as UTF-8")
 
     def test_empty_prompt(self, ask, clip):
         assert_one_line(ask(clip, ""), "PromptError: The question is empty")

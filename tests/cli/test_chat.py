@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from tests.cli.conftest import QUESTION, USED, invoke
-from tests.factories.models import NOTICE, write_wav
+from tests.factories.media import write_wav
+from tests.factories.models import NOTICE
 
 TONE = 0.5 * np.sin(np.arange(3 * 16000) * 0.05).astype(np.float32)
 

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.cli.conftest import assert_one_line, corrupt_audio, invoke
 from tests.factories.models import NOTICE
-from tests.factories.published import OPTIONS
+from tests.factories.published_weights import OPTIONS
 
 
 class TestInspect:

@@ -73,7 +73,7 @@ def test_unknown_tokens_lose_their_loss_in_the_reference_only(tokenizer: Tokeniz
 
 
 def test_prompts_with_no_place_to_fill() -> None:
-    with pytest.raises(ConfigError, match=r"needs exactly one \{\}, where the instruction goes"):
+    with pytest.raises(ConfigError, match=r"must contain exactly one \{\}, the place of the instruction"):
         caption_prompt("<ImageHere>", "no place")
-    with pytest.raises(ConfigError, match="needs exactly one <ImageHere>, where the medium goes"):
+    with pytest.raises(ConfigError, match="must contain <ImageHere> exactly once"):
         caption_prompt("Describe it.")

@@ -143,7 +143,7 @@ def test_what_cannot_be_said() -> None:
         Conversation().answer("Yes.")
     with pytest.raises(ValueError, match=r"video got a Slot\('audio'\)\. Give Slot\('video'\)"):
         media_message(video=Slot("audio"))
-    with pytest.raises(ValueError, match="an image goes alone"):
+    with pytest.raises(ValueError, match="an image cannot be combined with video or audio"):
         media_message(image=Slot("video"), audio=Slot("audio"))
     with pytest.raises(ValueError, match="no medium given"):
         media_message(sentence=SENTENCE)

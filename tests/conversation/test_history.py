@@ -57,7 +57,7 @@ def test_what_is_kept(
     limits = {"context_length": context, "max_new_tokens": max_new}
     fitting = [number for number, tokens in enumerate(lengths) if tokens <= context - max_new]
     if lengths[0] > context - max_new and lengths[-1] > context - max_new:
-        with pytest.raises(PromptError, match=rf"needs {lengths[-1]:,} tokens .* context holds {context:,}\."):
+        with pytest.raises(PromptError, match=rf"needs {lengths[-1]:,} tokens .* context length is {context:,}\."):
             fit_history(conversation, tokenizer, **limits, **COUNTS)
         assert conversation.text() == before
         return
@@ -96,11 +96,13 @@ def test_a_question_of_100_000_characters(tokenizer: Tokenizer, text: str) -> No
         fit_history(conversation, tokenizer, context_length=2048, max_new_tokens=300, **COUNTS)
     assert str(caught.value) == (
         f"The question needs {expected:,} tokens ({expected - 40:,} of text, 40 of media) and the answer up to 300; "
-        "the model's context holds 2,048. Shorten the question, give fewer media, or lower max_new_tokens."
+        "the model's context length is 2,048. Shorten the question, give fewer media, or lower max_new_tokens."
     )
 
 
 def test_no_room_for_a_prompt_is_a_wrong_argument(tokenizer: Tokenizer) -> None:
     conversation = talk("default", [([], "What?", "")])
-    with pytest.raises(ValueError, match=r"max_new_tokens 300 fills the whole context of 300\. Lower it"):
+    with pytest.raises(
+        ValueError, match=r"max_new_tokens 300 leaves no room for a prompt in the context of 300\. Lower it"
+    ):
         fit_history(conversation, tokenizer, context_length=300, max_new_tokens=300, **COUNTS)

@@ -77,12 +77,12 @@ def test_special_tokens_are_left_out_where_asked(either: Tokenizer) -> None:
 
 
 def test_ids_of_another_model(tokenizer: Tokenizer) -> None:
-    with pytest.raises(ValueError, match=r"Token id 9999 is outside 0\.\.479: another model's tokenizer\?"):
+    with pytest.raises(ValueError, match=r"Token id 9999 is outside 0\.\.479\. Use the tokenizer of the model"):
         tokenizer.decode([5, 9999])
 
 
 def test_files_that_are_no_tokenizer(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"no tokenizer there\. Give the model folder's tokenizer\.model"):
+    with pytest.raises(CheckpointError, match=r"no such file\. Give the model folder's tokenizer\.model"):
         Tokenizer(tmp_path / "tokenizer.model")
     (tmp_path / "tokenizer.model").write_text("no model")
     with pytest.raises(CheckpointError, match="is not a SentencePiece model"):

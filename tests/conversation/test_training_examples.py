@@ -23,7 +23,7 @@ VIDEO = media_message(video=Slot("video"), sentence="The video contains 1 frames
 def test_rows_become_turns() -> None:
     rows = [{"i": "", "q": "Who?", "a": "A dog."}, {"i": "", "q": "Where?", "a": "Here."}]
     assert video_turns(rows, VIDEO) == [TrainingTurn("Who?", "A dog.", (VIDEO,)), TrainingTurn("Where?", "Here.")]
-    with pytest.raises(DataError, match=r"lacks 'a'\. Each needs 'q' and 'a'"):
+    with pytest.raises(DataError, match=r"has no 'a'\. Each row needs 'q' and 'a'"):
         video_turns([{"q": "Who?"}], VIDEO)
     talk = [("human", "Hello?"), ("gpt", "Hello."), ("human", "<image>\nWho?"), ("gpt", "A dog.")]
     spoken = [{"from": who, "value": text} for who, text in talk]

@@ -98,7 +98,7 @@ def test_missing_paths_name_their_key(tmp_path: Path) -> None:
         ('{"a": 1}', "contains a dict, not a list of rows"),
         ('[{"QA": []}]', ":0: the row has no 'video'"),
         ('[{"video": "a.mp4"}]', ":0: the row has no 'QA'"),
-        ('[{"video": "a.mp4", "QA": [{"q": "What?"}]}]', ":0: A QA row lacks 'a'"),
+        ('[{"video": "a.mp4", "QA": [{"q": "What?"}]}]', ":0: A QA row has no 'a'"),
         ('["a.mp4"]', ":0: the row has no 'video'"),
     ],
 )

@@ -8,62 +8,31 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.factories.models import tiny_config
 from video_llama.models.configuration import VideoLlamaConfig
 from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
 
 VOCABULARY = 60
-VIDEO, AUDIO = VOCABULARY, VOCABULARY + 1  # as in the real model: no rows of the embedding
-QFORMER = {"hidden_size": 24, "num_attention_heads": 3, "intermediate_size": 40, "initializer_range": 0.3}
-TOWER = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "embedding_size": 12}
+VIDEO, AUDIO = VOCABULARY, VOCABULARY + 1  # as in the published model, placeholder ids have no row in the embedding
 
 
 def make_config(**overrides: Any) -> VideoLlamaConfig:
-    """All dimensions differ from each other, so that a mistaken one cannot pass."""
+    """`tiny_config` with two ViT blocks, both ImageBind towers, and few tokens and positions."""
     defaults: dict[str, Any] = dict(
-        vision_config={
-            "hidden_size": 20,
-            "intermediate_size": 36,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "image_size": 28,
-            "patch_size": 14,
-        },
-        qformer_config={**QFORMER, "num_hidden_layers": 2},
-        imagebind_vision_config={**TOWER, "input_size": (28, 28)},
-        imagebind_audio_config={
-            **TOWER,
-            "hidden_size": 24,
-            "input_size": (16, 26),
-            "kernel_size": (8, 8),
-            "stride": (4, 6),
-        },
-        text_config={
-            "vocab_size": VOCABULARY,
-            "hidden_size": 32,
-            "intermediate_size": 48,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 4,
-            "max_position_embeddings": 256,
-            "initializer_range": 0.3,  # answers that depend on what was asked
-            "pad_token_id": 0,
-        },
+        vision_config={"num_hidden_layers": 2},
         num_query_tokens=3,
-        num_video_query_tokens=5,
         num_audio_query_tokens=2,
         max_frame_pos=6,
         max_audio_pos=4,
         with_imagebind_vision=True,
-        video_token_id=VIDEO,
-        audio_token_id=AUDIO,
     )
-    return VideoLlamaConfig(**{**defaults, **overrides})
+    return tiny_config(VOCABULARY, **{**defaults, **overrides})
 
 
 def make_model(**overrides: Any) -> VideoLlamaForConditionalGeneration:
     """The same weights at each call."""
     torch.manual_seed(5)
-    return VideoLlamaForConditionalGeneration(make_config(initializer_range=0.2, **overrides)).eval()
+    return VideoLlamaForConditionalGeneration(make_config(**overrides)).eval()
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.factories.clips import Clip, write_clip
+from tests.factories.media import Clip, write_clip
 
 GOLDEN_PLACES = ("tests/golden/dev", "../shared/golden/dev")
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.factories.clips import Clip, add_stream, encoded, sound_packets, tone, write_sound
+from tests.factories.media import Clip, add_stream, encoded, sound_packets, tone, write_sound
 from video_llama.errors import MediaError, NoAudioTrackError
 from video_llama.processors.audio_decode import open_track, read_waveform
 from video_llama.processors.audio_processor import AudioProcessor

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks.conformance_audio import rows
-from tests.factories.clips import tone
+from tests.factories.media import tone
 from video_llama.processors.audio_processor import AudioProcessor
 from video_llama.processors.fbank import SMALLEST_POWER
 from video_llama.processors.settings import ProcessorSettings

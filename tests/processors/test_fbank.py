@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.factories.clips import tone
+from tests.factories.media import tone
 from video_llama.processors.fbank import log_mel_filter_bank
 
 RATE = 16000

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.factories.clips import picture
+from tests.factories.media import picture
 from video_llama.errors import MediaError
 from video_llama.processors.sampling import FrameSampling
 from video_llama.processors.video_processor import read_image, read_video

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.factories.clips import (
+from tests.factories.media import (
     Clip,
     decode_all,
 )

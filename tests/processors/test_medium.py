@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from tests.factories.models import SETTINGS, write_video
+from tests.factories.media import write_video
+from tests.factories.models import SETTINGS
 from video_llama.chat.messages import message_for
 from video_llama.errors import MediaError
 from video_llama.processors.media_file import MediaFile

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.factories.clips import Clip, decode_all
+from tests.factories.media import Clip, decode_all
 from video_llama.processors.media_file import MediaFile
 from video_llama.processors.video_index import _index_from_packets, build_index, video_stream
 

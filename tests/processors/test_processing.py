@@ -88,7 +88,7 @@ class TestInputs:
         assert np.array_equal(inputs["pixel_values_videos"][0].numpy(), frames)
         assert np.array_equal(inputs["input_features"][0].numpy(), mels)
         assert inputs["pixel_values_videos"].shape == (1, 4, 3, 28, 28)
-        assert inputs["input_features"].shape == (1, 3, 1, 128, 204)
+        assert inputs["input_features"].shape == (1, 3, 1, 16, 26)
 
     def test_a_batch_generates(self, processor, ours, clips):
         texts = ["<Video><ImageHere></Video> What do you see?", "<Image><ImageHere></Image> What?"]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.factories.clips import tone
+from tests.factories.media import tone
 from video_llama.processors.audio_decode import SoundTrack
 from video_llama.processors.resample import Resampler, resample
 

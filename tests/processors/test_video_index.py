@@ -11,7 +11,7 @@ import av
 import numpy as np
 import pytest
 
-from tests.factories.clips import (
+from tests.factories.media import (
     Clip,
     add_stream,
     decode_all,

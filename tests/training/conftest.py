@@ -11,68 +11,20 @@ import pytest
 import torch
 import yaml
 
+from tests.factories.models import SETTINGS, tiny_config
+from tests.factories.tokenizers import train_tokenizer
 from video_llama.checkpoints.folder import Manifest, read_model_folder, write_model_folder
 from video_llama.conversation import Tokenizer
 from video_llama.miniature.dataset import write_dataset
-from video_llama.models.configuration import VideoLlamaConfig
 from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
-from video_llama.processors.settings import ProcessorSettings
 from video_llama.training.checkpoint import read_trained
 from video_llama.training.run import train_from_config
 
 UNTRAINED = ("model.video_qformer.", "model.audio_qformer.")
-FRAME_SIZE = 28
 FRAMES = {"train": {"name": "alpro_video_eval", "n_frms": 4}}
 ROLES = {"user": "q", "assistant": "a"}
 
 Write = Callable[..., Path]
-
-
-def tiny_config(vocabulary: int, dropout: float, decoder_width: int = 48) -> VideoLlamaConfig:
-    drop = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
-    qformer = {"hidden_size": 24, "num_attention_heads": 3, "intermediate_size": 40, "vocab_size": 1, **drop}
-    tower = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "embedding_size": 12}
-    return VideoLlamaConfig(
-        vision_config={
-            "hidden_size": 20,
-            "intermediate_size": 36,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 2,
-            "image_size": FRAME_SIZE,
-            "patch_size": 14,
-        },
-        qformer_config={**qformer, "num_hidden_layers": 2},
-        video_qformer_config=dict(drop),
-        audio_qformer_config=dict(drop),
-        imagebind_vision_config={**tower, "input_size": (FRAME_SIZE, FRAME_SIZE)},
-        imagebind_audio_config={
-            **tower,
-            "hidden_size": 24,
-            "input_size": (16, 26),
-            "kernel_size": (8, 8),
-            "stride": (4, 6),
-        },
-        text_config={
-            "vocab_size": vocabulary,
-            "hidden_size": 32,
-            "intermediate_size": decoder_width,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 4,
-            "max_position_embeddings": 512,
-            "pad_token_id": 0,
-        },
-        num_query_tokens=3,
-        num_video_query_tokens=5,
-        num_audio_query_tokens=2,
-        max_frame_pos=8,
-        max_audio_pos=8,
-        with_imagebind_vision=True,
-        video_token_id=vocabulary,
-        audio_token_id=vocabulary + 1,
-        prompt_template="default",
-        initializer_range=0.2,  # large enough that the answers depend on the media
-    )
 
 
 @pytest.fixture(scope="session")
@@ -85,32 +37,29 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tokenizer_path(tmp_path_factory: pytest.TempPathFactory, clips: Path) -> Path:
-    import sentencepiece
-
-    folder = tmp_path_factory.mktemp("tokenizer")
     rows = [*json.loads((clips / "questions_seeing.json").read_text())]
-    text = "\n".join(f"###Human: {turn['q']}###Assistant: {turn['a']}###" for row in rows for turn in row["QA"])
-    (folder / "text.txt").write_text(text + "\nThe video contains 4 frames sampled at 0.0, 0.5 seconds.")
-    sentencepiece.SentencePieceTrainer.train(
-        input=str(folder / "text.txt"),
-        model_prefix=str(folder / "tokenizer"),
-        vocab_size=360,
-        model_type="bpe",
-        byte_fallback=True,
-        hard_vocab_limit=False,
-        user_defined_symbols=["###"],
-        minloglevel=2,
-    )
-    return folder / "tokenizer.model"
+    sentences = [f"###Human: {turn['q']}###Assistant: {turn['a']}###" for row in rows for turn in row["QA"]]
+    sentences.append("The video contains 4 frames sampled at 0.0, 0.5 seconds.")
+    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.model"
+    return train_tokenizer(path, sentences, num_pieces=360, symbols=["###"])
 
 
 def write_base(path: Path, tokenizer_path: Path, dropout: float, decoder_width: int = 48) -> Path:
+    """Write a tiny model folder whose fusion Q-Formers are untrained."""
     torch.manual_seed(6)
-    config = tiny_config(Tokenizer(tokenizer_path).vocab_size, dropout, decoder_width)
+    drop = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
+    text = {"intermediate_size": decoder_width, "max_position_embeddings": 512, "initializer_range": 0.02}
+    config = tiny_config(
+        Tokenizer(tokenizer_path).vocab_size,
+        qformer_config=drop,
+        video_qformer_config=drop,
+        audio_qformer_config=drop,
+        text_config=text,
+        with_imagebind_vision=True,
+    )
     model = VideoLlamaForConditionalGeneration(config)
-    settings = ProcessorSettings(image_size=FRAME_SIZE, num_frames=4, num_mel_bins=16, target_length=26)
     manifest = Manifest("tiny", untrained_parts=UNTRAINED)
-    write_model_folder(path, model, tokenizer_path=tokenizer_path, settings=settings, manifest=manifest)
+    write_model_folder(path, model, tokenizer_path=tokenizer_path, settings=SETTINGS, manifest=manifest)
     return path
 
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from typer.testing import CliRunner
 
-from tests.factories.published import HEADS, golden_weights, write_published
+from tests.factories.published_weights import HEADS, golden_weights, write_published
 from tests.training.conftest import Write, yaml_writer
 from video_llama.checkpoints.initial import DRAWN_PARTS
 from video_llama.checkpoints.keys import convert_state_dict

@@ -1,4 +1,4 @@
-"""The conversation: prompts, tokens, training texts and answers. Plain Python, without torch."""
+"""Prompts, tokenisation, training texts and answers. Plain Python lists and strings; this package imports no torch."""
 
 from video_llama.conversation.answer import REFERENCE_DECODING, StreamDecoder, has_stop, postprocess, stop_sequences
 from video_llama.conversation.caption_text import (

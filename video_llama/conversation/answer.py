@@ -1,8 +1,8 @@
-"""Generated token ids in, the answer's text out: whole, or piece by piece while it is being generated.
+"""Decode generated token ids to the answer's text, at once or as a stream.
 
 The rules are the reference's (``conversation/conversation_video.py``, ``Chat.answer``; golden ``text.json``:
-answer_postprocess, stopping): one leading ``<unk>`` and then one leading ``<s>`` are dropped, the text is cut at the
-template's stop string, what follows the last "Assistant:" is the answer, and whitespace around it is stripped.
+answer_postprocess, stopping): drop one leading ``<unk>`` and then one leading ``<s>``, cut the text at the template's
+stop string, keep the part after the last "Assistant:", and strip whitespace.
 """
 
 from __future__ import annotations
@@ -22,31 +22,31 @@ REFERENCE_DECODING: dict[str, int | float | bool] = {
     "length_penalty": 1,
     "temperature": 1.0,
 }
-"""How the reference's ``Chat.answer`` samples. Besides, its library's default cuts at top_k 50."""
+"""Sampling settings of the reference's ``Chat.answer``. Its transformers version also applies top_k 50 by default."""
 
 _UNDECODABLE = "\N{REPLACEMENT CHARACTER}"
 
 
 def without_start(tokenizer: Tokenizer, ids: Sequence[int]) -> list[int]:
-    """Generated ids without the start that older ``generate`` returns: one ``<unk>``, then one ``<s>``."""
+    """Return the ids without the prefix that older versions of ``generate`` return: one ``<unk>``, then one ``<s>``."""
     start = 1 if ids and ids[0] == tokenizer.unk_id else 0
     start += len(ids) > start and ids[start] == tokenizer.bos_id
     return list(ids[start:])
 
 
 def postprocess(tokenizer: Tokenizer, ids: Sequence[int], template: Template) -> str:
-    """The answer in generated ids: what the user sees and what enters the history."""
+    """Return the answer's text, as shown to the user and stored in the history."""
     text = tokenizer.decode(without_start(tokenizer, ids))
     return text.split(template.stop_string)[0].split(_marker(template))[-1].strip()
 
 
 def has_stop(tokenizer: Tokenizer, ids: Sequence[int], template: Template) -> bool:
-    """Whether the generated text contains the template's stop string, whatever tokens spell it."""
+    """Return whether the generated text contains the template's stop string, in any tokenisation."""
     return template.stop_string in tokenizer.decode(without_start(tokenizer, ids))
 
 
 def stop_sequences(tokenizer: Tokenizer, template: Template) -> list[list[int]]:
-    """The id sequences that the reference stops at: the stop string at the start of a segment, and within a text."""
+    """Return the reference's stopping id sequences: the stop string at the start of a segment, and inside a text."""
     at_start = tokenizer.encode(template.stop_string)
     line = tokenizer.encode("\n")
     within = tokenizer.encode("\n" + template.stop_string)[len(line) :]
@@ -58,13 +58,13 @@ def _marker(template: Template) -> str:
 
 
 class StreamDecoder:
-    """Feed it generated ids one by one; it yields the answer's text as soon as that is certain.
+    """Incremental decoder: takes generated ids one at a time and returns text once no later id can change it.
 
-    Held back until the next ids decide: the end of the text that may begin the stop string or "Assistant:", whitespace
-    that may be the last, bytes that are no whole character yet, and everything from a special token on. ``is_stopped``
-    turns true when the stop string is complete. After ``finish`` the pieces make up ``answer``, which equals
-    ``postprocess`` of all ids, unless ``has_restarted``: the model wrote "Assistant:" in the middle of its answer,
-    which by the reference's rule voids the text in front of it, some of which was already shown.
+    The decoder holds back a suffix that may be the beginning of the stop string or of "Assistant:", trailing
+    whitespace, incomplete UTF-8 characters, and everything from a special token on. ``is_stopped`` becomes True when
+    the stop string is complete. After ``finish``, the joined pieces equal ``answer``, which is ``postprocess`` of all
+    ids. The exception is ``has_restarted``: the model generated "Assistant:" in the middle of its answer. The
+    reference then discards the text before it, part of which was already returned.
     """
 
     def __init__(self, tokenizer: Tokenizer, template: Template) -> None:
@@ -77,11 +77,11 @@ class StreamDecoder:
 
     @property
     def answer(self) -> str:
-        """The answer in the ids so far."""
+        """The answer in the ids pushed so far."""
         return postprocess(self._tokenizer, self._ids, self._template)
 
     def push(self, token: int) -> str:
-        """Take the next id; returns the text that became certain, often "". Ids after the stop string are not taken."""
+        """Add the next id and return the text that is now final (often ""). Ids after the stop string are ignored."""
         if self.is_stopped:
             return ""
         self._ids.append(token)
@@ -91,11 +91,11 @@ class StreamDecoder:
         return self._show(self._certain_text())
 
     def finish(self) -> str:
-        """The text still held back: call it when the last id was pushed. After a stop string there is none."""
+        """Return the text still held back. Call it after the last id; after a stop string it returns ""."""
         return self._show(self.answer)
 
     def _certain_text(self) -> str:
-        """The part of the answer that no further id can change, save by a new "Assistant:"."""
+        """Return the part of the answer that no later id can change, except by another "Assistant:"."""
         ids = without_start(self._tokenizer, self._ids)
         held = self._tokenizer.special_ids
         first_special = next((i for i, token in enumerate(ids) if token in held), len(ids))
@@ -113,5 +113,5 @@ class StreamDecoder:
 
 
 def _overlap(text: str, mark: str) -> int:
-    """Length of the longest proper beginning of ``mark`` that ends ``text``."""
+    """Return the length of the longest proper prefix of ``mark`` that is a suffix of ``text``."""
     return next((n for n in range(min(len(mark) - 1, len(text)), 0, -1) if text.endswith(mark[:n])), 0)

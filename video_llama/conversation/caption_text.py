@@ -1,7 +1,8 @@
-"""Captions in, token ids with labels out: the texts of the first stage and of the aligned image captions.
+"""Token ids and labels of captions, for stage 1 and for aligned image captions.
 
-The reference's layout is [BOS][the medium, in an instruction or bare][caption + end symbol], with the loss on the
-caption (``models/video_llama.py``: ``prompt_wrap``, ``forward``; golden ``text.json``: prompt_wrap, caption_targets).
+The reference's layout is [BOS][medium, with or without an instruction around it][caption + end symbol], with the loss
+on the caption (``models/video_llama.py``: ``prompt_wrap``, ``forward``; golden ``text.json``: prompt_wrap,
+caption_targets).
 """
 
 from __future__ import annotations
@@ -18,30 +19,30 @@ Dialect = Literal["serving", "reference"]
 
 
 def caption_prompt(instruction: str, template: str = "{}", kind: Literal["video", "audio"] = "video") -> Prompt:
-    """An instruction with one ``<ImageHere>``, put into a template such as ``###Human: {} ###Assistant: ``.
+    """Insert an instruction with one ``<ImageHere>`` into a template such as ``###Human: {} ###Assistant: ``.
 
-    Raises ConfigError when either has not exactly one place to fill.
+    Raises ConfigError unless the template has exactly one ``{}`` and the instruction exactly one ``<ImageHere>``.
     """
     if template.count("{}") != 1:
-        raise ConfigError(f"prompt_template {template!r} needs exactly one {{}}, where the instruction goes.")
+        raise ConfigError(f"prompt_template {template!r} must contain exactly one {{}}, the place of the instruction.")
     halves = template.replace("{}", instruction).split(PLACEHOLDER)
     if len(halves) != 2:
-        raise ConfigError(f"The instruction {instruction!r} needs exactly one {PLACEHOLDER}, where the medium goes.")
+        raise ConfigError(f"The instruction {instruction!r} must contain {PLACEHOLDER} exactly once.")
     return [halves[0], Slot(kind), halves[1]]
 
 
 def prompt_wrap(tokenizer: Tokenizer, prompt: Prompt) -> list[list[int]]:
-    """Ids of the text segments around the medium, without BOS."""
+    """Return the ids of the text segments around the medium, without BOS."""
     return [tokenizer.encode(part) for part in prompt if isinstance(part, str)]
 
 
 def caption_ids(
     tokenizer: Tokenizer, caption: str, *, end_sym: str, max_text_tokens: int, dialect: Dialect = "serving"
 ) -> list[int]:
-    """Ids of caption and end symbol, at most ``max_text_tokens``.
+    """Return the ids of caption and end symbol, at most ``max_text_tokens``.
 
-    Serving: a caption that is cut keeps its end symbol. Reference: the cut takes it away, so such a caption teaches the
-    model to run on.
+    ``serving`` keeps the end symbol of a truncated caption. ``reference`` drops it, so that truncated captions train
+    the model to continue.
     """
     ids = tokenizer.encode(caption + end_sym)
     if len(ids) <= max_text_tokens:
@@ -56,9 +57,9 @@ def caption_ids(
 def caption_targets(
     tokenizer: Tokenizer, captions: Sequence[str], *, end_sym: str, max_text_tokens: int, dialect: Dialect = "serving"
 ) -> PaddedBatch:
-    """The caption part of a batch, padded on the right with ``pad_id``.
+    """Return the caption part of a batch, padded on the right with ``pad_id``.
 
-    Reference: every label that equals the padding id is -100, also where it is a token of the text (an ``<unk>``).
+    ``reference`` sets every label that equals the padding id to -100, including an ``<unk>`` in the text itself.
     """
     rows = [
         caption_ids(tokenizer, caption, end_sym=end_sym, max_text_tokens=max_text_tokens, dialect=dialect)
@@ -85,9 +86,9 @@ def caption_example(
     num_audio_tokens: int,
     dialect: Dialect = "serving",
 ) -> TrainingExample:
-    """One caption as a whole row: BOS, the prompt (``[Slot("video")]`` for a bare medium), caption and end symbol.
+    """Return one caption as a complete row: BOS, prompt (``[Slot("video")]`` without text), caption and end symbol.
 
-    The labels are the caption's and its end symbol's.
+    Only the caption and its end symbol have labels.
     """
     bos_and_prompt = encode_prompt(
         tokenizer, prompt, num_video_tokens=num_video_tokens, num_audio_tokens=num_audio_tokens

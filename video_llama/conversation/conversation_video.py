@@ -1,7 +1,7 @@
-"""Messages and media in, the prompt out: the templates, the media sentences and the rendering of a conversation.
+"""Prompt templates, media messages, and the rendering of a conversation to a prompt.
 
-A prompt is a list of text segments and media slots. Every segment is tokenised on its own (``tokenization.py``), so
-where one ends is part of the format. The strings are those that the reference serves its checkpoints with
+A prompt is a list of text segments and media slots. Each segment is tokenised separately (``tokenization.py``), so the
+segment boundaries are part of the format. The strings are those with which the reference serves its checkpoints
 (DAMO-NLP-SG/Video-LLaMA ``conversation/conversation_video.py``; golden ``text.json``: chat, get_prompt, templates).
 """
 
@@ -15,21 +15,21 @@ from typing import Literal, TypeAlias
 from video_llama.errors import PromptError
 
 PLACEHOLDER = "<ImageHere>"
-"""What a slot of either kind is called in a prompt's text."""
+"""The text of a slot of either kind."""
 
 SOUND_INTRODUCTION = "Close your eyes, open your ears and you imagine only based on the sound that: "
 SIGHT_INTRODUCTION = "Close your ears, open your eyes and you see that "
-SOUND_GAP = " " * 17  # the reference's string literal ran over several lines: their indentation is in the prompt
+SOUND_GAP = " " * 17  # the reference's string literal spans several lines, so their indentation is part of the prompt
 SIGHT_GAP = " " * 18
 IMAGE_SYSTEM = (
     "You are able to understand the visual content that the user provides. Follow the instructions carefully and "
     "explain your answers in detail."
 )
-"""The system text that the reference's demo gives Vicuna for an image; for a video it is empty."""
+"""System text of the reference's demo for Vicuna and an image. For a video the system text is empty."""
 
 
 class Style(Enum):
-    """How messages are joined."""
+    """Format in which messages are joined."""
 
     SINGLE = "SINGLE"  # system + sep + "Role: text" + sep + ...
     TWO = "TWO"  # as SINGLE, with sep after the user and sep2 after the assistant
@@ -38,7 +38,7 @@ class Style(Enum):
 
 @dataclass(frozen=True)
 class Template:
-    """A prompt format. ``roles`` are the user's and the assistant's name."""
+    """A prompt format. ``roles`` are the names of the user and the assistant."""
 
     style: Style
     system: str
@@ -75,19 +75,19 @@ TEMPLATES: dict[str, Template] = {
     "dataset.video_conversation": _VICUNA,
     "dataset.llama_v2_video_conversation": replace(_LLAMA_2, system=" "),
 }
-"""The reference's templates by its own names, and ``default`` (Vicuna) and ``llama2``, which it serves with."""
+"""The reference's templates under its own names, plus ``default`` (Vicuna) and ``llama2``, the two used for serving."""
 
 
 @dataclass(frozen=True)
 class Slot:
-    """Where a medium's tokens go. An image is a video of one frame."""
+    """Position of a medium's tokens. An image is a video with one frame."""
 
     kind: Literal["video", "audio"]
 
 
 @dataclass(frozen=True)
 class Words:
-    """A medium described in words: stands where a Slot would, and is a segment of its own, as the Slot's tokens are."""
+    """A text description in place of a medium. Like a Slot, it is a segment of its own."""
 
     text: str
 
@@ -99,14 +99,14 @@ Prompt: TypeAlias = "list[str | Slot]"
 
 @dataclass(frozen=True)
 class MediaMessage:
-    """A media message: its sentence with the slots in it, and whether it shows a still image."""
+    """A medium's sentence with its slots. ``is_image``: the medium is a still image."""
 
     content: MessageContent
     is_image: bool = False
 
     @property
     def slots(self) -> list[Slot]:
-        """The slots in the order in which their tokens stand in the prompt."""
+        """The slots, in the order of their tokens in the prompt."""
         return [part for part in self.content if isinstance(part, Slot)]
 
 
@@ -117,20 +117,25 @@ def media_message(
     image: Slot | str | None = None,
     sentence: str = "",
 ) -> MediaMessage:
-    """The reference's sentence around a medium; a str in place of a Slot is the medium described in words.
+    """Return the reference's sentence around a medium. A str in place of a Slot is a text description of the medium.
 
-    Exactly one of these sets: ``video`` (with its frame ``sentence``, which ends in a space), ``image``, ``audio``
-    and ``video`` together (the reference drops the frame sentence there; the sound's tokens come first), ``audio``
-    alone (ours: the reference has no such message, so it is the first half of its sound-and-picture sentence).
+    Give one of these combinations:
 
-    Raises ValueError for any other set, and for a Slot of the wrong kind.
+    - ``video``, with its frame ``sentence``, which ends in a space;
+    - ``image``;
+    - ``audio`` and ``video``: the audio tokens come first; as in the reference, the frame sentence is dropped;
+    - ``audio``: the reference has no such message, so this is the first half of its audio-and-video sentence.
+
+    Raises ValueError for any other combination, and for a Slot of the wrong kind.
     """
     for name, medium, kind in (("video", video, "video"), ("audio", audio, "audio"), ("image", image, "video")):
         if isinstance(medium, Slot) and medium.kind != kind:
             raise ValueError(f"media_message: {name} got a Slot({medium.kind!r}). Give Slot({kind!r}).")
     if image is not None:
         if video is not None or audio is not None:
-            raise ValueError("media_message: an image goes alone. Make one message for each medium.")
+            raise ValueError(
+                "media_message: an image cannot be combined with video or audio. Use one message per medium."
+            )
         return MediaMessage(("<Image>", _part(image), "</Image> "), is_image=True)
     if audio is not None and video is not None:
         seen_and_heard = f".{SIGHT_GAP}Now answer my question based on what you have just seen and heard."
@@ -150,14 +155,14 @@ def _part(medium: Slot | str) -> MessagePart:
 
 @dataclass(frozen=True)
 class Message:
-    """One side's turn: media and texts in the order given, which the prompt joins with single spaces."""
+    """One message of a role: media and texts in order. The prompt joins them with single spaces."""
 
     role: str
     parts: tuple[MediaMessage | str, ...]
 
     @property
     def content(self) -> MessageContent:
-        """The parts as text, slots and words, glued as the reference glues a question to its media message."""
+        """The parts as text, slots and words, joined as the reference joins a question to its media message."""
         content: list[MessagePart] = []
         for index, part in enumerate(self.parts):
             glue = [" "] if index else []
@@ -166,22 +171,22 @@ class Message:
 
     @property
     def text(self) -> str:
-        """The message as the reference writes it: every slot is ``<ImageHere>``."""
+        """The message as one string in the reference's form: every slot is ``<ImageHere>``."""
         return _written(self.content)
 
     @property
     def media(self) -> tuple[MediaMessage, ...]:
-        """The media messages in it."""
+        """The media messages among the parts."""
         return tuple(part for part in self.parts if isinstance(part, MediaMessage))
 
 
 def render(
     template: Template, messages: Iterable[tuple[str, MessageContent | None]], system: str | None = None
 ) -> Prompt:
-    """Join (role, content) messages to a prompt; a content that is None or empty is the place of the answer to come.
+    """Join (role, content) messages to a prompt. A content that is None or empty marks the answer to be generated.
 
-    ``system`` replaces the template's. Text segments are merged as far as they go: one ends only at a Slot or at
-    Words.
+    ``system`` replaces the template's system text. Adjacent text segments are merged; a segment ends only at a Slot or
+    at Words.
     """
     turns = [(role, content if content and content != ("",) else None) for role, content in messages]
     join = {Style.SINGLE: _join_with_seps, Style.TWO: _join_with_seps, Style.LLAMA_2: _join_llama_2}[template.style]
@@ -214,16 +219,16 @@ def _join_llama_2(
             yield from content
             yield f" {template.stop_string}"
         else:
-            # The first "<s>" is left to the tokenizer, which adds BOS to the first segment.
+            # The tokenizer adds BOS to the first segment, so the first "<s>" is not written here.
             yield f"{template.sep}[INST] " if index else f"[INST] <<SYS>>\n{system}\n<</SYS>>\n\n"
             yield from content
             yield " [/INST]"
 
 
 def _merge(parts: Iterable[MessagePart]) -> Prompt:
-    """Glue neighbouring texts; keep Slots, and Words as segments of their own."""
+    """Join adjacent texts. Slots and Words remain segments of their own."""
     prompt: Prompt = []
-    is_open = False  # whether the last segment may be continued
+    is_open = False  # whether text may be appended to the last segment
     for part in parts:
         if isinstance(part, str) and is_open:
             last = prompt.pop()
@@ -236,7 +241,7 @@ def _merge(parts: Iterable[MessagePart]) -> Prompt:
 
 
 def prompt_text(prompt: Prompt) -> str:
-    """The whole prompt as one string, exactly the reference's: every slot is written ``<ImageHere>``."""
+    """Return the prompt as one string, identical to the reference's: every slot is ``<ImageHere>``."""
     return _written(prompt)
 
 
@@ -247,10 +252,10 @@ def _written(parts: Iterable[MessagePart]) -> str:
 
 @dataclass
 class Conversation:
-    """Who said what so far. Media go into the user's messages, any number, in any order and turn.
+    """The messages of a conversation. User messages may contain any number of media, in any order and turn.
 
-    ``system`` None means what the reference uses with the first medium of the conversation: "" for video or sound,
-    ``IMAGE_SYSTEM`` for an image under a SINGLE template, else the template's own.
+    If ``system`` is None, the first medium decides the system text, as in the reference: "" for video or audio,
+    ``IMAGE_SYSTEM`` for an image with a SINGLE template, otherwise the template's own.
     """
 
     template: Template = _VICUNA
@@ -259,17 +264,17 @@ class Conversation:
 
     @property
     def media(self) -> list[MediaMessage]:
-        """Every media message so far, in prompt order."""
+        """All media messages, in prompt order."""
         return [media for message in self.messages for media in message.media]
 
     def add_media(self, media: MediaMessage) -> None:
-        """Put a medium into the user's message now being written; the question follows with ``ask``."""
+        """Append a medium to the current user message. Add the question with ``ask``."""
         self._extend_user(media, joins=True)
 
     def ask(self, text: str) -> None:
-        """Add the user's words: to the message being written if it has media (as the reference does), or anew."""
+        """Add the user's text to the current message if that has media (as in the reference), else as a new message."""
         last = self.messages[-1] if self.messages else None
-        # LLAMA_2 and TWO tell the sides apart by their turn, so two messages of one side running must become one.
+        # LLAMA_2 and TWO derive the role from the message's position, so consecutive user messages must be merged.
         self._extend_user(text, joins=self.template.style is not Style.SINGLE or bool(last and last.media))
 
     def _extend_user(self, part: MediaMessage | str, *, joins: bool) -> None:
@@ -281,14 +286,14 @@ class Conversation:
             self.messages.append(Message(user, (part,)))
 
     def answer(self, text: str) -> None:
-        """Add the assistant's answer, as ``postprocess`` gave it. Raises PromptError when nothing was asked."""
+        """Add the assistant's answer, as returned by ``postprocess``. Raises PromptError if there is no question."""
         if not self.messages or self.messages[-1].role != self.template.roles[0]:
             raise PromptError("There is no question to answer. Ask one first.")
         self.messages.append(Message(self.template.roles[1], (text,)))
 
     @property
     def resolved_system(self) -> str:
-        """The system text in use."""
+        """The system text of the prompt."""
         if self.system is not None:
             return self.system
         media = self.media
@@ -299,10 +304,10 @@ class Conversation:
         return IMAGE_SYSTEM if self.template.style is Style.SINGLE else self.template.system
 
     def prompt(self) -> Prompt:
-        """The prompt: ready for the assistant's answer after a question, complete with its end symbol after an
-        answer.
+        """Return the prompt. After a question it ends where the answer begins; after an answer it ends with the stop
+        string.
 
-        Raises PromptError while nothing was said.
+        Raises PromptError if the conversation is empty.
         """
         if not self.messages:
             raise PromptError("The conversation is empty. Ask a question first.")
@@ -313,5 +318,5 @@ class Conversation:
         return render(self.template, turns, self.resolved_system)
 
     def text(self) -> str:
-        """The prompt as one string, exactly the reference's (``<ImageHere>`` for every slot)."""
+        """Return the prompt as one string, identical to the reference's (``<ImageHere>`` for every slot)."""
         return prompt_text(self.prompt())

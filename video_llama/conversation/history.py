@@ -1,7 +1,7 @@
-"""A conversation in, one that fits the context out: old turns are dropped whole, media never.
+"""Fit a conversation into the model's context: drop whole old turns, keep all media.
 
-The reference cuts the front of the embeddings instead, BOS and media tokens included (``Chat.answer``; case
-gen_truncated).
+The reference truncates the front of the embeddings instead, including BOS and media tokens (``Chat.answer``; golden
+case gen_truncated).
 """
 
 from __future__ import annotations
@@ -22,18 +22,20 @@ def fit_history(
     num_video_tokens: int,
     num_audio_tokens: int,
 ) -> tuple[Conversation, EncodedPrompt]:
-    """The conversation without as many of its oldest turns as it takes for prompt and answer to fit, and its ids.
+    """Return the conversation without its oldest turns, as many as must be dropped to fit, and its encoded prompt.
 
-    A turn is a question with its answer; the last, unanswered one always stays. The media of dropped turns stay as
-    well: they move, in their order and whole, to the front of the oldest question kept, so that what was seen and
-    heard can still be asked about and the order of the slots does not change. The conversation given stays as it is.
+    A turn is a question with its answer. The last, unanswered turn is always kept. The media of dropped turns move, in
+    order, to the front of the oldest remaining question, so that later questions can still refer to them and the order
+    of the slots does not change. The given conversation is not modified.
 
-    Raises PromptError with the numbers when the media and the last question alone are too long, and ValueError when
-    ``max_new_tokens`` leaves no room for any prompt.
+    Raises PromptError with the token counts if the media and the last question alone are too long, and ValueError if
+    ``max_new_tokens`` leaves no room for a prompt.
     """
     room = context_length - max_new_tokens
     if room <= 0:
-        raise ValueError(f"max_new_tokens {max_new_tokens} fills the whole context of {context_length}. Lower it.")
+        raise ValueError(
+            f"max_new_tokens {max_new_tokens} leaves no room for a prompt in the context of {context_length}. Lower it."
+        )
 
     def encode(candidate: Conversation) -> EncodedPrompt:
         prompt = candidate.prompt()
@@ -52,7 +54,7 @@ def fit_history(
         num_tokens = len(shortest.input_ids)
         raise PromptError(
             f"The question needs {num_tokens:,} tokens ({num_tokens - num_media_tokens:,} of text, "
-            f"{num_media_tokens:,} of media) and the answer up to {max_new_tokens:,}; the model's context holds "
+            f"{num_media_tokens:,} of media) and the answer up to {max_new_tokens:,}; the model's context length is "
             f"{context_length:,}. Shorten the question, give fewer media, or lower max_new_tokens."
         )
     num_dropped = bisect_left(range(1, num_droppable), True, key=fits) + 1
@@ -61,7 +63,7 @@ def fit_history(
 
 
 def without_old_turns(conversation: Conversation, num_dropped: int) -> Conversation:
-    """The conversation from its turn ``num_dropped`` on, with the media of the turns before at its front."""
+    """Return the conversation from turn ``num_dropped`` on, with the media of the earlier turns at its front."""
     if num_dropped == 0:
         return conversation
     start = _turn_starts(conversation)[num_dropped]
@@ -72,7 +74,7 @@ def without_old_turns(conversation: Conversation, num_dropped: int) -> Conversat
 
 
 def _turn_starts(conversation: Conversation) -> list[int]:
-    """Where turns begin: at a user's message that follows an answer, or opens the conversation."""
+    """Return the indices of the first message of each turn: a user message at the start or after an answer."""
     roles = [message.role for message in conversation.messages]
     user = conversation.template.roles[0]
     return [i for i, role in enumerate(roles) if role == user and (i == 0 or roles[i - 1] != user)]

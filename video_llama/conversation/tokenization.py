@@ -1,10 +1,9 @@
-"""Text in, token ids out, and back: a SentencePiece tokenizer that splits as transformers 4.28's slow LLaMA
-tokenizer does.
+"""A SentencePiece tokenizer with the rules of the slow LLaMA tokenizer of transformers 4.28.
 
-That version's rules are part of the reference's checkpoints (golden ``text.json``: tokenize): every stretch between
-special tokens is encoded by itself and so gets its own leading space mark; whitespace beside a media placeholder is
-dropped, beside ``<s>``, ``</s>``, ``<unk>`` and ``[PAD]`` it is kept. Newer transformers differ. Works with any
-SentencePiece model.
+The reference's checkpoints were trained with these rules (golden ``text.json``: tokenize), and newer versions of
+transformers differ: each text between special tokens is encoded separately and gets its own leading space mark;
+whitespace next to a media placeholder is dropped, next to ``<s>``, ``</s>``, ``<unk>`` and ``[PAD]`` it is kept. Any
+SentencePiece model can be used.
 """
 
 from __future__ import annotations
@@ -23,11 +22,11 @@ AUDIO_PLACEHOLDER = "<AudioHere>"
 
 
 class Tokenizer:
-    """A SentencePiece model with the special tokens that the reference adds.
+    """A SentencePiece model with the reference's additional special tokens.
 
-    ``pad_token`` None pads with the unknown token, as a LLaMA-2 folder does; ``"[PAD]"`` is a new id after the
-    model's pieces, as in a Vicuna-v0 folder. The two media placeholders take the next ids: they stand in
-    ``input_ids`` and have no embedding. Raises CheckpointError when the file is missing or is no SentencePiece model.
+    With ``pad_token=None``, padding uses the unknown token, as in a LLaMA-2 folder. ``"[PAD]"`` adds a new id after
+    the model's pieces, as in a Vicuna-v0 folder. The two media placeholders have the next two ids; these occur in
+    ``input_ids`` but have no embedding. Raises CheckpointError if the file is missing or is not a SentencePiece model.
     """
 
     def __init__(self, model_path: str | Path, *, pad_token: str | None = None) -> None:
@@ -35,11 +34,11 @@ class Tokenizer:
         num_pieces = int(self._model.get_piece_size())
         self.unk_id, self.bos_id, self.eos_id = self._model.unk_id(), self._model.bos_id(), self._model.eos_id()
         if min(self.bos_id, self.eos_id) < 0:
-            raise CheckpointError(f"{model_path} has no begin or no end token. Train it with bos_id and eos_id set.")
+            raise CheckpointError(f"{model_path} has no BOS or EOS token. Train it with bos_id and eos_id set.")
         self._special = {i: str(self._model.id_to_piece(i)) for i in (self.unk_id, self.bos_id, self.eos_id)}
         self.pad_id = self.unk_id
         self.vocab_size = num_pieces
-        """How many ids have an embedding: the pieces, and ``[PAD]`` where it is new. Placeholders are not counted."""
+        """Number of ids that have an embedding: the pieces, plus ``[PAD]`` if it was added. Excludes placeholders."""
         if pad_token is not None:
             known = int(self._model.piece_to_id(pad_token))
             self.pad_id = known if known != self.unk_id else num_pieces
@@ -55,21 +54,23 @@ class Tokenizer:
 
     @property
     def special_ids(self) -> frozenset[int]:
-        """Begin, end, unknown and padding: what ``decode(skip_special_tokens=True)`` leaves out."""
+        """The BOS, EOS, unknown and padding ids, which ``decode(skip_special_tokens=True)`` omits."""
         return frozenset(self._special)
 
     def encode(self, text: str, *, add_bos: bool = False, placeholders: bool = False) -> list[int]:
-        """Token ids of one segment. With ``placeholders``, ``<ImageHere>`` and ``<AudioHere>`` in the text become
-        their ids and lose the whitespace beside them; without, they are words like any other (a user may type them).
+        """Return the token ids of one segment.
 
-        Raises PromptError for what is no text: half a surrogate pair, as bytes that are no UTF-8 become in an argument.
+        With ``placeholders``, ``<ImageHere>`` and ``<AudioHere>`` become their ids, and whitespace next to them is
+        dropped. Without it they are ordinary text, since a user may type them.
+
+        Raises PromptError for a lone surrogate, which results from a command-line argument that is not valid UTF-8.
         """
         try:
             text.encode()
         except UnicodeEncodeError as error:
             raise PromptError(
-                f"Character {error.start + 1} of the text is U+{ord(text[error.start]):04X}, which is no character by "
-                "itself. Write the text in UTF-8."
+                f"Character {error.start + 1} of the text is U+{ord(text[error.start]):04X}, a lone surrogate. Encode "
+                "the text as UTF-8."
             ) from error
         chunks = (self._split_placeholders if placeholders else self._split_text).split(text)
         for index, chunk in enumerate(chunks):
@@ -85,8 +86,8 @@ class Tokenizer:
         return ids
 
     def decode(self, ids: Iterable[int], *, skip_special_tokens: bool = False) -> str:
-        """Text of ids, spaced as transformers 4.28 spaces it: one space around added tokens, and one in front of a
-        stretch that a special token ends. Bytes that are no UTF-8 become U+FFFD.
+        """Return the text of ids, with the spaces of transformers 4.28: one space around added tokens, and one before
+        text that a special token ends. Invalid UTF-8 becomes U+FFFD.
 
         Raises ValueError for an id out of range.
         """
@@ -98,13 +99,16 @@ class Tokenizer:
         return " ".join(texts)
 
     def _decode_run(self, ids: Sequence[int]) -> str:
-        """Text of ids without added tokens: pieces between special tokens are decoded together."""
+        """Return the text of ids without added tokens. Pieces between special tokens are decoded together."""
         text = ""
         pieces: list[int] = []
         previous_is_special = False
         for index, token in enumerate(ids):
             if not 0 <= token < self.vocab_size:
-                raise ValueError(f"Token id {token} is outside 0..{self.vocab_size - 1}: another model's tokenizer?")
+                raise ValueError(
+                    f"Token id {token} is outside 0..{self.vocab_size - 1}. Use the tokenizer of the model that "
+                    "generated it."
+                )
             if token in self._special:
                 space = " " if index and not previous_is_special else ""
                 text += space + self._decode_pieces(pieces) + self._special[token]
@@ -122,7 +126,7 @@ def _load(path: Path):  # type: ignore[no-untyped-def]  # sentencepiece ships no
     import sentencepiece
 
     if not path.is_file():
-        raise CheckpointError(f"{path}: no tokenizer there. Give the model folder's tokenizer.model.")
+        raise CheckpointError(f"{path}: no such file. Give the model folder's tokenizer.model.")
     try:
         return sentencepiece.SentencePieceProcessor(model_file=str(path))
     except (RuntimeError, OSError) as e:
@@ -130,13 +134,13 @@ def _load(path: Path):  # type: ignore[no-untyped-def]  # sentencepiece ships no
 
 
 def _splitter(tokens: Iterable[str]) -> re.Pattern[str]:
-    """Splits a text into ordinary stretches (even places, maybe empty) and the given tokens (odd places)."""
+    """Return a pattern that splits a text into ordinary text (even indices, may be empty) and tokens (odd indices)."""
     return re.compile("(" + "|".join(map(re.escape, sorted(tokens, key=len, reverse=True))) + ")")
 
 
 @dataclass(frozen=True)
 class Span:
-    """A medium's run of placeholder ids: ``input_ids[start : start + length]``."""
+    """The placeholder ids of one medium: ``input_ids[start : start + length]``."""
 
     kind: Literal["video", "audio"]
     start: int
@@ -145,7 +149,7 @@ class Span:
 
 @dataclass(frozen=True)
 class EncodedPrompt:
-    """Token ids with a run of placeholder ids for every slot, and where those runs are, in prompt order."""
+    """Token ids with one span of placeholder ids per slot. ``spans`` are in prompt order."""
 
     input_ids: list[int]
     spans: list[Span]
@@ -154,9 +158,9 @@ class EncodedPrompt:
 def encode_prompt(
     tokenizer: Tokenizer, prompt: Prompt, *, num_video_tokens: int, num_audio_tokens: int
 ) -> EncodedPrompt:
-    """Ids of a prompt: every text segment on its own, BOS on the first only, a run of placeholder ids for every slot.
+    """Encode a prompt: each text segment separately, BOS before the first only, a span of placeholder ids per slot.
 
-    ``num_video_tokens`` and ``num_audio_tokens`` are the tokens that one medium becomes (32 and 8 in the reference).
+    ``num_video_tokens`` and ``num_audio_tokens`` are the numbers of tokens per medium (32 and 8 in the reference).
     """
     ids: list[int] = []
     spans: list[Span] = []
@@ -173,7 +177,7 @@ def encode_prompt(
 
 
 def segment_ids(tokenizer: Tokenizer, prompt: Prompt) -> list[list[int]]:
-    """The ids of the text segments alone, as the reference makes them (golden: chat, segment_ids)."""
+    """Return the ids of the text segments only, as in the reference (golden: chat, segment_ids)."""
     return [
         tokenizer.encode(part, add_bos=index == 0) for index, part in enumerate(prompt) if not isinstance(part, Slot)
     ]

@@ -1,6 +1,6 @@
-"""Training turns and examples: the types that both training dialects share, and the padding of a batch.
+"""Training turns, training examples and padded batches: the types shared by both training dialects.
 
-``training_text.py`` turns a list of :class:`TrainingTurn` into a :class:`TrainingExample`.
+``training_text.py`` converts a list of :class:`TrainingTurn` to a :class:`TrainingExample`.
 """
 
 from __future__ import annotations
@@ -13,17 +13,18 @@ from video_llama.conversation.tokenization import Span
 from video_llama.errors import DataError
 
 IGNORE_INDEX = -100
-"""The label of a token that the loss passes over."""
+"""Label of a token that the loss ignores."""
 
 IMAGE_MARK = "<image>"
-"""Where a LLaVA question has its picture."""
+"""Position of the image in a LLaVA question."""
 
 
 @dataclass(frozen=True)
 class TrainingTurn:
-    """A question, the media that come with it, and its answer.
+    """A question with its media, and its answer.
 
-    A LLaVA question may hold ``<image>``: the reference puts the picture there, the serving dialect in front.
+    A LLaVA question may contain ``<image>``. The reference dialect inserts the image there, the serving dialect before
+    the question.
     """
 
     question: str
@@ -33,7 +34,8 @@ class TrainingTurn:
 
 @dataclass(frozen=True)
 class TrainingExample:
-    """``input_ids`` with runs of placeholder ids, ``labels`` as long (-100 = no loss), the runs, and the text."""
+    """A training row: ``input_ids`` [L] with placeholder ids, ``labels`` [L] (-100 = no loss), the media ``spans``, and
+    the ``text``."""
 
     input_ids: list[int]
     labels: list[int]
@@ -42,20 +44,22 @@ class TrainingExample:
 
 
 def video_turns(rows: Sequence[dict[str, str]], media: MediaMessage) -> list[TrainingTurn]:
-    """Turns of a VideoChat row's ``QA`` list ({"q", "a"}); the medium goes with the first question."""
+    """Return the turns of a VideoChat row's ``QA`` list ({"q", "a"}). The medium belongs to the first question."""
     try:
         return [TrainingTurn(row["q"], row["a"], () if index else (media,)) for index, row in enumerate(rows)]
     except KeyError as e:
-        raise DataError(f"A QA row lacks {e}. Each needs 'q' and 'a'.") from e
+        raise DataError(f"A QA row has no {e}. Each row needs 'q' and 'a'.") from e
 
 
 def image_turns(rows: Sequence[dict[str, str]], media: MediaMessage) -> list[TrainingTurn]:
-    """Turns of a LLaVA row's ``conversations`` ({"from": "human" | "gpt", "value"}), which must alternate.
+    """Return the turns of a LLaVA row's ``conversations`` ({"from": "human" | "gpt", "value"}), which must alternate.
 
-    The picture goes with the question that holds ``<image>``, or with the first.
+    The image belongs to the question that contains ``<image>``, or to the first question.
     """
     if [row.get("from") for row in rows] != ["human", "gpt"] * (len(rows) // 2):
-        raise DataError("A conversation does not alternate human, gpt, human, gpt ... Drop the row, or repair it.")
+        raise DataError(
+            "A conversation does not alternate between human and gpt, starting with human. Drop or correct the row."
+        )
     questions = [row["value"] for row in rows[::2]]
     with_image = next((index for index, question in enumerate(questions) if IMAGE_MARK in question), 0)
     return [
@@ -66,7 +70,7 @@ def image_turns(rows: Sequence[dict[str, str]], media: MediaMessage) -> list[Tra
 
 @dataclass(frozen=True)
 class PaddedBatch:
-    """Rows of equal length, padded on the right: ``labels`` with -100 there, ``attention_mask`` with 0."""
+    """Rows [B, L], padded on the right. In the padding ``labels`` are -100 and ``attention_mask`` is 0."""
 
     input_ids: list[list[int]]
     labels: list[list[int]]
@@ -74,7 +78,7 @@ class PaddedBatch:
 
 
 def pad_batch(examples: Sequence[TrainingExample], pad_id: int, *, multiple_of: int = 1) -> PaddedBatch:
-    """Pad to the longest, rounded up to ``multiple_of``. The reference pads with ``unk_id`` whatever the tokenizer."""
+    """Pad to the longest row, rounded up to ``multiple_of``. The reference always pads with ``unk_id``."""
     longest = max(len(example.input_ids) for example in examples)
     width = -(-longest // multiple_of) * multiple_of
 

@@ -1,11 +1,15 @@
-"""The training text and the label masks that the reference's checkpoints come from, oddities and all.
+"""The text and label masks with which the reference's checkpoints were trained.
 
-Kept for parity only (``labels: reference`` in the published recipes). Against what it serves: the Vicuna text
-begins with two newlines and has one before every ``###``; media and question are glued with one space instead of
-two; the placeholders go through the tokenizer inside the text; everything is cut at 512 tokens, a medium too. The
-masks count the tokens of pieces encoded alone, which leaves ``##``, ``#`` of every human turn supervised (Vicuna),
-and all labels -100 when an answer contains ``[/INST] `` (LLaMA-2). Sources: ``video_instruct_dataset.py`` 255-370,
-``llava_instruct_dataset.py``; golden NOTES.md 7.
+This dialect exists for parity (``labels: reference`` in the published recipes). It differs from the serving prompt:
+
+- The Vicuna text begins with two newlines and has one before every ``###``.
+- Media and question are joined by one space instead of two.
+- The placeholders are tokenised as part of the text.
+- Everything is truncated at 512 tokens, including media.
+- The masks count the tokens of separately encoded pieces. Therefore ``##``, ``#`` of every human turn has labels
+  (Vicuna), and all labels are -100 if an answer contains ``[/INST] `` (LLaMA-2).
+
+Sources: ``video_instruct_dataset.py`` 255-370, ``llava_instruct_dataset.py``; golden NOTES.md 7.
 """
 
 from __future__ import annotations
@@ -31,7 +35,7 @@ _LLAMA_2 = TEMPLATES["dataset.llama_v2_video_conversation"]
 _HEADER = "\n\n"
 _END_OF_INSTRUCTION = "[/INST] "
 _NUM_BOUNDARY_TOKENS = 2
-"""Vicuna: what its mask leaves of a human turn. LLaMA-2: BOS and the closing space mark of an instruction alone."""
+"""Vicuna: tokens of a human turn that keep their labels. LLaMA-2: BOS and the final space mark of an instruction."""
 
 
 def reference_example(
@@ -42,7 +46,7 @@ def reference_example(
     num_audio_tokens: int,
     max_length: int = MAX_LENGTH,
 ) -> TrainingExample:
-    """The reference's ids and labels. A medium beyond the cut is lost, in part or whole: its span says what is left."""
+    """Return the reference's ids and labels. Media beyond ``max_length`` are truncated; spans cover the remainder."""
     runs = {"video": PLACEHOLDER * num_video_tokens, "audio": AUDIO_PLACEHOLDER * num_audio_tokens}
     questions = [_question(turn, runs) for turn in turns]
     answers = [turn.answer.replace(IMAGE_MARK, _image(turn, runs)) for turn in turns]
@@ -58,7 +62,7 @@ def _question(turn: TrainingTurn, runs: dict[str, str]) -> str:
 
 
 def _image(turn: TrainingTurn, runs: dict[str, str]) -> str:
-    """The picture as written inside a LLaVA question: its message without the space that ends it."""
+    """Return the image's text inside a LLaVA question: its message without the trailing space."""
     written = [_written(media.content, runs).rstrip() for media in turn.media]
     return "".join(written) or f"<Image>{runs['video']}</Image>"
 
@@ -117,7 +121,7 @@ def _llama_2(
     _ignore(labels, 0, start)
     for part in text.split(_LLAMA_2.stop_string):
         halves = part.split(_END_OF_INSTRUCTION)
-        if len(halves) != 2:  # the end of the text, or an answer that holds "[/INST] ": no more labels
+        if len(halves) != 2:  # the end of the text, or an answer that contains "[/INST] ": no further labels
             break
         _ignore(labels, start, start + len(encode(halves[0] + _END_OF_INSTRUCTION)) - _NUM_BOUNDARY_TOKENS)
         start += len(encode(part))
@@ -131,7 +135,7 @@ def _ignore(labels: list[int], start: int, end: int) -> None:
 
 
 def _spans(tokenizer: Tokenizer, ids: Sequence[int]) -> list[Span]:
-    """The runs of placeholder ids, as found."""
+    """Return the spans of placeholder ids in ``ids``."""
     spans: list[Span] = []
     start = 0
     for token, run in groupby(ids):

@@ -1,9 +1,9 @@
-"""Questions and answers in, token ids with labels out: the two dialects that a training text can be written in.
+"""Convert questions and answers to token ids and labels, in one of two dialects.
 
-``serving`` is ours: exactly what ``Conversation`` renders when the model is served, with labels on every answer and
-its end symbol and on nothing else. ``reference`` is how Video-LLaMA's own checkpoints were trained
-(``datasets/datasets/video_instruct_dataset.py`` and ``llava_instruct_dataset.py``; golden ``text.json``: train), with
-everything that is odd about it; it lives in ``training_reference.py`` and nowhere else.
+``serving`` is the default: exactly the text that ``Conversation`` renders for serving, with labels only on the answers
+and their end symbols. ``reference`` is the text on which Video-LLaMA's checkpoints were trained
+(``datasets/datasets/video_instruct_dataset.py`` and ``llava_instruct_dataset.py``; golden ``text.json``: train). It is
+implemented in ``training_reference.py``.
 """
 
 from __future__ import annotations
@@ -36,16 +36,18 @@ def training_example(
     dialect: Literal["serving", "reference"] = "serving",
     max_length: int | None = None,
 ) -> TrainingExample:
-    """One conversation as ids and labels.
+    """Return one conversation as ids and labels.
 
-    ``template`` is a Template or a name in TEMPLATES. ``max_length`` cuts the end: serving None = never, reference
-    512. The reference dialect takes its template and system from the style alone, as it does.
+    ``template`` is a Template or a name in TEMPLATES. ``max_length`` truncates the end; None means no limit for
+    ``serving`` and 512 for ``reference``. As in the reference, the ``reference`` dialect derives its template and
+    system text from the template's style only.
 
-    Raises DataError when there is no turn, when the cut leaves no answer to learn, or (serving) reaches a medium.
+    Raises DataError if there are no turns, and in the serving dialect if truncation would leave no answer or cut a
+    medium.
     """
     chosen = TEMPLATES[template] if isinstance(template, str) else template
     if not turns:
-        raise DataError("A training row has no question and answer. Drop the row, or repair its annotation.")
+        raise DataError("A training row has no question and answer. Drop the row or correct its annotation.")
     if dialect == "reference":
         length = MAX_LENGTH if max_length is None else max_length
         is_llama_2 = chosen.style is Style.LLAMA_2
@@ -62,12 +64,12 @@ def _serving_example(
     num_video_tokens: int,
     num_audio_tokens: int,
 ) -> TrainingExample:
-    """The finished conversation, with labels between each answer's beginning and the end of its end symbol."""
+    """Return the whole conversation. Labels reach from the start of each answer to the end of its end symbol."""
 
     def encode(prompt: Prompt) -> EncodedPrompt:
         return encode_prompt(tokenizer, prompt, num_video_tokens=num_video_tokens, num_audio_tokens=num_audio_tokens)
 
-    prompts: list[tuple[Prompt, Prompt]] = []  # per turn: as it stands before the answer, and after
+    prompts: list[tuple[Prompt, Prompt]] = []  # per turn: the prompt before and after the answer
     conversation = Conversation(template, resolve_system(template, system, turns))
     for turn in turns:
         for media in turn.media:
@@ -83,7 +85,7 @@ def _serving_example(
     for before, after in prompts:
         start = _shared_length(encode(before).input_ids, whole.input_ids)
         end = _shared_length(encode(after).input_ids, whole.input_ids)
-        # Where a token spans the end symbol and what follows, it is the end symbol's.
+        # A token that spans the end symbol and the following text belongs to the end symbol.
         while end < len(labels) and template.stop_string not in tokenizer.decode(whole.input_ids[start:end]):
             end += 1
         labels[start:end] = whole.input_ids[start:end]
@@ -91,7 +93,7 @@ def _serving_example(
 
 
 def resolve_system(template: Template, system: str | None, turns: Sequence[TrainingTurn]) -> str:
-    """The system text for the whole conversation, which its first medium decides, in whatever turn that comes."""
+    """Return the system text of the whole conversation. The first medium decides it, in whichever turn it is."""
     conversation = Conversation(template, system)
     for media in [media for turn in turns for media in turn.media][:1]:
         conversation.add_media(media)
@@ -99,7 +101,7 @@ def resolve_system(template: Template, system: str | None, turns: Sequence[Train
 
 
 def _shared_length(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many leading ids two sequences share."""
+    """Return the number of leading ids that two sequences share."""
     for index, (x, y) in enumerate(zip(a, b, strict=False)):
         if x != y:
             return index
@@ -107,7 +109,7 @@ def _shared_length(a: Sequence[int], b: Sequence[int]) -> int:
 
 
 def _cut(example: TrainingExample, max_length: int) -> TrainingExample:
-    """The first ``max_length`` tokens, never through a medium and never without an answer."""
+    """Return the first ``max_length`` tokens. Raises DataError if that cuts a medium or leaves no answer."""
     num_tokens = len(example.input_ids)
     if num_tokens <= max_length:
         return example

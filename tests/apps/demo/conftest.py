@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 import video_llama
-from tests.factories.models import write_video, write_wav
-from tests.factories.talkative import grey_bomb, make_talkative_folder
+from tests.factories.media import grey_bomb, write_video, write_wav
+from tests.factories.models import make_talkative_folder
 from video_llama.apps.demo.serving import running_demo
 from video_llama.apps.media.limits import MEBIBYTE, MediaLimits
 from video_llama.apps.media.reader import MediaReader

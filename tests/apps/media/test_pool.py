@@ -6,7 +6,7 @@ import io
 import numpy as np
 import pytest
 
-from tests.factories.talkative import grey_bomb
+from tests.factories.media import grey_bomb
 from video_llama.apps.media.limits import MEBIBYTE, MediaLimits
 from video_llama.apps.media.pool import MediaPool
 from video_llama.errors import MediaError

@@ -8,7 +8,7 @@ import openai
 import pytest
 
 from tests.apps.server.conftest import CHAT_PATH, ask, data_url, posted, running, until
-from tests.factories.talkative import grey_bomb
+from tests.factories.media import grey_bomb
 
 QUESTION = "What do you see?"
 

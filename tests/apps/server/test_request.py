@@ -17,7 +17,11 @@ REFUSED = {
     "penalty": (dict(presence_penalty=1), 400, "presence_penalty"),
     "temperature": (dict(temperature=-1), 400, "temperature"),
     "too many tokens": (dict(max_tokens=9999), 400, "max_tokens: 9,999 tokens requested, but the limit of this server"),
-    "whole context": (dict(max_tokens=400), 400, "max_new_tokens 400 fills the whole context of 400. Lower it"),
+    "whole context": (
+        dict(max_tokens=400),
+        400,
+        "max_new_tokens 400 leaves no room for a prompt in the context of 400. Lower it",
+    ),
     "no question": (dict(messages=[{"role": "user", "content": " "}]), 400, "must have the role user and contain text"),
     "answer last": (dict(messages=[{"role": "assistant", "content": "Yes."}]), 400, "must have the role user"),
     "too long": (dict(messages=[{"role": "user", "content": "word " * 400}]), 400, "Shorten the question"),

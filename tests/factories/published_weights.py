@@ -9,7 +9,8 @@ import yaml
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tests.factories.models import train_tokenizer
+from tests.factories.tokenizers import train_tokenizer
+from video_llama.conversation import Tokenizer
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden" / "dev"
 BRANCHES = {
@@ -42,8 +43,6 @@ def without(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 def write_decoder(folder: Path, weights: dict[str, Tensor], *, kind: str, pad_row: bool = False, is_bin: bool = False):
     """A decoder's folder in half precision, two shards, with as many words as the tokenizer has pieces."""
-    from video_llama.conversation import Tokenizer
-
     folder.mkdir(parents=True)
     tokenizer = Tokenizer(train_tokenizer(folder / "tokenizer.model"))
     num_rows = tokenizer.vocab_size + pad_row

@@ -1,8 +1,10 @@
-"""Real media files for the tests, made with PyAV: small, short, and every frame unlike the others."""
+"""Small media files for the tests: patterned clips (`write_clip`), noise (`write_video`), sound and damaged files."""
 
 from __future__ import annotations
 
 import struct
+import wave
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -11,6 +13,7 @@ from typing import Any
 
 import av
 import numpy as np
+from PIL import Image
 
 from video_llama.processors.media_file import MediaFile
 from video_llama.processors.video_decode import Scaler
@@ -157,3 +160,67 @@ def lengthen_header(path: Path, target: Path, seconds: int) -> Path:
     patch_box(path, target, b"mvhd", 16, struct.pack(">I", seconds * movie_scale))
     patch_box(target, target, b"tkhd", 20, struct.pack(">I", seconds * movie_scale))
     return patch_box(target, target, b"mdhd", 16, struct.pack(">I", seconds * media_scale))
+
+
+def write_video(
+    path: Path,
+    rng: np.random.Generator,
+    *,
+    seconds: float = 1.0,
+    size: tuple[int, int] = (48, 64),
+    tone: np.ndarray | None = None,
+    num_frames: int | None = None,
+    options: dict[str, str] | None = None,
+) -> Path:
+    """An mp4 (H.264, 10 frames a second) of noise, with AAC where ``tone`` (16 kHz) is given."""
+    with av.open(str(path), "w", format="mp4", options=options or {}) as container:
+        video = container.add_stream("libx264", rate=10, options={"preset": "ultrafast", "threads": "1"})
+        video.height, video.width, video.pix_fmt = *size, "yuv420p"
+        audio = None
+        if tone is not None:
+            audio = container.add_stream("aac", rate=16000, layout="mono")
+        for index in range(round(seconds * 10) if num_frames is None else num_frames):
+            frame = av.VideoFrame.from_ndarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8), format="rgb24")
+            frame.pts = index
+            container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+        if audio is not None:
+            sound = av.AudioFrame.from_ndarray(tone[None, :], format="fltp", layout="mono")
+            sound.sample_rate, sound.pts = 16000, 0
+            container.mux(audio.encode(sound))
+            container.mux(audio.encode(None))
+    return path
+
+
+def write_wav(path: Path, samples: np.ndarray, rate: int = 16000) -> Path:
+    """A 16-bit mono wav."""
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes((samples * 32767).astype("<i2").tobytes())
+    return path
+
+
+def write_media(folder: Path, rng: np.random.Generator) -> dict[str, Path]:
+    """A "video" with sound, a "silent" one, a "sound" and an "image"."""
+    tone = 0.5 * np.sin(np.arange(3 * 16000) * 0.05).astype(np.float32)
+    paths = {
+        "video": write_video(folder / "with sound.mp4", rng, seconds=3, tone=tone),
+        "silent": write_video(folder / "silent.mp4", rng, seconds=2),
+        "sound": write_wav(folder / "tone.wav", tone),
+        "image": folder / "picture.png",
+    }
+    Image.fromarray(rng.integers(0, 256, (40, 60, 3), dtype=np.uint8)).save(paths["image"])
+    return paths
+
+
+def grey_bomb(side: int) -> bytes:
+    """A PNG of some hundred kilobytes: ``side`` x ``side`` zeros in 16 bit grey, which our conversion widens to 64."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    pixels = zlib.compress(bytes((1 + 2 * side) * side))
+    header = struct.pack(">IIBBBBB", side, side, 16, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
