@@ -236,7 +236,7 @@ class TestPlaceholders:
         data = {"steps": 1, "model": {"ckpt": "path/to/a.pth"}, "data": [{"path": "your/data"}]}
         run = parse_config(Run, data, source="x.yaml")
         assert placeholders(run) == {"model.ckpt": "path/to/a.pth", "data.0.path": "your/data"}
-        with pytest.raises(ConfigError, match=r"x\.yaml: model\.ckpt \(path/to/a\.pth\) is still a placeholder\. Put"):
+        with pytest.raises(ConfigError, match=r"x\.yaml: model\.ckpt \(path/to/a\.pth\) is still a placeholder\. Set"):
             require_filled(run, source="x.yaml", only=["model.ckpt"])
         with pytest.raises(ConfigError, match="are still placeholders"):
             require_filled(run, source="x.yaml")

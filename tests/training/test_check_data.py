@@ -39,7 +39,7 @@ def mixed(tmp_path: Path, clips: Path) -> dict[str, Any]:
     ]
     (tmp_path / "own.json").write_text(json.dumps(rows))
     info = {"anno_dir": str(tmp_path / "own.json"), "videos_dir": str(tmp_path)}
-    return {"own": {"format": "messages", "build_info": info, "vis_processor": FRAMES, "max_length": 120}}
+    return {"own": {"format": "messages", "build_info": info, "vis_processor": FRAMES, "max_length": 160}}
 
 
 def test_every_bad_row_is_found_and_can_be_excluded(write_yaml: Write, mixed: dict[str, Any], tmp_path: Path) -> None:
@@ -60,8 +60,8 @@ def test_every_bad_row_is_found_and_can_be_excluded(write_yaml: Write, mixed: di
     messages = {row["sample"].rpartition(":")[2]: row["message"] for row in found}
     assert "<video> 2 times, but the row has 1" in messages["3"]
     assert "no medium for the vision branch" in messages["4"]
-    assert "is truncated to 120" in messages["5"]
-    assert "no answer within the first 120" in messages["6"]
+    assert "is truncated to 160" in messages["5"]
+    assert "no answer within the first 160" in messages["6"]
     mixed["own"]["exclude"] = str(report)
     path = write_yaml(name="rest", datasets=mixed, run={"batch_size_train": 2})
     assert len((train_from_config(path, max_steps=2) / "metrics.jsonl").read_text().splitlines()) == 2
