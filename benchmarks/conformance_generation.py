@@ -31,7 +31,7 @@ from video_llama.conversation import (
     media_message,
     postprocess,
 )
-from video_llama.models.generation import with_answer_penalty
+from video_llama.models.repetition_penalty import with_answer_penalty
 
 Case = dict[str, Any]
 

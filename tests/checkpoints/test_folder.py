@@ -144,7 +144,7 @@ class TestFiles:
         ("changes", "message"),
         [
             ({"image_size": 32}, "image_size is 32, but the model's vision_config.image_size is 28"),
-            ({"target_length": 100}, r"\(num_mel_bins, target_length\) is \(128, 100\)"),
+            ({"target_length": 100}, r"\(num_mel_bins, target_length\) is \(16, 100\)"),
             ({"num_frames": 9}, "num_frames is 9, but the model has 8 positions"),
             ({"pad_token": "[PAD]"}, "the tokenizer's video_token_id is 381"),
         ],

@@ -21,12 +21,7 @@ WIDE = {"text_config": dict(hidden_size=64, intermediate_size=128, num_attention
 @pytest.fixture(scope="module")
 def wide_path(tmp_path_factory):
     """A folder whose decoder is wide enough for 4 bits."""
-    from tests.factories.models import tiny_config
-
-    vocab_size = 380
-    config = tiny_config(vocab_size)
-    text = {**config.text_config.to_dict(), **WIDE["text_config"]}
-    return make_folder(tmp_path_factory.mktemp("wide") / "model", text_config=text)
+    return make_folder(tmp_path_factory.mktemp("wide") / "model", **WIDE)
 
 
 def inputs(config):
@@ -37,7 +32,7 @@ def inputs(config):
     return {
         "input_ids": torch.tensor(ids),
         "pixel_values_videos": torch.randn(1, 3, 3, size, size, generator=generator),
-        "input_features": torch.randn(1, 2, 1, 128, 204, generator=generator),
+        "input_features": torch.randn(1, 2, 1, 16, 26, generator=generator),
     }
 
 

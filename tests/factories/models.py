@@ -45,7 +45,6 @@ TEXT = dict(
     intermediate_size=48,
     num_hidden_layers=2,
     num_attention_heads=4,
-    num_key_value_heads=4,
     max_position_embeddings=CONTEXT_LENGTH,
     initializer_range=0.5,  # answers depend on the question
     pad_token_id=0,

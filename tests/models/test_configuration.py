@@ -51,12 +51,12 @@ def test_a_ratio_from_a_division_gives_back_the_width() -> None:
 
 
 def test_fusion_layers_that_contradict_each_other_are_refused() -> None:
-    with pytest.raises(ValueError, match="Give one of them, or the same number"):
+    with pytest.raises(ValueError, match="Give only one of them, or equal values"):
         VideoLlamaConfig(fusion_head_layers=3, video_qformer_config={"num_hidden_layers": 2})
 
 
 def test_an_unknown_fusion_is_refused() -> None:
-    with pytest.raises(ValueError, match="only 'seqTransf' exists"):
+    with pytest.raises(ValueError, match="only 'seqTransf' is supported"):
         VideoLlamaConfig(fusion_header_type="mean")
 
 

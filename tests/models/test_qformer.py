@@ -23,7 +23,7 @@ def test_any_number_of_steps_becomes_the_same_number_of_tokens(config: Any) -> N
 
 
 def test_more_steps_than_positions_are_refused_with_the_limit(config: Any) -> None:
-    with pytest.raises(ValueError, match=r"7 time steps, and this model has positions for 6. Sample fewer"):
+    with pytest.raises(ValueError, match=r"7 time steps, but this model has positions for 6. Sample fewer"):
         qformer(config)(torch.zeros(1, 7, 3, 24))
 
 

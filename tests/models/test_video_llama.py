@@ -8,7 +8,7 @@ from transformers import AutoConfig, AutoModel
 
 from tests.models.conftest import AUDIO, VIDEO
 from video_llama.models.configuration import VideoLlamaConfig
-from video_llama.models.video_llama import VideoLlamaForConditionalGeneration, by_length
+from video_llama.models.video_llama import VideoLlamaForConditionalGeneration, encode_by_length
 
 Model = VideoLlamaForConditionalGeneration
 ROUNDING = 1e-5  # float32 sums in another order, for values of about 1
@@ -69,7 +69,7 @@ def test_media_of_different_lengths_come_back_in_their_order(model: Model, frame
     together = model.model.get_video_features(videos)
     alone = torch.cat([model.model.get_video_features(video[None]) for video in videos])
     torch.testing.assert_close(together, alone, rtol=0, atol=ROUNDING)
-    assert torch.equal(by_length([torch.ones(1), torch.zeros(2)], lambda x: x.sum(1)), torch.tensor([1.0, 0.0]))
+    assert torch.equal(encode_by_length([torch.ones(1), torch.zeros(2)], lambda x: x.sum(1)), torch.tensor([1.0, 0.0]))
 
 
 def test_the_joint_path_reads_frames_and_clips(model: Model, frames: Any, mels: Any) -> None:
@@ -82,14 +82,14 @@ def test_the_joint_path_reads_frames_and_clips(model: Model, frames: Any, mels: 
 
 def test_the_joint_path_needs_one_width(make: Any, frames: Any, mels: Any) -> None:
     narrow = make(imagebind_audio_config=make().config.imagebind_vision_config)
-    with pytest.raises(ValueError, match="needs one width; the audio trunk has 16, the Q-Former 24"):
+    with pytest.raises(ValueError, match="requires equal widths; the audio trunk has 16, the Q-Former 24"):
         narrow.model.get_audiovisual_features(torch.stack(frames(1)), torch.stack(mels(1)))
 
 
 def test_places_and_media_have_to_agree(model: Model, frames: Any) -> None:
-    with pytest.raises(ValueError, match="10 places for video tokens, the media given have 5"):
+    with pytest.raises(ValueError, match="10 video placeholders, but the media given have 5"):
         model(prompt([1], VIDEO, VIDEO), pixel_values_videos=frames(2))
-    with pytest.raises(ValueError, match="0 places for video tokens, the media given have 5"):
+    with pytest.raises(ValueError, match="0 video placeholders, but the media given have 5"):
         model(prompt([1, 2]), pixel_values_videos=frames(2))
 
 
@@ -101,9 +101,9 @@ def test_one_form_per_modality(model: Model, frames: Any) -> None:
 
 def test_media_beside_embeddings_are_refused(model: Model, frames: Any) -> None:
     embeds = torch.zeros(1, 3, 32)
-    with pytest.raises(ValueError, match=r"pixel_values_videos would be lost\. Give input_ids"):
+    with pytest.raises(ValueError, match=r"pixel_values_videos would be ignored\. Give input_ids"):
         model(inputs_embeds=embeds, pixel_values_videos=frames(1))
-    with pytest.raises(ValueError, match=r"pixel_values_videos would be lost\. Give input_ids"):
+    with pytest.raises(ValueError, match=r"pixel_values_videos would be ignored\. Give input_ids"):
         model.generate(inputs_embeds=embeds, pixel_values_videos=frames(1), max_new_tokens=1)
 
 
@@ -134,7 +134,7 @@ def test_the_numbers_of_positions_act(make: Any, frames: Any, mels: Any, setting
     body = make(**{setting: limit}).model
     encode, draw = (body.get_video_features, frames) if setting == "max_frame_pos" else (body.get_audio_features, mels)
     assert encode(draw(limit)).shape[0] == 1
-    with pytest.raises(ValueError, match=f"{limit + 1} time steps, and this model has positions for {limit}"):
+    with pytest.raises(ValueError, match=f"{limit + 1} time steps, but this model has positions for {limit}"):
         encode(draw(limit + 1))
 
 

@@ -15,6 +15,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Literal
 
+import sentencepiece
+
 from video_llama.conversation.conversation_video import PLACEHOLDER, Prompt, Slot
 from video_llama.errors import CheckpointError, PromptError
 
@@ -123,8 +125,6 @@ class Tokenizer:
 
 
 def _load(path: Path):  # type: ignore[no-untyped-def]  # sentencepiece ships no types
-    import sentencepiece
-
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file. Give the model folder's tokenizer.model.")
     try:

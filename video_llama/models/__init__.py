@@ -1,1 +1,1 @@
-"""Tensors, ids and weights: the architecture of Video-LLaMA (arXiv 2306.02858), without media paths or prompt text."""
+"""The architecture of Video-LLaMA (arXiv 2306.02858). The modules take tensors and ids, not media files or text."""

@@ -1,7 +1,7 @@
-"""A frame in, its query tokens out: EVA ViT-g/14 with its final norm, and BLIP-2's frame Q-Former.
+"""The frame encoder: EVA ViT-g/14 with its final norm, and BLIP-2's frame Q-Former.
 
 Source: Li et al. 2023 (arXiv 2301.12597) and the reference's models/{eva_vit,blip2,Qformer}.py. Both networks are
-transformers' classes; equality with the reference is tested against tests/golden.
+classes of transformers; tests compare them with the reference's outputs in tests/golden.
 """
 
 # N frames, L = patches + 1 tokens, V ViT width, K queries, H Q-Former width
@@ -16,22 +16,25 @@ from video_llama.models.configuration import VideoLlamaConfig
 
 
 class FrameEncoder(nn.Module):
-    """ViT -> LayerNorm over all tokens -> learned queries that read them."""
+    """ViT -> LayerNorm over all tokens -> Q-Former whose learned queries cross-attend to them."""
 
     def __init__(self, config: VideoLlamaConfig) -> None:
         super().__init__()
         self.image_size = config.vision_config.image_size
         self.vision_model = Blip2VisionModel(config.vision_config)
-        # The reference's final norm is separate from the ViT and has PyTorch's default eps, ten times the blocks'.
+        # The reference's final norm is not part of the ViT and uses PyTorch's default eps, 10 times that of its blocks.
         self.vision_model.post_layernorm.eps = config.vision_post_norm_eps
         self.query_tokens = nn.Parameter(torch.zeros(1, config.num_query_tokens, config.qformer_config.hidden_size))
         self.qformer = Blip2QFormerModel(config.qformer_config)
 
     def forward(self, pixel_values: Tensor) -> Tensor:
-        """Encode normalised frames [N, 3, H, W] to [N, K, H]; any other height or width raises ValueError."""
+        """Encode normalised frames [N, 3, height, width] to query tokens [N, K, H].
+
+        Raises ValueError unless height and width equal ``image_size``.
+        """
         if tuple(pixel_values.shape[-2:]) != (self.image_size, self.image_size):
             raise ValueError(
-                f"The frame encoder reads {self.image_size}x{self.image_size} pixels, got "
+                f"The frame encoder expects {self.image_size}x{self.image_size} pixels, got "
                 f"{pixel_values.shape[-2]}x{pixel_values.shape[-1]}."
             )
         tokens_NLV = self.vision_model(pixel_values).last_hidden_state

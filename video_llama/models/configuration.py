@@ -1,7 +1,7 @@
-"""Every dimension of the model. Defaults are Video-LLaMA-2 7B.
+"""The model's configuration. The defaults are those of Video-LLaMA-2 7B.
 
-The parts that transformers has keep its configuration classes (BLIP-2's ViT and Q-Former, LLaMA); ImageBind's two
-towers are described by :class:`ImageBindTowerConfig`.
+The ViT, the Q-Formers and the decoder use transformers' configuration classes (BLIP-2, LLaMA). ImageBind's two towers
+use :class:`ImageBindTowerConfig`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from transformers import Blip2QFormerConfig, Blip2VisionConfig, LlamaConfig, PretrainedConfig
 
 FUSION_HEADER_TYPE = "seqTransf"
-"""The only fusion of the paper: sequential transformer layers over the frames' query tokens."""
+"""The paper's only fusion: sequential transformer layers over the frames' query tokens."""
 
 
 FUSION_SHARES = (
@@ -25,24 +25,23 @@ FUSION_SHARES = (
     "attention_probs_dropout_prob",
     "initializer_range",
 )
-"""What the fusion Q-Formers take from the frame Q-Former: in the reference one BERT configuration makes all three."""
+"""Settings that the fusion Q-Formers share with the frame Q-Former. The reference builds all from one BERT config."""
 
 
 class ImageBindTowerConfig(PretrainedConfig):
-    """One tower of ImageBind: a pre-norm transformer over patches of a frame, or of a mel clip.
+    """Configuration of one ImageBind tower: a pre-norm transformer over the patches of a frame or mel clip.
 
     Args:
-        input_size: height and width of what the tower reads (pixels; or mel bins and frames of a mel clip).
+        input_size: height and width of the input (in pixels; for a mel clip, mel bins and frames).
         num_channels: 3 for frames, 1 for mel clips.
         kernel_size: height and width of a patch.
-        stride: step between patches; smaller than ``kernel_size`` they overlap.
-        temporal_kernel: depth of the patch in time; a single frame is repeated to fill it. None for mel clips, whose
-            patches have no time beyond the mel's own.
-        stem_norm: LayerNorm right after the patches (audio); its eps is ``stem_norm_eps``.
-        pre_norm: LayerNorm before the first block (vision).
-        bias_kv: one learned extra key and value in each attention (audio).
+        stride: step between patches. Patches overlap if it is smaller than ``kernel_size``.
+        temporal_kernel: number of frames in a patch; a single frame is repeated to fill it. None for mel clips.
+        stem_norm: whether a LayerNorm with ``stem_norm_eps`` follows the patch embedding (audio).
+        pre_norm: whether a LayerNorm precedes the first block (vision).
+        bias_kv: whether each attention layer has one additional learned key and value (audio).
         logit_scale: whether the normalised embedding is multiplied by a stored scale (audio; about 20).
-        embedding_size: width of the space that all towers share.
+        embedding_size: width of the shared embedding space.
     """
 
     model_type = "video_llama_imagebind_tower"
@@ -89,18 +88,22 @@ class ImageBindTowerConfig(PretrainedConfig):
 
     @property
     def intermediate_size(self) -> int:
-        """Width of the MLP; a ratio that was found by division (30 / 11) gives back the width."""
+        """Width of the MLP. Rounded, so that a ratio such as 30 / 11 gives the exact width."""
         return round(self.hidden_size * self.mlp_ratio)
 
     @property
     def num_patches(self) -> int:
+        """Number of patches of an input."""
         sizes = zip(self.input_size, self.kernel_size, self.stride, strict=True)
         rows, columns = ((size - kernel) // stride + 1 for size, kernel, stride in sizes)
         return int(rows * columns)
 
 
 def audio_tower_config(**overrides: Any) -> ImageBindTowerConfig:
-    """ImageBind-Huge's audio trunk: 128 mel bins x 204 frames, 16x16 patches every 10, width 768, 12 blocks."""
+    """Return the configuration of ImageBind-Huge's audio trunk.
+
+    128 mel bins x 204 frames, 16x16 patches with stride 10, width 768, 12 blocks.
+    """
     defaults: dict[str, Any] = dict(
         input_size=(128, 204),
         num_channels=1,
@@ -119,24 +122,29 @@ def audio_tower_config(**overrides: Any) -> ImageBindTowerConfig:
 
 
 class VideoLlamaConfig(PretrainedConfig):
-    """The whole model; see the module heading for where the defaults come from.
+    """Configuration of the complete model.
 
     Args:
-        vision_config: the EVA ViT. ``layer_norm_eps`` is its blocks'; the final norm's is ``vision_post_norm_eps``.
+        vision_config: the EVA ViT. ``layer_norm_eps`` applies to its blocks, ``vision_post_norm_eps`` to its final
+            norm.
         qformer_config: the frame Q-Former (cross-attention in every second layer).
-        video_qformer_config, audio_qformer_config: the fusion over frames and over clips (cross-attention in each
-            layer).
-        imagebind_vision_config, imagebind_audio_config: ImageBind's towers. The vision tower is only needed to train
-            the audio branch on frames; ``with_imagebind_vision=False`` leaves it out.
+        video_qformer_config, audio_qformer_config: the Q-Formers over frames and over audio clips (cross-attention in
+            every layer).
+        imagebind_vision_config, imagebind_audio_config: ImageBind's towers. The vision tower is required only to train
+            the audio branch on frames.
         text_config: the LLaMA decoder.
-        num_query_tokens: queries of the frame Q-Former, per frame.
-        num_video_query_tokens, num_audio_query_tokens: tokens that a video, or a sound, becomes in the decoder.
-        max_frame_pos: how many frames have a position; more is an error.
-        max_audio_pos: how many clips have a position.
-        fusion_head_layers: layers of the video Q-Former; if given, it decides ``video_qformer_config``.
-        with_audio_branch, with_imagebind_vision: parts that are built at all.
-        video_token_id, audio_token_id: the ids that mark where media tokens go; they need no row in the embedding.
-        prompt_template: name of the conversation template that the decoder was trained with.
+        num_query_tokens: number of query tokens per frame.
+        num_video_query_tokens, num_audio_query_tokens: number of decoder tokens per video and per audio track.
+        max_frame_pos: maximum number of frames.
+        max_audio_pos: maximum number of audio clips.
+        fusion_header_type: only "seqTransf" is supported.
+        fusion_head_layers: number of layers of the video Q-Former; overrides the default of ``video_qformer_config``.
+        with_audio_branch: whether to build the audio branch.
+        with_imagebind_vision: whether to build ImageBind's vision tower.
+        video_token_id, audio_token_id: placeholder ids of media tokens. They have no row in the embedding.
+        prompt_template: name of the conversation template with which the decoder was trained.
+
+    Raises ValueError for another ``fusion_header_type`` and for contradicting numbers of fusion layers.
     """
 
     model_type = "video_llama"
@@ -176,7 +184,7 @@ class VideoLlamaConfig(PretrainedConfig):
         **kwargs: Any,
     ) -> None:
         if fusion_header_type != FUSION_HEADER_TYPE:
-            raise ValueError(f"fusion_header_type is {fusion_header_type!r}; only {FUSION_HEADER_TYPE!r} exists.")
+            raise ValueError(f"fusion_header_type is {fusion_header_type!r}; only {FUSION_HEADER_TYPE!r} is supported.")
         self.vision_config = _vision(vision_config, initializer_range)
         self.qformer_config = _typed(
             Blip2QFormerConfig, qformer_config, encoder_hidden_size=self.vision_config.hidden_size
@@ -211,19 +219,19 @@ class VideoLlamaConfig(PretrainedConfig):
         super().__init__(**kwargs)
 
     def get_text_config(self, *args: Any, **kwargs: Any) -> LlamaConfig:
-        """The decoder's configuration: transformers' generation asks for it."""
+        """Return the decoder's configuration, which transformers' ``generate`` uses."""
         return self.text_config  # type: ignore[no-any-return]
 
 
 def _typed(kind: type[Any], value: Any, **defaults: Any) -> Any:
-    """``value`` as a ``kind``; a dict is completed by ``defaults`` and a ``kind`` is taken as it is."""
+    """Return ``value`` as a ``kind``. A dict is completed with ``defaults``; a configuration is returned unchanged."""
     if isinstance(value, PretrainedConfig):
         return value
     return kind(**{**defaults, **(value or {})})
 
 
 def _vision(value: dict[str, Any] | Blip2VisionConfig | None, initializer_range: float) -> Blip2VisionConfig:
-    """The ViT's configuration. Its class's own ``initializer_range`` is 1e-10: a fresh ViT would put out nothing."""
+    """Return the ViT's configuration. The class default of ``initializer_range``, 1e-10, would give zero outputs."""
     config: Blip2VisionConfig = _typed(Blip2VisionConfig, value, initializer_range=initializer_range)
     if config.initializer_range == Blip2VisionConfig().initializer_range:
         config = copy.deepcopy(config)
@@ -234,7 +242,7 @@ def _vision(value: dict[str, Any] | Blip2VisionConfig | None, initializer_range:
 def _fusion(
     frame: Blip2QFormerConfig, value: Any, encoder_hidden_size: int, num_hidden_layers: int | None
 ) -> Blip2QFormerConfig:
-    """The configuration of a fusion Q-Former: like the frame Q-Former, two layers, cross-attention in each."""
+    """Return the configuration of a fusion Q-Former: the frame Q-Former's settings, two layers with cross-attention."""
     defaults = {name: getattr(frame, name) for name in FUSION_SHARES}
     config: Blip2QFormerConfig = _typed(
         Blip2QFormerConfig,
@@ -247,6 +255,6 @@ def _fusion(
     if num_hidden_layers is not None and config.num_hidden_layers != num_hidden_layers:
         raise ValueError(
             f"fusion_head_layers is {num_hidden_layers} and video_qformer_config.num_hidden_layers is "
-            f"{config.num_hidden_layers}. Give one of them, or the same number."
+            f"{config.num_hidden_layers}. Give only one of them, or equal values."
         )
     return config

@@ -1,7 +1,7 @@
-"""ImageBind's vision and audio towers: a frame or a mel clip in, one vector of the shared space out.
+"""ImageBind's vision and audio towers: encode a frame or a mel clip to a vector in the shared embedding space.
 
-Sources: Girdhar et al. 2023 (arXiv 2305.05665), and the reference's models/ImageBind/models/imagebind_model.py and
-multimodal_preprocessors.py for what the paper leaves open (norm positions, the extra key and value, the scale).
+Sources: Girdhar et al. 2023 (arXiv 2305.05665); for details that the paper omits (norm positions, the extra key and
+value, the scale), the reference's models/ImageBind/models/imagebind_model.py and multimodal_preprocessors.py.
 """
 
 # N media (frames or mel clips), P patches, L = P + 1 tokens, D width, E shared embedding width, H heads
@@ -18,20 +18,20 @@ from torch.nn import functional
 from video_llama.models.configuration import ImageBindTowerConfig
 
 MAX_LOGIT_SCALE = 100.0
-"""The stored scale is a log; its exponential is cut here, as CLIP does."""
+"""Upper limit of the scale, as in CLIP. The stored parameter is the logarithm of the scale."""
 
 INITIAL_LOGIT_SCALE = 20.0
 
 
 class TowerOutput(NamedTuple):
-    """``hidden_ND``: the class token after the head's norm. ``embedding_NE``: projected, of norm 1 (audio: scaled)."""
+    """``hidden_ND``: class token after the head's norm. ``embedding_NE``: its projection, of norm 1 (audio: scaled)."""
 
     hidden_ND: Tensor
     embedding_NE: Tensor
 
 
 class ImageBindAttention(nn.Module):
-    """Self-attention; with ``bias_kv`` every token also attends to one learned key and value."""
+    """Self-attention [N, L, D] -> [N, L, D]. With ``bias_kv``, tokens also attend to one learned key and value."""
 
     def __init__(self, config: ImageBindTowerConfig) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class ImageBindAttention(nn.Module):
 
 
 class ImageBindBlock(nn.Module):
-    """A pre-norm transformer block."""
+    """A pre-norm transformer block [N, L, D] -> [N, L, D]."""
 
     def __init__(self, config: ImageBindTowerConfig) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class ImageBindBlock(nn.Module):
 class ImageBindTower(nn.Module):
     """Patches -> [norm] -> class token + positions -> [norm] -> blocks -> class token -> head -> shared space.
 
-    Drop path of the reference's audio trunk is left out: the trunk is frozen and always in evaluation mode here.
+    The reference's audio trunk has drop path. It is omitted, since the trunk is frozen and always in evaluation mode.
     """
 
     def __init__(self, config: ImageBindTowerConfig) -> None:
@@ -98,7 +98,7 @@ class ImageBindTower(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self, std: float) -> None:
-        """Draw what no submodule initialises by itself; ``std`` is the standard deviation of tokens and positions."""
+        """Initialise this module's own parameters. ``std``: standard deviation of tokens and positions."""
         nn.init.normal_(self.patch_weight, std=self.patch_weight[0].numel() ** -0.5)
         for parameter in (self.class_token, self.position_embedding):
             nn.init.normal_(parameter, std=std)
@@ -109,10 +109,13 @@ class ImageBindTower(nn.Module):
             self.log_logit_scale.fill_(math.log(INITIAL_LOGIT_SCALE))
 
     def forward(self, media_NCHW: Tensor) -> TowerOutput:
-        """``media_NCHW``: normalised frames [N, 3, H, W] or mel clips [N, 1, mel bins, frames]."""
+        """Encode normalised frames [N, 3, H, W] or mel clips [N, 1, mel bins, frames].
+
+        Raises ValueError unless the last two dimensions equal ``input_size``.
+        """
         if tuple(media_NCHW.shape[-2:]) != self.input_size:
-            raise ValueError(f"ImageBind's tower reads {self.input_size}, got {tuple(media_NCHW.shape[-2:])}.")
-        # A single frame fills the whole temporal kernel, so the kernel can be summed over time instead.
+            raise ValueError(f"ImageBind's tower expects {self.input_size}, got {tuple(media_NCHW.shape[-2:])}.")
+        # A single frame is repeated to fill the temporal kernel; summing the kernel over time is equivalent.
         weight = self.patch_weight.sum(dim=2) if self.patch_weight.dim() == 5 else self.patch_weight
         patches = functional.conv2d(media_NCHW.to(weight.dtype), weight, stride=self.stride)
         patches_NPD = self.stem_norm(patches.flatten(2).transpose(1, 2))

@@ -1,7 +1,7 @@
-"""T time steps of a medium in, N tokens of the decoder's width out; the video and the audio branch share this.
+"""The sequence Q-Former: encodes T time steps of a medium to Q tokens of the decoder's width. Used by both branches.
 
-Source: paper section 2.1 and 2.2; the reference's encode_videoQformer_visual and encode_audioQformer in
-models/video_llama.py. The transformer itself is BLIP-2's Q-Former from transformers, without its text side.
+Source: paper sections 2.1 and 2.2; encode_videoQformer_visual and encode_audioQformer in the reference's
+models/video_llama.py. The transformer is BLIP-2's Q-Former from transformers, without its text inputs.
 """
 
 # N media, T time steps, K tokens per step, S = T x K, Q queries, H Q-Former width, D decoder width
@@ -14,9 +14,9 @@ from transformers import Blip2QFormerConfig, Blip2QFormerModel
 
 
 class SequenceQFormer(nn.Module):
-    """Each step's tokens get the embedding of its ordinal; learned queries read them all; a linear layer follows.
+    """Position embedding of each step -> learned queries cross-attend to all tokens -> linear projection.
 
-    Positions are ordinals, not seconds: the same as the published checkpoints were trained with.
+    Positions are step indices, not seconds, as in the published checkpoints.
     """
 
     def __init__(self, config: Blip2QFormerConfig, num_query_tokens: int, max_steps: int, output_size: int) -> None:
@@ -27,16 +27,22 @@ class SequenceQFormer(nn.Module):
         self.language_projection = nn.Linear(config.hidden_size, output_size)
 
     def add_positions(self, steps_NTKH: Tensor) -> Tensor:
-        """Add the ordinal's embedding to every token of a step: [N, T, K, H] -> [N, T x K, H]."""
+        """Add a step's position embedding to each of its tokens: [N, T, K, H] -> [N, T x K, H].
+
+        Raises ValueError if there are more steps than positions.
+        """
         num_steps, limit = steps_NTKH.shape[1], self.position_embeddings.num_embeddings
         if num_steps > limit:
-            raise ValueError(f"{num_steps} time steps, and this model has positions for {limit}. Sample fewer.")
+            raise ValueError(f"{num_steps} time steps, but this model has positions for {limit}. Sample fewer.")
         positions_TH = self.position_embeddings(torch.arange(num_steps, device=steps_NTKH.device))
         placed_NTKH: Tensor = steps_NTKH + positions_TH[None, :, None]
         return placed_NTKH.flatten(1, 2)
 
     def query(self, steps_NSH: Tensor, output_attentions: bool = False) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Let the queries read the positioned tokens: [N, S, H] -> [N, Q, H], and the cross-attentions if asked for."""
+        """Run the Q-Former on tokens with positions: [N, S, H] -> [N, Q, H].
+
+        Also returns the cross-attentions of each layer if ``output_attentions``, otherwise an empty tuple.
+        """
         outputs = self.qformer(
             query_embeds=self.query_tokens.expand(len(steps_NSH), -1, -1),
             encoder_hidden_states=steps_NSH,
@@ -45,9 +51,10 @@ class SequenceQFormer(nn.Module):
         return outputs.last_hidden_state, outputs.cross_attentions or ()
 
     def forward(self, *sequences_NTKH: Tensor) -> Tensor:
-        """Read one or more sequences of steps, each with positions of its own from 0, and return [N, Q, D].
+        """Encode one or more sequences of steps [N, T, K, H] to [N, Q, D]. Positions start at 0 in each sequence.
 
-        The joint audio-video path gives two: the frames' query tokens and the clips' vectors as one token a step.
+        The joint audio-video path passes two sequences: the frames' query tokens, and the audio clips with one token
+        per step.
         """
         steps_NSH = torch.cat([self.add_positions(sequence) for sequence in sequences_NTKH], dim=1)
         hidden_NQH, _ = self.query(steps_NSH)

@@ -1,10 +1,11 @@
-"""The whole model: media become query tokens, which stand in the decoder's input where the prompt left room for them.
+"""The complete model: media are encoded to query tokens, which replace the placeholder ids in the decoder's input.
 
-Source: arXiv 2306.02858, section 2; the reference's models/video_llama.py. ``VideoLlamaModel`` is the body without the
-vocabulary head and ``VideoLlamaForConditionalGeneration`` the whole, as transformers' Auto classes expect.
+Source: arXiv 2306.02858, section 2; the reference's models/video_llama.py. ``VideoLlamaModel`` is the model without
+the vocabulary head; ``VideoLlamaForConditionalGeneration`` adds the head, the loss and ``generate``.
 """
 
-# B batch, N media, T frames, S clips, K queries per frame, Q queries per medium, L prompt length, D decoder width
+# B batch, N media, T frames, S clips, K queries per frame, Q queries per medium, L prompt length, D decoder width,
+# H Q-Former width, E ImageBind embedding width
 
 from __future__ import annotations
 
@@ -18,9 +19,9 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from video_llama.models.blip2 import FrameEncoder
 from video_llama.models.configuration import VideoLlamaConfig
-from video_llama.models.generation import with_answer_penalty
 from video_llama.models.imagebind import ImageBindTower
 from video_llama.models.qformer import SequenceQFormer
+from video_llama.models.repetition_penalty import with_answer_penalty
 
 MEDIA_ARGUMENTS = (
     "pixel_values_videos",
@@ -31,14 +32,14 @@ MEDIA_ARGUMENTS = (
     "video_features",
     "audio_features",
 )
-"""What :meth:`VideoLlamaModel.embed_inputs` takes beside the ids."""
+"""The media arguments of :meth:`VideoLlamaModel.embed_inputs`."""
 
 MediaTensors = Tensor | Sequence[Tensor]
-"""N media of one length as a tensor [N, T, ...], or of different lengths as a list of [T, ...]."""
+"""N media: a tensor [N, T, ...] if they have the same length, or a list of N tensors [T, ...]."""
 
 
 class VideoLlamaPreTrainedModel(PreTrainedModel):
-    """What transformers needs to know of both classes below."""
+    """Base class with the settings that transformers requires of both classes below."""
 
     config_class = VideoLlamaConfig
     base_model_prefix = "model"
@@ -52,12 +53,12 @@ class VideoLlamaPreTrainedModel(PreTrainedModel):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The decoder's: what is saved as the model's own, though other parts may have another."""
+        """The decoder's dtype, which is saved as the model's dtype. Other parts may have a different dtype."""
         return self._word_embeddings.dtype
 
     @property
     def device(self) -> torch.device:
-        """Where inputs go: the word embeddings' device, or the one that computes where those are offloaded."""
+        """The device for inputs: that of the word embeddings, or their execution device if they are offloaded."""
         if self._word_embeddings.is_meta and hasattr(self.get_input_embeddings(), "_hf_hook"):
             return torch.device(self.get_input_embeddings()._hf_hook.execution_device)  # type: ignore[union-attr, arg-type]
         return self._word_embeddings.device
@@ -78,9 +79,9 @@ class VideoLlamaPreTrainedModel(PreTrainedModel):
 
 
 class VideoLlamaModel(VideoLlamaPreTrainedModel):
-    """Frame encoder, ImageBind, the two sequence Q-Formers, and the decoder without its head.
+    """Frame encoder, ImageBind towers, the two sequence Q-Formers, and the decoder without its head.
 
-    The frozen parts of a training run stay in evaluation mode: see :meth:`train`.
+    Parts that are frozen in training stay in evaluation mode; see :meth:`train`.
     """
 
     def __init__(self, config: VideoLlamaConfig) -> None:
@@ -101,7 +102,7 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
         self.post_init()
 
     def train(self, mode: bool = True) -> VideoLlamaModel:
-        """Training mode for the parts that train; a child without a trainable parameter keeps its dropout off."""
+        """Set training mode. Children without trainable parameters stay in evaluation mode, without dropout."""
         super().train(mode)
         for child in self.children():
             if not any(parameter.requires_grad for parameter in child.parameters()):
@@ -117,45 +118,49 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
     # --- media to tokens -------------------------------------------------------------------------------------------
 
     def encode_frames(self, pixel_values_videos: Tensor) -> Tensor:
-        """[N, T, 3, H, W] normalised pixels -> [N, T, K, H] query tokens of each frame, without positions."""
+        """Encode normalised pixels [N, T, 3, height, width] to the query tokens of each frame [N, T, K, H]."""
         return _each_medium(pixel_values_videos, self.frame_encoder)
 
     def encode_clips(self, input_features: Tensor) -> Tensor:
-        """[N, S, 1, mel bins, frames] mel clips -> [N, S, E] ImageBind embeddings (their norm: the scale, about 20)."""
+        """Encode mel clips [N, S, 1, mel bins, frames] to ImageBind embeddings [N, S, E] of norm about 20."""
         tower = self._branch("imagebind_audio", "with_audio_branch")
         return _each_medium(input_features, lambda clips: tower(clips).embedding_NE)
 
     def encode_frames_as_clips(self, audio_pixel_values: Tensor) -> Tensor:
-        """[N, S, 3, H, W] frames -> [N, S, E] ImageBind embeddings of norm 1: what the audio branch trains on."""
+        """Encode frames [N, S, 3, height, width] to ImageBind embeddings [N, S, E] of norm 1, for audio training."""
         tower = self._branch("imagebind_vision", "with_imagebind_vision")
         return _each_medium(audio_pixel_values, lambda frames: tower(frames).embedding_NE)
 
     def get_video_features(self, pixel_values_videos: MediaTensors) -> Tensor:
-        """Normalised pixels [N, T, 3, H, W], or a list of [T, 3, H, W] -> decoder tokens [N, Q, D]; an image: T = 1."""
-        return by_length(pixel_values_videos, lambda pixels: self.video_qformer(self.encode_frames(pixels)))
+        """Encode normalised pixels [N, T, 3, height, width], or a list of N tensors, to decoder tokens [N, Q, D].
+
+        An image is a video with T = 1.
+        """
+        return encode_by_length(pixel_values_videos, lambda pixels: self.video_qformer(self.encode_frames(pixels)))
 
     def get_audio_features(self, input_features: MediaTensors) -> Tensor:
-        """Mel clips [N, S, 1, mel bins, frames], or a list of [S, ...] -> decoder tokens [N, Q, D]."""
-        return by_length(input_features, lambda mel: self.fuse_clips(self.encode_clips(mel)))
+        """Encode mel clips [N, S, 1, mel bins, frames], or a list of N tensors, to decoder tokens [N, Q, D]."""
+        return encode_by_length(input_features, lambda mel: self.fuse_clips(self.encode_clips(mel)))
 
     def get_audio_features_from_frames(self, audio_pixel_values: MediaTensors) -> Tensor:
-        """Frames [N, S, 3, H, W] in the place of sound, through ImageBind's vision tower -> [N, Q, D]."""
-        return by_length(audio_pixel_values, lambda pixels: self.fuse_clips(self.encode_frames_as_clips(pixels)))
+        """Encode frames [N, S, 3, height, width] with ImageBind's vision tower and the audio Q-Former to [N, Q, D]."""
+        return encode_by_length(audio_pixel_values, lambda pixels: self.fuse_clips(self.encode_frames_as_clips(pixels)))
 
     def fuse_clips(self, clip_embeddings: Tensor) -> Tensor:
-        """ImageBind embeddings [N, S, E] -> decoder tokens [N, Q, D]."""
+        """Encode ImageBind embeddings [N, S, E] to decoder tokens [N, Q, D]."""
         return self._branch("audio_qformer", "with_audio_branch")(clip_embeddings[:, :, None])  # type: ignore[no-any-return]
 
     def get_audiovisual_features(self, pixel_values_videos: Tensor, input_features: Tensor) -> Tensor:
-        """The joint path: one set of video queries reads frames [N, T, ...] and clips [N, S, ...] -> [N, Q, D].
+        """Encode frames [N, T, 3, height, width] and clips [N, S, 1, mel bins, frames] jointly to [N, Q, D].
 
-        Possible where the audio trunk is as wide as the Q-Former (768 in the published model): the clips' class
-        tokens, before ImageBind's last projection, stand beside the frames' query tokens.
+        The video queries attend to the frames' query tokens and the clips' class tokens before ImageBind's final
+        projection. Raises ValueError unless the audio trunk and the Q-Former have the same width (768 in the published
+        model).
         """
         audio_width, width = self.config.imagebind_audio_config.hidden_size, self.config.qformer_config.hidden_size
         if audio_width != width:
             raise ValueError(
-                f"The joint path needs one width; the audio trunk has {audio_width}, the Q-Former {width}."
+                f"The joint path requires equal widths; the audio trunk has {audio_width}, the Q-Former {width}."
             )
         trunk = self._branch("imagebind_audio", "with_audio_branch")
         clips = trunk(input_features.flatten(0, 1)).hidden_ND.unflatten(0, input_features.shape[:2])
@@ -181,12 +186,15 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
         video_features: Tensor | None = None,
         audio_features: Tensor | None = None,
     ) -> Tensor:
-        """Word embeddings with the media's tokens in the places that ``input_ids`` marks: [B, L] -> [B, L, D].
+        """Return the word embeddings of ``input_ids`` [B, L] with media tokens at the placeholder ids: [B, L, D].
 
-        A medium comes raw (``pixel_values_videos``, ``input_features``, or ``audio_pixel_values`` for frames in the
-        place of sound), as frozen features (``frame_tokens`` [N, T, K, H], ``clip_embeddings`` [N, S, E]) or ready
-        (``video_features``, ``audio_features`` [N, Q, D]); one form per modality, media in the order of their places.
-        Raises ValueError if places and media do not agree in number.
+        Give the media of a modality in one form, in the order of their placeholders:
+
+        - raw: ``pixel_values_videos``, ``input_features``, or ``audio_pixel_values`` (frames for the audio branch);
+        - features of the frozen encoders: ``frame_tokens`` [N, T, K, H], ``clip_embeddings`` [N, S, E];
+        - decoder tokens: ``video_features``, ``audio_features`` [N, Q, D].
+
+        Raises ValueError if the number of placeholders differs from the number of media tokens.
         """
         video = _only_one(
             video_features, (self.get_video_features, pixel_values_videos), (self._fuse_frames, frame_tokens)
@@ -203,10 +211,10 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
         return _place(embeds, is_audio, audio, "audio")
 
     def _fuse_frames(self, frame_tokens: MediaTensors) -> Tensor:
-        return by_length(frame_tokens, self.video_qformer)
+        return encode_by_length(frame_tokens, self.video_qformer)
 
     def _fuse_all_clips(self, clip_embeddings: MediaTensors) -> Tensor:
-        return by_length(clip_embeddings, self.fuse_clips)
+        return encode_by_length(clip_embeddings, self.fuse_clips)
 
     def forward(
         self,
@@ -218,7 +226,8 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
         use_cache: bool | None = None,
         **kwargs: Any,
     ) -> Any:
-        """The decoder's last hidden states [B, L, D] for ids and media (see :meth:`embed_inputs`) or embeddings."""
+        """Return the decoder's output with ``last_hidden_state`` [B, L, D], for ``input_ids`` [B, L] with media (see
+        :meth:`embed_inputs`) or ``inputs_embeds`` [B, L, D]."""
         media = {name: kwargs.pop(name) for name in MEDIA_ARGUMENTS if name in kwargs}
         if inputs_embeds is not None:
             _refuse_media(media)
@@ -237,7 +246,7 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
 
 
 class VideoLlamaForConditionalGeneration(VideoLlamaPreTrainedModel, GenerationMixin):
-    """:class:`VideoLlamaModel` with the vocabulary head: the training losses and ``generate``."""
+    """:class:`VideoLlamaModel` with the vocabulary head, the training loss and ``generate``."""
 
     _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}
 
@@ -266,9 +275,10 @@ class VideoLlamaForConditionalGeneration(VideoLlamaPreTrainedModel, GenerationMi
         logits_to_keep: int | Tensor = 0,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
-        """Logits [B, L, vocabulary], and with ``labels`` [B, L] the mean cross-entropy of the next token where != -100.
+        """Return logits [B, L, vocabulary size] and, if ``labels`` [B, L] are given, the loss.
 
-        Both of the reference's losses are this one: a caption batch and an instruction batch differ in ids and labels.
+        The loss is the mean cross-entropy of the next token where the label is not -100. It is used for caption and
+        instruction batches alike, which differ only in ids and labels.
         """
         outputs = self.model(
             input_ids=input_ids,
@@ -303,12 +313,12 @@ class VideoLlamaForConditionalGeneration(VideoLlamaPreTrainedModel, GenerationMi
         input_ids: Tensor | None = None,
         **kwargs: Any,
     ) -> Any:
-        """transformers' ``generate``: greedy, sampling, beams, streamers, with the media arguments of ``embed_inputs``.
+        """Generate ids as in transformers (greedy, sampling, beams, streamers), with the media of ``embed_inputs``.
 
-        The media are encoded here, once, so a row may hold any number of them and beams repeat nothing. With
-        ``input_ids`` the result is prompt + answer ids, as everywhere in transformers; pad a batch on the left.
-        ``repetition_penalty`` counts the answer's tokens and BOS (see ``models/generation.py``). ``inputs`` is another
-        name of ``input_ids``, as in transformers.
+        Media are encoded once, before generation, so a row may contain any number of them and beams share them. With
+        ``input_ids`` [B, L] the result contains prompt and answer ids [B, L + new], as in transformers; pad batches on
+        the left. ``repetition_penalty`` applies to BOS and the answer's tokens only (``repetition_penalty.py``).
+        ``inputs`` is an alias of ``input_ids``.
         """
         input_ids = inputs if input_ids is None else input_ids
         media = {name: kwargs.pop(name) for name in MEDIA_ARGUMENTS if name in kwargs}
@@ -326,18 +336,21 @@ class VideoLlamaForConditionalGeneration(VideoLlamaPreTrainedModel, GenerationMi
 
 
 def _each_medium(media_NT: Tensor, encode: Callable[[Tensor], Tensor]) -> Tensor:
-    """``encode`` maps [T, ...] to [T, ...]; [N, T, ...] -> [N, T, ...].
+    """Apply ``encode``, which maps [T, ...] to [T, ...], to media [N, T, ...] and return [N, T, ...].
 
-    On a CPU one medium at a time, since a matrix product's last bits may depend on its number of rows: so a medium's
-    features are the same whatever it is encoded with, and those that were kept equal those made anew.
+    On a CPU the media are encoded one at a time, because the last bits of a matrix product may depend on its number of
+    rows. The features of a medium then do not depend on the batch, and cached features equal recomputed ones.
     """
     if media_NT.device.type == "cpu":
         return torch.stack([encode(medium) for medium in media_NT])
     return encode(media_NT.flatten(0, 1)).unflatten(0, media_NT.shape[:2])  # type: ignore[no-any-return]
 
 
-def by_length(media: MediaTensors, encode: Callable[[Tensor], Tensor]) -> Tensor:
-    """Encode media of different lengths [T, ...], equal lengths together, and return the results in the given order."""
+def encode_by_length(media: MediaTensors, encode: Callable[[Tensor], Tensor]) -> Tensor:
+    """Apply ``encode`` ([N, T, ...] -> [N, Q, D]) to media of different lengths; return [N, Q, D] in the given order.
+
+    Media of equal length are encoded in one batch.
+    """
     if isinstance(media, Tensor):
         return encode(media)
     groups: dict[int, list[int]] = {}
@@ -353,10 +366,10 @@ def by_length(media: MediaTensors, encode: Callable[[Tensor], Tensor]) -> Tensor
 def _only_one(
     ready: Tensor | None, *forms: tuple[Callable[[MediaTensors], Tensor], MediaTensors | None]
 ) -> Tensor | None:
-    """The decoder tokens of a modality, from whichever one form was given; None if none was, ValueError if several."""
+    """Return the decoder tokens of a modality [N, Q, D], or None without media. Raises ValueError for several forms."""
     given = [(encode, medium) for encode, medium in forms if medium is not None and len(medium) > 0]
     if len(given) + (ready is not None) > 1:
-        raise ValueError("Give the media of one modality in one form: raw, as frozen features, or as decoder tokens.")
+        raise ValueError("Give the media of a modality in one form: raw, as frozen features, or as decoder tokens.")
     if given:
         encode, medium = given[0]
         return encode(medium)
@@ -366,20 +379,22 @@ def _only_one(
 def _refuse_media(media: dict[str, Any]) -> None:
     given = sorted(name for name, value in media.items() if value is not None)
     if given:
-        raise ValueError(f"inputs_embeds already hold their media; {', '.join(given)} would be lost. Give input_ids.")
+        raise ValueError(
+            f"inputs_embeds already contain the media; {', '.join(given)} would be ignored. Give input_ids instead."
+        )
 
 
 def _place(embeds_BLD: Tensor, places_BL: Tensor, features_NQD: Tensor | None, modality: str) -> Tensor:
-    """Write the media's tokens where ``places_BL`` is true, in reading order."""
+    """Write the media tokens [N, Q, D] to ``embeds_BLD`` where ``places_BL`` is true, in row-major order."""
     num_places = int(places_BL.sum())
     num_tokens = 0 if features_NQD is None else features_NQD.shape[0] * features_NQD.shape[1]
     if num_places != num_tokens:
         raise ValueError(
-            f"The prompt has {num_places} places for {modality} tokens, the media given have {num_tokens}."
+            f"The prompt has {num_places} {modality} placeholders, but the media given have {num_tokens} tokens."
         )
     if features_NQD is None or num_tokens == 0:
         return embeds_BLD
-    tokens = features_NQD.flatten(0, 1).to(embeds_BLD)  # its type, and its device where a model lies on several
+    tokens = features_NQD.flatten(0, 1).to(embeds_BLD)  # same dtype and, for a model on several devices, same device
     return embeds_BLD.masked_scatter(places_BL[..., None].to(embeds_BLD.device), tokens)
 
 

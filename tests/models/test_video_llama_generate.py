@@ -9,7 +9,6 @@ from torch import Tensor
 from transformers.generation import BaseStreamer
 
 from tests.models.conftest import AUDIO, VIDEO
-from video_llama.models.generation import AnswerRepetitionPenalty, with_answer_penalty
 from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
 
 Model = VideoLlamaForConditionalGeneration
@@ -142,13 +141,6 @@ def test_a_streamer_hears_each_token_as_it_comes(model: Model) -> None:
     assert heard == [ids, *[[token] for token in expected], None]
 
 
-def test_the_penalty_counts_bos_and_the_answer_only() -> None:
-    scores = torch.tensor([[2.0, 2.0, -2.0, -2.0, 2.0]])
-    penalty = AnswerRepetitionPenalty(2.0, prompt_length=3, bos_token_id=1)
-    after = penalty(torch.tensor([[4, 61, 3, 2]]), scores)
-    assert after.tolist() == [[2.0, 1.0, -4.0, -2.0, 2.0]]
-
-
 def test_a_penalty_may_come_from_the_generation_configuration(model: Model) -> None:
     ids, media = ROWS["video"]
     settings = {"do_sample": False, "max_new_tokens": NEW_TOKENS, "eos_token_id": None}
@@ -156,8 +148,3 @@ def test_a_penalty_may_come_from_the_generation_configuration(model: Model) -> N
     expected = answer(model, ids, media, **settings, repetition_penalty=3.0)
     model.generation_config.repetition_penalty = 3.0
     assert answer(model, ids, media, **settings) == expected != plain
-
-
-def test_a_penalty_that_is_not_positive_is_refused() -> None:
-    with pytest.raises(ValueError, match="repetition_penalty is 0; it has to be above 0"):
-        with_answer_penalty({"repetition_penalty": 0}, None, 0, None)
