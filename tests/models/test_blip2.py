@@ -16,7 +16,7 @@ def test_each_frame_becomes_its_query_tokens(config: Any) -> None:
 
 
 def test_another_size_is_refused_with_both_sizes(config: Any) -> None:
-    with pytest.raises(ValueError, match="reads 28x28 pixels, got 14x42"):
+    with pytest.raises(ValueError, match="expects 28x28 pixels, got 14x42"):
         FrameEncoder(config())(torch.zeros(1, 3, 14, 42))
 
 

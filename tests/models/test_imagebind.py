@@ -49,7 +49,7 @@ def test_the_learned_key_and_value_are_read(config: Any) -> None:
 
 
 def test_another_size_is_refused_with_both_sizes(config: Any) -> None:
-    with pytest.raises(ValueError, match=r"reads \(16, 26\), got \(16, 30\)"):
+    with pytest.raises(ValueError, match=r"expects \(16, 26\), got \(16, 30\)"):
         tower(config, "audio")(torch.zeros(1, 1, 16, 30))
 
 
