@@ -3,7 +3,7 @@
 import pytest
 
 from tests.apps.server.conftest import ask
-from video_llama.processors.medium import NOT_ASKED
+from video_llama.processors.medium import NOT_REQUESTED
 
 QUESTION = "What do you see?"
 
@@ -35,7 +35,7 @@ def test_record_on_request(client, urls):
     [record] = reply.video_llama["records"]
     assert record["media"][0]["source"] == "messages[0].content[1]"
     assert record["media"][0]["frames"]["indices"] == [5, 15]
-    assert record["modalities"] == {"video": "used", "audio": NOT_ASKED}
+    assert record["modalities"] == {"video": "used", "audio": NOT_REQUESTED}
     assert record["decoding"]["seed"] == 7
     assert "path" not in record["weights"]
     assert "noise" in reply.video_llama["notice"]
