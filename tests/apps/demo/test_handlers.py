@@ -55,10 +55,10 @@ def test_seed():
 
 def test_integers_are_valid_temperatures(talkative):
     """A browser sends 1.0 as 1."""
-    settings = vars(decoding_of(SAMPLING, 1, 1, 50, 1, 3, "5"))
-    answer = talkative.chat().ask("What do you see?", **settings)
+    decoding = decoding_of(SAMPLING, 1, 1, 50, 1, 3, "5")
+    answer = talkative.chat().ask("What do you see?", decoding)
     assert answer.record.decoding["temperature"] == 1
-    assert answer.text == talkative.chat().ask("What do you see?", **settings).text
+    assert answer.text == talkative.chat().ask("What do you see?", decoding).text
 
 
 def test_an_example_replaces_the_conversation(visitors, media):

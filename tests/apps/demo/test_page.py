@@ -242,7 +242,7 @@ def test_a_file_that_needs_too_much_memory_is_reported(opened, media):
     set_longest(page, 5)
     upload(page, media["bomb"])
     ask(page, "What do you see?")
-    expect(page.get_by_role("alert")).to_have_text(re.compile(r"^bomb\.png cannot be decoded: it needs more memory"))
+    expect(page.get_by_role("alert")).to_have_text(re.compile(r"^bomb\.png cannot be decoded: it requires more memory"))
     upload(page, media["silent"])
     send(page)
     status(page, "5 tokens in")

@@ -103,7 +103,7 @@ def test_a_broken_file_leaves_the_conversation_unchanged(visitors, media):
 
 def test_a_file_that_needs_too_much_memory_leaves_the_conversation_unchanged(visitors, media):
     visitor = visitors["a"]
-    with pytest.raises(MediaError, match=r"^bomb\.png cannot be decoded: it needs more memory"):
+    with pytest.raises(MediaError, match=r"^bomb\.png cannot be decoded: it requires more memory"):
         visitor.add(media["bomb"])
     visitor.add(media["silent"])
     assert [medium.path for medium in visitor.media] == [media["silent"]]

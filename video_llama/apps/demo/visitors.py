@@ -66,7 +66,7 @@ class Visitor:
         Raises PromptError and ValueError.
         """
         with self._lock:
-            stream = self._open = self._chat.stream(question, **vars(decoding or Decoding()))
+            stream = self._open = self._chat.stream(question, decoding)
         text = ""
         while True:
             with self._lock:
