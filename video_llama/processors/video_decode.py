@@ -74,7 +74,7 @@ def decode_by_seeking(
     container: InputContainer, stream: VideoStream, index: FrameIndex, indices: list[int], scaler: Scaler
 ) -> Pictures:
     """Decode ``indices`` (sorted), seeking from group to group. Frames that cannot be decoded this way are omitted."""
-    if not index.is_timed:
+    if not (index.is_timed and index.is_seekable):
         return {}
     stream.thread_type = "AUTO"
     by_pts = {int(index.pts[i]): i for i in indices}
@@ -169,8 +169,8 @@ def _packets_from(container: InputContainer, stream: VideoStream, key: int) -> I
     """
     is_found = False
     for packet in container.demux(stream):
-        if packet.size == 0:
-            return
+        if packet.size == 0:  # empty, or the end of the stream
+            continue
         if not is_found:
             if not packet.is_keyframe or packet.pts is None:
                 continue
@@ -201,7 +201,7 @@ class OrderedRead:
 def decode_in_order(media: MediaFile, index: FrameIndex, indices: list[int], scaler: Scaler) -> OrderedRead:
     """Open a new container and decode every frame until all of ``indices`` are found or the file ends."""
     read = OrderedRead()
-    wanted = {int(index.pts[i]): i for i in indices}
+    wanted = {int(index.pts[i]) if index.is_timed else i: i for i in indices}
     with media.container() as container:
         stream = video_stream(container, media.name)
         for frame in _frames_in_order(container, stream, read):
@@ -218,8 +218,8 @@ def _frames_in_order(container: InputContainer, stream: VideoStream, read: Order
     stream.thread_type = "AUTO"
     try:
         for packet in container.demux(stream):
-            if packet.size == 0:
-                break
+            if packet.size == 0:  # empty, or the end of the stream
+                continue
             read.num_packets += not packet.is_discard
             try:
                 yield from stream.codec_context.decode(packet)

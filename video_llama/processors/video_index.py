@@ -7,6 +7,7 @@ timestamps, or with frames that are never shown, are decoded once.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -22,6 +23,8 @@ from video_llama.processors.media_file import MediaFile
 from video_llama.processors.mp4_table import composition_offsets
 
 FALLBACK_FPS = 25.0  # for a stream of one frame without a rate: its time is 0 at any rate
+TS_DISCONT = 0x0200  # FFmpeg's AVFMT_TS_DISCONT: containers whose clock may jump (MPEG-TS, VOB)
+JUMP_SECONDS = 10.0  # in such containers a longer step forward is a jump of the clock, as in FFmpeg
 # A warning is logged if the header's duration exceeds the actual one by this factor and by this many seconds.
 SHORT_FACTOR, SHORT_SECONDS = 1.5, 1.0
 
@@ -31,8 +34,10 @@ class FrameIndex:
     """The frames of one stream.
 
     ``pts``: int64, ascending, in units of ``time_base``. ``keyframes``: pts of the frames at which decoding can start.
-    ``is_timed`` is False if the packets have no pts: then ``pts`` counts frames, and seeking is impossible.
-    ``is_table`` is True if the index was made from the container's table, without reading packets.
+    ``is_timed`` is False if pts do not identify frames (they are missing, repeated, or their clock jumps): then frames
+    are identified by their number in display order, and ``pts`` only gives their times. ``is_table`` is True if the
+    index was made from the container's table, without reading packets. ``is_seekable`` is False if frames can only be
+    decoded from the start of the file.
     """
 
     pts: np.ndarray
@@ -41,6 +46,7 @@ class FrameIndex:
     fps: float
     is_timed: bool = True
     is_table: bool = False
+    is_seekable: bool = True
 
     @property
     def seconds(self) -> np.ndarray:
@@ -78,9 +84,13 @@ def average_fps(stream: VideoStream) -> float | None:
 
 def build_index(container: InputContainer, stream: VideoStream, media: MediaFile) -> FrameIndex:
     """Index the stream, from the container's tables if they are reliable. Raises MediaError if it has no frame."""
-    index = _index_from_table(container, stream, media) or _index_from_packets(container, stream, media.name)
+    index = _index_from_table(container, stream, media)
+    if index is None and container.format.name == "avi" and stream.codec_context.has_b_frames:
+        index = _index_from_decoding(container, stream, media.name)
+    index = index or _index_from_packets(container, stream, media.name)
     _warn_if_short(container, index, media.name)
-    return index
+    # The palette of raw video is stored with the first packet only.
+    return replace(index, is_seekable=stream.codec_context.pix_fmt != "pal8")
 
 
 def _index_from_table(container: InputContainer, stream: VideoStream, media: MediaFile) -> FrameIndex | None:
@@ -107,14 +117,31 @@ def _index_from_table(container: InputContainer, stream: VideoStream, media: Med
     return FrameIndex(pts, np.sort(shown[is_keyframe]), stream.time_base, fps, is_table=True)
 
 
+def _index_from_decoding(container: InputContainer, stream: VideoStream, name: str) -> FrameIndex:
+    """Count the frames that decoding shows: AVI has no presentation times, and packed B-frames have empty packets."""
+    count = 0
+    stream.thread_type = "AUTO"
+    try:
+        for packet in container.demux(stream):
+            count += len(stream.codec_context.decode(packet)) if packet.size else 0
+        count += len(stream.codec_context.decode(None))
+    except av.error.FFmpegError:
+        logger.warning("%s: reading stopped after %d frames; using those.", name, count)
+    if not count:
+        raise MediaError(f"{name} has a video stream, but no frame can be decoded. It may be damaged: copy it again.")
+    return _counted_index(count, average_fps(stream) or FALLBACK_FPS)
+
+
 def _index_from_packets(container: InputContainer, stream: VideoStream, name: str) -> FrameIndex:
     times: list[int | None] = []
+    decoding_times: list[int] = []
     keyframes: list[int] = []
     try:
         for packet in container.demux(stream):
-            if packet.size == 0 or packet.is_discard:  # the end of the stream; or removed by an edit list
+            if packet.size == 0 or packet.is_discard:  # empty, or removed by an edit list
                 continue
             times.append(packet.pts)
+            decoding_times.append(packet.pts or 0 if packet.dts is None else packet.dts)
             if packet.is_keyframe and packet.pts is not None:
                 keyframes.append(packet.pts)
     except av.error.FFmpegError as error:
@@ -124,7 +151,38 @@ def _index_from_packets(container: InputContainer, stream: VideoStream, name: st
     pts = [time for time in times if time is not None]
     if len(pts) < len(times) or len(set(pts)) < len(pts):
         return _counted_index(len(times), average_fps(stream) or FALLBACK_FPS)
+    jumps = clock_jumps(decoding_times, stream.time_base, may_jump_forward=_may_jump(container))
+    if jumps:
+        segments = [sorted(pts[first:last]) for first, last in zip([0, *jumps], [*jumps, len(pts)], strict=True)]
+        return _rebased_index(segments, stream.time_base or Fraction(1, 1000), average_fps(stream) or FALLBACK_FPS)
     return _timed_index(pts, keyframes, stream)
+
+
+def _may_jump(container: InputContainer) -> bool:
+    return bool(container.format.flags & TS_DISCONT)
+
+
+def clock_jumps(times: Sequence[int], time_base: Fraction | None, *, may_jump_forward: bool) -> list[int]:
+    """Return the positions in ``times`` (in decoding order) before which the clock jumps, as where files were joined.
+
+    The clock jumps if it runs backwards, or (``may_jump_forward``) if it advances by more than JUMP_SECONDS.
+    """
+    steps = np.diff(np.asarray(times, dtype=np.int64))
+    is_jump = steps < 0
+    if may_jump_forward:
+        is_jump |= steps > int(JUMP_SECONDS / float(time_base or Fraction(1, 1000)))
+    return [int(position) + 1 for position in np.flatnonzero(is_jump)]
+
+
+def _rebased_index(segments: Sequence[Sequence[int]], time_base: Fraction, fps: float) -> FrameIndex:
+    """Return the index of segments with clocks of their own: each continues one frame after the one before."""
+    step = max(round(1 / fps / float(time_base)), 1)
+    times: list[int] = []
+    for segment in segments:
+        offset = times[-1] + step - segment[0] if times else 0
+        times += [pts + offset for pts in segment]
+    ordered = np.asarray(times, dtype=np.int64)
+    return FrameIndex(ordered, ordered[:1], time_base, fps, is_timed=False)
 
 
 def _timed_index(pts: list[int], keyframes: list[int], stream: VideoStream) -> FrameIndex:
@@ -141,6 +199,13 @@ def _timed_index(pts: list[int], keyframes: list[int], stream: VideoStream) -> F
 def index_of_shown(shown: list[int | None], index: FrameIndex) -> FrameIndex:
     """Return ``index`` with the frames that decoding actually produced (their pts, in display order)."""
     pts = [time for time in shown if time is not None]
+    if len(pts) == len(shown) and not index.is_timed:
+        jumps = clock_jumps(pts, index.time_base, may_jump_forward=True)
+        return _rebased_index(
+            [pts[first:last] for first, last in zip([0, *jumps], [*jumps, len(pts)], strict=True)],
+            index.time_base,
+            index.fps,
+        )
     if len(pts) < len(shown) or len(set(pts)) < len(pts):
         return _counted_index(len(shown), index.fps)
     return replace(index, pts=np.sort(np.asarray(pts, dtype=np.int64)), is_timed=True, is_table=False)
