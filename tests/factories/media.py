@@ -96,7 +96,7 @@ def decode_all(path: Path, size: tuple[int, int]) -> tuple[list[np.ndarray], lis
     """Every frame that playing the main stream from its start shows: uint8 [3, H, W] each, and the pts."""
     media, scaler = MediaFile(path), Scaler(size)
     with media.container() as container:
-        stream = video_stream(container, media.name)
+        stream = video_stream(container, media)
         shown = [(scaler(frame), frame.pts) for frame in container.decode(stream)]
     return [frame for frame, _ in shown], [pts for _, pts in shown]
 

@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks.conformance_audio import rows
 from tests.factories.media import tone
+from video_llama.errors import MediaError
 from video_llama.processors.audio_processor import AudioProcessor
 from video_llama.processors.fbank import SMALLEST_POWER
 from video_llama.processors.settings import ProcessorSettings
@@ -49,7 +50,7 @@ def test_settings_and_shapes_that_cannot_be() -> None:
         ProcessorSettings(num_clips=0)
     with pytest.raises(ValueError, match=r"shape \[16000\]\. Give \[channels, samples\]"):
         AudioProcessor()(np.zeros(RATE, np.float32), RATE)
-    with pytest.raises(ValueError, match="Give 1 Hz or more"):
+    with pytest.raises(MediaError, match="sampling rate of 0 Hz"):
         AudioProcessor()(np.zeros((1, RATE), np.float32), 0)
 
 

@@ -37,7 +37,7 @@ def test_kind_of_bytes_and_open_files(clips):
 
 def test_subtitles_alone(tmp_path):
     (tmp_path / "words.srt").write_text("1\n00:00:00,000 --> 00:00:01,000\nhello\n")
-    with pytest.raises(MediaError, match=r"has neither a video nor an audio stream. Give a video"):
+    with pytest.raises(MediaError, match=r"is not a video, image or sound in a supported format. Convert it"):
         media_kind(tmp_path / "words.srt")
 
 

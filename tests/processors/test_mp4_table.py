@@ -71,9 +71,9 @@ TABLED = [name for name, clip in CLIPS.items() if clip.suffix in ("mp4", "mov") 
 def test_the_table_of_an_mp4_says_what_its_packets_say(make_clip: Any, name: str) -> None:
     media = MediaFile(make_clip(name, CLIPS[name]))
     with media.container() as container:
-        from_table = build_index(container, video_stream(container, media.name), media)
+        from_table = build_index(container, video_stream(container, media), media)
     with media.container() as container:
-        from_packets = _index_from_packets(container, video_stream(container, media.name), media.name)
+        from_packets = _index_from_packets(container, video_stream(container, media), media)
     assert from_table.is_table
     assert from_table.pts.tolist() == from_packets.pts.tolist()
     assert from_table.keyframes.tolist() == from_packets.keyframes.tolist()

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 import av
+from av import VideoStream
 from av.container import InputContainer
 from av.stream import Disposition
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from video_llama.errors import MediaError
+from video_llama.errors import MediaError, VideoLlamaError
 
 BytesLike = bytes | bytearray | memoryview
 FrameListSource = list[Any] | tuple[Any, ...]
@@ -27,13 +28,28 @@ FrameListSource = list[Any] | tuple[Any, ...]
 FileKind = Literal["video", "image", "audio"]
 MediaKind = Literal["video", "image", "frames", "audio"]
 
-IMAGE_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
-"""Formats that Pillow reads; everything else goes to PyAV."""
-ANIMATED_FORMATS = ("GIF", "PNG", "WEBP")
+IMAGE_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM", "AVIF", "HEIF")
+"""Formats that Pillow reads (HEIF with the extra "heic"); everything else goes to PyAV."""
+ANIMATED_FORMATS = ("GIF", "PNG", "WEBP", "AVIF")
 """Formats that are images only if they have a single frame."""
+MAX_SIDE = 32_768
+"""Maximum width and height of an image or video, in pixels."""
+MAX_PIXELS = 178_956_970
+"""Maximum width x height of an image or video: Pillow's limit against decompression bombs."""
 
-# A playlist (HLS, DASH, ffconcat) can name other files and addresses. Only the given file is read.
-OPEN_OPTIONS = {"protocol_whitelist": "none"}
+CONTAINERS = (
+    *("mov", "matroska", "avi", "mpegts", "mpeg", "flv", "live_flv", "asf", "ogg", "wav", "w64", "mp3", "aac", "flac"),
+    *("aiff", "caf", "au", "amr", "ac3", "eac3", "dts", "ape", "wv", "tta", "gif", "apng", "nut", "mxf", "rm", "dv"),
+    *("h264", "hevc", "mpegvideo", "m4v", "ivf", "obu", "av1", "vc1", "mjpeg", "yuv4mpegpipe", "wtv", "swf"),
+)
+"""FFmpeg's names of the containers that are read. Text (tty), playlists and image sequences are not among them."""
+# No other file is opened, whatever the container names (playlists, references).
+OPEN_OPTIONS = {"protocol_whitelist": "none", "format_whitelist": ",".join(CONTAINERS)}
+TS_DISCONT = 0x0200
+"""FFmpeg's AVFMT_TS_DISCONT: flag of containers whose clock can jump (MPEG-TS, VOB)."""
+JUMP_SECONDS = 10.0
+"""In such containers a longer step forward is a jump of the clock, as in FFmpeg."""
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 
 class MediaFile:
@@ -94,6 +110,8 @@ class MediaFile:
         """The kind of the content, whatever the file's name. Raises MediaError if it is not a media file."""
         if self.is_image:
             return "image"
+        if self.is_animation:
+            return "video"
         container = self._open_container()
         has_video, has_audio = has_video_stream(container), bool(container.streams.audio)
         if not has_video and not has_audio:
@@ -104,14 +122,56 @@ class MediaFile:
 
     @cached_property
     def is_image(self) -> bool:
-        """Whether the content is a single still image."""
+        """Whether the content is a single still image, readable or damaged."""
+        if self._is_heic:
+            return True
+        with self.image() as image:
+            if image is None:
+                return False
+            try:
+                return image.format not in ANIMATED_FORMATS or not getattr(image, "is_animated", False)
+            except Exception:  # damaged after its header; reading it raises the error
+                return True
+
+    @cached_property
+    def is_animation(self) -> bool:
+        """Whether the content is an animation that Pillow reads and FFmpeg does not: WebP and AVIF sequences."""
+        with self.image() as image:
+            return image is not None and image.format in ("WEBP", "AVIF") and not self.is_image
+
+    @cached_property
+    def _is_heic(self) -> bool:
+        head = self.stream().read(32)
+        return head[4:8] == b"ftyp" and head[8:12] in _HEIC_BRANDS and b"avif" not in head and b"avis" not in head
+
+    @contextmanager
+    def image(self) -> Iterator[Image.Image | None]:
+        """Open the file with Pillow; yield None if it is not an image.
+
+        Raises MediaError for images that exceed MAX_SIDE or MAX_PIXELS, or that require an extra.
+        """
+        if self._is_heic:
+            self._require_heif()
         try:
-            with Image.open(self.stream(), formats=IMAGE_FORMATS) as image:
-                return image.format not in ANIMATED_FORMATS or getattr(image, "n_frames", 1) == 1
-        except Image.DecompressionBombError:
-            return True  # too large; reading it raises the error
-        except (UnidentifiedImageError, OSError, ValueError, SyntaxError):
-            return False
+            opened = Image.open(self.stream(), formats=_available_formats())
+        except Image.DecompressionBombError as error:
+            raise MediaError(f"{self.name} has more than {MAX_PIXELS:,} pixels. Give a smaller image.") from error
+        except Exception:  # Pillow's plugins raise errors of any kind for files that are not theirs
+            yield None
+            return
+        with opened:
+            check_size(self.name, *opened.size)
+            yield opened
+
+    def _require_heif(self) -> None:
+        try:
+            from pillow_heif import register_heif_opener
+        except ImportError as error:
+            raise MediaError(
+                f"{self.name} is a HEIC image, which requires the extra heic: pip install 'video-llama[heic]'. Or save "
+                "it as JPEG."
+            ) from error
+        register_heif_opener()
 
     def stream(self) -> BinaryIO:
         """Return a new view of the bytes, at position 0. Views do not move each other's position."""
@@ -121,19 +181,23 @@ class MediaFile:
     def container(self) -> Iterator[InputContainer]:
         """Open the file with PyAV, from its start. Raises MediaError if it is not a media file."""
         container, self._probed = self._probed or self._open_container(), None
-        with container:
+        with decoding_errors(self.name), container:
             yield container
 
     def _open_container(self) -> InputContainer:
         view = _View(self._opened(), self.name)
         self.num_containers += 1
-        try:
-            return av.open(view, mode="r", options=OPEN_OPTIONS, metadata_errors="replace")
-        except (av.error.FFmpegError, UnicodeError, ValueError) as error:
-            raise MediaError(
-                f"{self.name} cannot be read as video or sound ({_reason(error)}). It may be damaged, truncated, or "
-                "another kind of file. Play it in a media player, or convert it: ffmpeg -i FILE out.mp4"
-            ) from error
+        with decoding_errors(self.name):
+            try:
+                container = av.open(view, mode="r", options=OPEN_OPTIONS, metadata_errors="replace")
+            except av.error.ArgumentError as error:  # the container is not in the list
+                raise MediaError(
+                    f"{self.name} is not a video, image or sound in a supported format. Convert it to mp4, PNG or wav."
+                ) from error
+            for stream in container.streams.video:
+                if stream.codec_context is not None:
+                    check_size(self.name, stream.codec_context.width, stream.codec_context.height)
+            return container
 
     def _opened(self) -> BinaryIO:
         if self._file is None:
@@ -148,6 +212,11 @@ class MediaFile:
 
 Source = str | os.PathLike[str] | BytesLike | BinaryIO | MediaFile
 MediaSource = Source | FrameListSource
+
+
+def _available_formats() -> tuple[str, ...]:
+    Image.init()
+    return tuple(name for name in IMAGE_FORMATS if name in Image.OPEN)
 
 
 class _View(io.RawIOBase):
@@ -186,6 +255,35 @@ class _View(io.RawIOBase):
 
 
 @contextmanager
+def decoding_errors(name: str) -> Iterator[None]:
+    """Raise MediaError, naming the file, for every error that a decoder raises inside the block.
+
+    PyAV and Pillow raise errors of many types for damaged files (PermissionError, TypeError, struct.error, ...). Errors
+    of this package and failed assertions pass through.
+    """
+    try:
+        yield
+    except (VideoLlamaError, AssertionError):
+        raise
+    except MemoryError as error:
+        raise MediaError(f"{name} requires more memory than is available. Use a smaller file.") from error
+    except Exception as error:
+        raise MediaError(
+            f"{name} cannot be read as video or sound ({_reason(error)}). It may be damaged, truncated, or another "
+            "kind of file. Play it in a media player, or convert it: ffmpeg -i FILE out.mp4"
+        ) from error
+
+
+def check_size(name: str, width: int, height: int) -> None:
+    """Raise MediaError if a picture exceeds MAX_SIDE or MAX_PIXELS."""
+    if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
+        raise MediaError(
+            f"{name} is {width} x {height} pixels. The limits are {MAX_SIDE:,} pixels per side and {MAX_PIXELS:,} "
+            "pixels in total. Give a smaller one."
+        )
+
+
+@contextmanager
 def open_media(source: Source) -> Iterator[MediaFile]:
     """Yield the source as a ``MediaFile``; one that was opened here is closed at the end. Raises as ``MediaFile``."""
     if isinstance(source, MediaFile):
@@ -197,7 +295,21 @@ def open_media(source: Source) -> Iterator[MediaFile]:
 
 def has_video_stream(container: InputContainer) -> bool:
     """Whether there is a video stream; the cover picture of a music file does not count."""
-    return any(not stream.disposition & Disposition.attached_pic for stream in container.streams.video)
+    return any(not is_cover(stream) for stream in container.streams.video)
+
+
+def is_cover(stream: VideoStream) -> bool:
+    """Whether a video stream is the cover picture of a music file."""
+    return bool(stream.disposition & Disposition.attached_pic)
+
+
+def main_video_stream(container: InputContainer) -> VideoStream | None:
+    """Return the video stream that is read, or None; cover pictures do not count."""
+    streams = [stream for stream in container.streams.video if not is_cover(stream)]
+    best = container.streams.best("video")
+    return next(
+        (stream for stream in streams if best is not None and stream.index == best.index), next(iter(streams), None)
+    )
 
 
 def is_folder(source: object) -> bool:
@@ -221,8 +333,11 @@ def _checked_path(source: str | os.PathLike[str]) -> Path:
         raise MediaError(f"{source} is a folder, not a media file. Give a file.")
     if size == 0 and path.is_file():
         raise MediaError(f"{source} is empty (0 bytes). Copy or download it again.")
+    if not path.is_file():
+        raise MediaError(f"{source} is not a regular file (a pipe, socket or device). Save the data to a file first.")
     return path
 
 
 def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+    text = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+    return text if isinstance(error, av.error.FFmpegError) and text else f"{type(error).__name__}: {text}".rstrip(": ")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypedDict
 
 from video_llama.errors import MediaError, NoAudioTrackError
-from video_llama.processors.audio_decode import open_track, without_audio
+from video_llama.processors.audio_decode import open_track
 from video_llama.processors.media_file import MediaFile, MediaKind, MediaSource, is_folder, open_media
 from video_llama.processors.sampling import FrameSampling
 from video_llama.processors.settings import ProcessorSettings
@@ -22,6 +22,10 @@ NO_TRACK = "no audio track"
 NOT_REQUESTED = "not asked for"
 NO_PICTURE = "no video track"
 NO_BRANCH = "the model has no audio branch"
+
+
+DELAY_SECONDS = 0.1
+"""Without a segment, a smaller difference between the starts of picture and sound is ignored, as in the reference."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +170,7 @@ def _with_sound(
         return replace(medium, why_no_sound=NO_BRANCH)
     _require_audio_branch(video.source, with_audio_branch)
     try:
-        if media is None or medium.kind != "video":
+        if media is None or medium.kind != "video" or media.is_animation:
             raise NoAudioTrackError(
                 f"{medium.source} contains pictures without sound. Give a video with sound, or do not require audio."
             )
@@ -178,16 +182,29 @@ def _with_sound(
 
 
 def _read_sound(media: MediaFile, settings: ProcessorSettings, options: MediaOptions) -> SoundClips:
-    """Return the clips of the sampled segment of the track; their times count from the start of the track."""
+    """Return the clips of the sampled segment of the track.
+
+    With a picture, the segment and the times of the clips count from the first frame, else from the first sample.
+    Where the segment has no sound, it is silent.
+    """
     track = open_track(media)
     sampling = options.frames or FrameSampling()
     duration = track.num_samples / track.rate
-    start, end = sampling.start or 0.0, duration if sampling.end is None else min(sampling.end, duration)
-    if start >= duration:
-        remedy = without_audio("Choose a start before its end", track.has_video)
-        raise MediaError(f"{track.name}: start is {start:g} s, but its sound lasts {duration:.2f} s. {remedy}")
-    first, last = round(start * track.rate), round(end * track.rate)
-    is_whole = (first, last) == (0, track.num_samples)
-    name = track.name if is_whole else f"{track.name} from {start:g} s to {end:g} s"
-    clips = cut_clips(track.span(first, last, name), settings)
-    return replace(clips, source=track.name, start_seconds=[start + second for second in clips.start_seconds])
+    if sampling.start is None and sampling.end is None:
+        return _shifted(cut_clips(track, settings), track.delay if abs(track.delay) >= DELAY_SECONDS else 0.0)
+    start = sampling.start or 0.0
+    end = duration + track.delay if sampling.end is None else sampling.end
+    if not track.has_video:
+        end = min(end, duration)
+        if start >= duration:
+            raise MediaError(
+                f"{track.name}: start is {start:g} s, but its sound lasts {duration:.2f} s. "
+                "Choose a start before its end."
+            )
+    first, last = round((start - track.delay) * track.rate), round((max(end, start) - track.delay) * track.rate)
+    clips = cut_clips(track.span(first, last, f"{track.name} from {start:g} s to {end:g} s"), settings)
+    return _shifted(replace(clips, source=track.name), start)
+
+
+def _shifted(clips: SoundClips, seconds: float) -> SoundClips:
+    return replace(clips, start_seconds=[seconds + second for second in clips.start_seconds])

@@ -22,23 +22,39 @@ TRACK_NUMBER_AT = {0: 12, 1: 20}
 
 def composition_offsets(file: BinaryIO, track: int, num_samples: int) -> np.ndarray | None:
     """Return int64 [num_samples] in the track's time unit, or None if the table is missing or inconsistent."""
-    end = file.seek(0, os.SEEK_END)
     try:
-        tables = [box for box in _boxes(file, 0, end) if box[0] == b"moov"]
-        tracks = [box for table in tables for box in _boxes(file, *table[1:]) if box[0] == b"trak"]
-        wanted = [box for box in tracks if _track_number(file, box) == track]
-        if len(wanted) != 1:
+        sample_tables = _sample_tables(file, track)
+        if sample_tables is None:
             return None
-        boxes = wanted
-        for kind in TABLE_PATH:
-            boxes = [inner for box in boxes for inner in _boxes(file, *box[1:]) if inner[0] == kind]
-        found = [inner for box in boxes for inner in _boxes(file, *box[1:]) if inner[0] == b"ctts"]
-        if not found:
-            return np.zeros(num_samples, np.int64)
-        offsets = _offsets(file, found[0], num_samples)
+        found = [box for box in sample_tables if box[0] == b"ctts"]
+        return _offsets(file, found[0], num_samples) if found else np.zeros(num_samples, np.int64)
     except struct.error:  # a truncated header
         return None
-    return offsets
+
+
+def codec_tag(file: BinaryIO, track: int) -> str | None:
+    """Return the four-character code of a track's codec, or None if the file is not an mp4 or mov."""
+    try:
+        for kind, start, end in _sample_tables(file, track) or []:
+            if kind == b"stsd" and end - start >= 16:
+                file.seek(start + 12)  # version and flags, number of entries, size of the first entry
+                return file.read(4).decode("ascii", errors="replace")
+    except struct.error:  # a truncated header
+        pass
+    return None
+
+
+def _sample_tables(file: BinaryIO, track: int) -> list[Mp4Box] | None:
+    """Return the boxes of a track's sample tables, or None if there is not exactly one such track."""
+    end = file.seek(0, os.SEEK_END)
+    movies = [box for box in _boxes(file, 0, end) if box[0] == b"moov"]
+    tracks = [box for movie in movies for box in _boxes(file, *movie[1:]) if box[0] == b"trak"]
+    boxes = [box for box in tracks if _track_number(file, box) == track]
+    if len(boxes) != 1:
+        return None
+    for kind in TABLE_PATH:
+        boxes = [inner for box in boxes for inner in _boxes(file, *box[1:]) if inner[0] == kind]
+    return [inner for box in boxes for inner in _boxes(file, *box[1:])]
 
 
 def _boxes(file: BinaryIO, start: int, end: int) -> Iterator[Mp4Box]:

@@ -203,7 +203,7 @@ def decode_in_order(media: MediaFile, index: FrameIndex, indices: list[int], sca
     read = OrderedRead()
     wanted = {int(index.pts[i]) if index.is_timed else i: i for i in indices}
     with media.container() as container:
-        stream = video_stream(container, media.name)
+        stream = video_stream(container, media)
         for frame in _frames_in_order(container, stream, read):
             key = frame.pts if index.is_timed else len(read.shown)
             read.shown.append(frame.pts)

@@ -15,16 +15,15 @@ import av
 import numpy as np
 from av import VideoStream
 from av.container import InputContainer
-from av.stream import Discard, Disposition
+from av.stream import Discard
 
 from video_llama.errors import MediaError
 from video_llama.log import logger
-from video_llama.processors.media_file import MediaFile
-from video_llama.processors.mp4_table import composition_offsets
+from video_llama.processors.media_file import JUMP_SECONDS, TS_DISCONT, MediaFile, main_video_stream
+from video_llama.processors.mp4_table import codec_tag, composition_offsets
 
 FALLBACK_FPS = 25.0  # for a stream of one frame without a rate: its time is 0 at any rate
-TS_DISCONT = 0x0200  # FFmpeg's AVFMT_TS_DISCONT: containers whose clock may jump (MPEG-TS, VOB)
-JUMP_SECONDS = 10.0  # in such containers a longer step forward is a jump of the clock, as in FFmpeg
+NOT_CODED_BYTES = 8  # an MPEG-4 packet of this size or less holds no frame: it follows a packet with two frames
 # A warning is logged if the header's duration exceeds the actual one by this factor and by this many seconds.
 SHORT_FACTOR, SHORT_SECONDS = 1.5, 1.0
 
@@ -60,16 +59,20 @@ class FrameIndex:
         return float(self.seconds[-1]) + 1.0 / self.fps
 
 
-def video_stream(container: InputContainer, name: str) -> VideoStream:
+def video_stream(container: InputContainer, media: MediaFile) -> VideoStream:
     """Return the main video stream and discard all others; a cover picture does not count. Raises MediaError."""
-    streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
-    if not streams:
+    name = media.name
+    stream = main_video_stream(container)
+    if stream is None:
         has_sound = bool(container.streams.audio)
         remedy = "It has only sound: give it as audio." if has_sound else "Give a video file or an image."
         raise MediaError(f"{name} has no video stream. {remedy}")
-    best = container.streams.best("video")
-    chosen = [candidate for candidate in streams if best is not None and candidate.index == best.index]
-    stream = (chosen or streams)[0]
+    if getattr(stream, "codec_context", None) is None:
+        tag = codec_tag(media.stream(), stream.id)
+        raise MediaError(
+            f"{name}: no decoder for {f'codec {tag}' if tag else 'the codec of its video stream'}, or the video is "
+            "encrypted. Convert it with a program that plays it, for example to H.264 in an mp4."
+        )
     for other in container.streams:
         if other.index != stream.index:
             other.discard = Discard.all
@@ -84,10 +87,7 @@ def average_fps(stream: VideoStream) -> float | None:
 
 def build_index(container: InputContainer, stream: VideoStream, media: MediaFile) -> FrameIndex:
     """Index the stream, from the container's tables if they are reliable. Raises MediaError if it has no frame."""
-    index = _index_from_table(container, stream, media)
-    if index is None and container.format.name == "avi" and stream.codec_context.has_b_frames:
-        index = _index_from_decoding(container, stream, media.name)
-    index = index or _index_from_packets(container, stream, media.name)
+    index = _index_from_table(container, stream, media) or _index_from_packets(container, stream, media)
     _warn_if_short(container, index, media.name)
     # The palette of raw video is stored with the first packet only.
     return replace(index, is_seekable=stream.codec_context.pix_fmt != "pal8")
@@ -117,37 +117,42 @@ def _index_from_table(container: InputContainer, stream: VideoStream, media: Med
     return FrameIndex(pts, np.sort(shown[is_keyframe]), stream.time_base, fps, is_table=True)
 
 
-def _index_from_decoding(container: InputContainer, stream: VideoStream, name: str) -> FrameIndex:
-    """Count the frames that decoding shows: AVI has no presentation times, and packed B-frames have empty packets."""
+def _index_from_decoding(media: MediaFile) -> FrameIndex:
+    """Count the frames that decoding shows, where a packet can hold two frames and the next one none (packed AVI)."""
     count = 0
-    stream.thread_type = "AUTO"
-    try:
+    with media.container() as container:
+        stream = video_stream(container, media)
+        stream.thread_type = "AUTO"
         for packet in container.demux(stream):
             count += len(stream.codec_context.decode(packet)) if packet.size else 0
         count += len(stream.codec_context.decode(None))
-    except av.error.FFmpegError:
-        logger.warning("%s: reading stopped after %d frames; using those.", name, count)
+        fps = average_fps(stream) or FALLBACK_FPS
     if not count:
-        raise MediaError(f"{name} has a video stream, but no frame can be decoded. It may be damaged: copy it again.")
-    return _counted_index(count, average_fps(stream) or FALLBACK_FPS)
+        raise MediaError(f"{media.name}: no frame of the video can be decoded. It may be damaged: copy it again.")
+    return _counted_index(count, fps)
 
 
-def _index_from_packets(container: InputContainer, stream: VideoStream, name: str) -> FrameIndex:
+def _index_from_packets(container: InputContainer, stream: VideoStream, media: MediaFile) -> FrameIndex:
+    name = media.name
     times: list[int | None] = []
-    decoding_times: list[int] = []
+    smallest = NOT_CODED_BYTES + 1
+    decoding_times: list[int | None] = []
     keyframes: list[int] = []
     try:
         for packet in container.demux(stream):
             if packet.size == 0 or packet.is_discard:  # empty, or removed by an edit list
                 continue
+            smallest = min(smallest, packet.size)
             times.append(packet.pts)
-            decoding_times.append(packet.pts or 0 if packet.dts is None else packet.dts)
+            decoding_times.append(packet.dts)
             if packet.is_keyframe and packet.pts is not None:
                 keyframes.append(packet.pts)
     except av.error.FFmpegError as error:
         logger.warning("%s: reading stopped after %d frames (%s); using those.", name, len(times), error.strerror)
     if not times:
         raise MediaError(f"{name} has a video stream without frames. It may be truncated: copy it again.")
+    if container.format.name == "avi" and stream.codec_context.name == "mpeg4" and smallest <= NOT_CODED_BYTES:
+        return _index_from_decoding(media)
     pts = [time for time in times if time is not None]
     if len(pts) < len(times) or len(set(pts)) < len(pts):
         return _counted_index(len(times), average_fps(stream) or FALLBACK_FPS)
@@ -162,16 +167,17 @@ def _may_jump(container: InputContainer) -> bool:
     return bool(container.format.flags & TS_DISCONT)
 
 
-def clock_jumps(times: Sequence[int], time_base: Fraction | None, *, may_jump_forward: bool) -> list[int]:
+def clock_jumps(times: Sequence[int | None], time_base: Fraction | None, *, may_jump_forward: bool) -> list[int]:
     """Return the positions in ``times`` (in decoding order) before which the clock jumps, as where files were joined.
 
     The clock jumps if it runs backwards, or (``may_jump_forward``) if it advances by more than JUMP_SECONDS.
     """
-    steps = np.diff(np.asarray(times, dtype=np.int64))
+    known = [position for position, time in enumerate(times) if time is not None]
+    steps = np.diff(np.asarray([times[position] for position in known], dtype=np.int64))
     is_jump = steps < 0
     if may_jump_forward:
         is_jump |= steps > int(JUMP_SECONDS / float(time_base or Fraction(1, 1000)))
-    return [int(position) + 1 for position in np.flatnonzero(is_jump)]
+    return [known[position + 1] for position in np.flatnonzero(is_jump)]
 
 
 def _rebased_index(segments: Sequence[Sequence[int]], time_base: Fraction, fps: float) -> FrameIndex:

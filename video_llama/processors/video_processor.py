@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 
 from video_llama.errors import MediaError
-from video_llama.processors.images import frame_paths, load_frames, load_image
+from video_llama.processors.images import check_animation, frame_paths, load_frames, load_image, open_animation
 from video_llama.processors.media_file import FrameListSource, MediaFile, MediaSource, Source, is_folder, open_media
 from video_llama.processors.sampling import FrameSampling, check_frame_limit, choose_indices, frame_indices
 from video_llama.processors.settings import IMAGE_MEAN, IMAGE_STD, ProcessorSettings
@@ -94,6 +94,8 @@ def read_video(
     with open_media(source) as media:
         if media.is_image:
             return _image(media, size)
+        if media.is_animation:
+            return _read_animation(media, size, sampling, max_frames)
         return _read_file(media, size, sampling, max_frames)
 
 
@@ -129,11 +131,23 @@ def _read_frames(
     return SampledVideo(frames, indices, [seconds[i] for i in indices], fps, len(paths), duration, name, "frames")
 
 
+def _read_animation(media: MediaFile, size: tuple[int, int], sampling: FrameSampling, max_frames: int) -> SampledVideo:
+    animation = open_animation(media)
+    seconds, duration = animation.seconds, animation.duration
+    indices = choose_indices(seconds, duration, sampling, max_frames)
+    frames = animation.load(indices, size)
+    fps = len(seconds) / duration
+    chosen = [seconds[i] for i in indices]
+    return SampledVideo(frames, indices, chosen, fps, len(seconds), duration, media.name, "video")
+
+
 def _read_file(media: MediaFile, size: tuple[int, int], sampling: FrameSampling, max_frames: int) -> SampledVideo:
     scaler = Scaler(size)
     with media.container() as container:
-        stream = video_stream(container, media.name)
+        stream = video_stream(container, media)
         index = build_index(container, stream, media)
+        if container.format.name in ("gif", "apng"):
+            check_animation(media.name, len(index.pts), stream.codec_context.width, stream.codec_context.height)
         indices = _choose(media, index, sampling, max_frames)
         pictures = decode_by_seeking(container, stream, index, indices, scaler)
     if len(pictures) < len(indices):

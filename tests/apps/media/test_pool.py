@@ -118,7 +118,7 @@ def test_process_knows_no_secret(assistant, clips, monkeypatch):
 def test_playlist_sent_as_bytes_reads_no_file(clips, monkeypatch):
     monkeypatch.chdir(clips["silent"].parent)
     playlist = f"ffconcat version 1.0\nfile {clips['silent'].name}\n"
-    with pytest.raises(MediaError, match="cannot be read as video or sound"):
+    with pytest.raises(MediaError, match="is not a video, image or sound in a supported format"):
         read_video(playlist.encode())
 
 

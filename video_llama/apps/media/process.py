@@ -26,7 +26,7 @@ from video_llama.apps.media.wire import (
     read_exactly,
 )
 from video_llama.errors import MediaError
-from video_llama.processors.media_file import IMAGE_FORMATS, MediaFile
+from video_llama.processors.media_file import MediaFile
 from video_llama.processors.medium import ReadMedium, read_medium
 from video_llama.processors.settings import ProcessorSettings
 
@@ -98,6 +98,8 @@ def _answer(task: Task, fields: dict[str, Any], data: bytes) -> tuple[bytes, boo
     try:
         return pack_medium(_read(task, fields, data)), False
     except (MediaError, ValueError) as error:  # ValueError: invalid options, such as too many frames
+        if isinstance(error.__cause__, MemoryError):
+            return pack({"error": "it requires more memory than allowed", "kind": "memory"}), True
         return pack({"error": str(error), "kind": "media"}), False
     except MemoryError:
         return pack({"error": "it requires more memory than allowed", "kind": "memory"}), True
@@ -125,10 +127,10 @@ def _read(task: Task, fields: dict[str, Any], data: bytes) -> ReadMedium:
 
 def _check_size(task: Task, media: MediaFile) -> None:
     """Raise MediaError if the header exceeds the limits, before anything is decoded."""
-    if media.is_image:
-        with Image.open(media.stream(), formats=IMAGE_FORMATS) as image:
+    with media.image() as image:
+        if image is not None:
             _check_pixels(task, media.name, *image.size)
-        return
+            return
     with media.container() as container:
         for stream in container.streams.video:
             if stream.codec_context is not None:
