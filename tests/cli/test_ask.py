@@ -98,13 +98,13 @@ class TestAsk:
             (("--frames", 2, "--fps", 1), "--frames and --fps cannot be combined. Give one of them"),
             (("--times", "1;2"), "--times is '1;2'. Give seconds separated by commas"),
             (("--start", 9), "MediaError: "),
-            (("--no-audio", "--require-audio"), "Give one of them"),
-            (("--start", 2.99), "from 2.99 s to 3.008 s has 288 sound samples"),
+            (("--no-audio", "--require-audio"), "Both no_audio and require_audio are set. Use one of them."),
+            (("--start", 2.99), "from 2.99 s to 3.008 s has 288 audio samples"),
             (("--temperature", -1), "temperature is -1.0. Give 0, or 1e-20 to 1e+20"),
             (("--temperature", 1e-300), "temperature is 1e-300. Give 0, or"),
             (("--repetition-penalty", 1e-300), "repetition_penalty is 1e-300. Give 1e-20 to"),
-            (("--device", "abacus"), "device 'abacus' cannot be used here"),
-            (("--device", "meta"), "device 'meta' cannot be used here"),
+            (("--device", "abacus"), "device 'abacus' is not available"),
+            (("--device", "meta"), "device 'meta' is not available"),
             (("--dtype", "int3"), "dtype is 'int3'. Choose float32"),
         ],
     )
@@ -186,7 +186,7 @@ class TestBadInput:
 
     def test_audio_shorter_than_a_window(self, ask, tmp_path):
         path = write_wav(tmp_path / "click.wav", TONE[:100])
-        assert_one_line(ask(path, QUESTION), "at least 400 (25 ms) are needed")
+        assert_one_line(ask(path, QUESTION), "at least 400 (25 ms) are required")
 
     def test_audio_with_nan(self, ask, tmp_path):
         path = tmp_path / "nan.wav"
@@ -201,7 +201,7 @@ class TestBadInput:
     def test_audio_track_that_cannot_be_decoded(self, ask, tmp_path, clip):
         """An error, unlike a file without an audio track, unless --no-audio is given."""
         path = corrupt_audio(clip, tmp_path / "corrupt.mp4")
-        assert_one_line(ask(path, QUESTION), "has a sound track (aac) that gives no sample")
+        assert_one_line(ask(path, QUESTION), "has a sound track (aac) without samples")
         assert ask(path, QUESTION, "--no-audio").exit_code == 0
 
     def test_missing_track(self, ask, tmp_path):
@@ -231,7 +231,7 @@ class TestBadInput:
         assert record["media"][0]["sound"]["start_seconds"][0] == 1
 
     def test_directory_without_pictures(self, ask, tmp_path):
-        assert_one_line(ask(tmp_path, QUESTION), "is a folder without pictures. Give a video file")
+        assert_one_line(ask(tmp_path, QUESTION), "contains no images. Give a video file")
 
     def test_long_prompt(self, ask, clip):
         result = ask(clip, "why " * 25_000)

@@ -8,6 +8,7 @@ import typer
 from typer.testing import CliRunner
 
 from tests.cli.conftest import QUESTION, assert_one_line, invoke
+from video_llama.chat import Decoding
 from video_llama.cli.options import (
     DecodingOptions,
     ModelOptions,
@@ -15,6 +16,7 @@ from video_llama.cli.options import (
     as_model_type,
     expand_groups,
     is_existing,
+    opened_media,
 )
 
 
@@ -73,28 +75,38 @@ def test_overrides_are_repeatable(published):
     assert_one_line(result, "Did you mean ckpt?")
 
 
-def test_decoding_settings_are_those_that_were_given():
-    assert DecodingOptions().settings() == {"num_beams": 1, "repetition_penalty": 1.0}
-    assert DecodingOptions(temperature=0.5, seed=3).settings()["seed"] == 3
+def test_decoding_settings():
+    assert DecodingOptions().settings() == Decoding()
+    assert DecodingOptions(temperature=0.5, seed=3).settings() == Decoding(temperature=0.5, seed=3)
     with pytest.raises(ValueError, match="top_p is 2"):
         DecodingOptions(top_p=2).settings()
 
 
 class TestSegment:
     def test_frames(self):
-        sampling = SegmentOptions(times="0.5, 2", start=0.1).frame_sampling(8)
-        assert (sampling.times, sampling.start) == ((0.5, 2.0), 0.1)
-        assert SegmentOptions().frame_sampling(8).num_frames == 8
-        assert SegmentOptions(frames=3).frame_sampling(8).num_frames == 3
+        frames = SegmentOptions(times="0.5, 2", start=0.1).media_fields(8)["frames"]
+        assert (frames.times, frames.start) == ((0.5, 2.0), 0.1)
+        assert SegmentOptions().media_fields(8)["frames"].num_frames == 8
+        assert SegmentOptions(frames=3).media_fields(8)["frames"].num_frames == 3
+
+    def test_audio(self):
+        fields = SegmentOptions(no_audio=True).media_fields(8)
+        assert (fields["no_audio"], fields["require_audio"]) == (True, False)
 
     def test_options_that_exclude_each_other(self):
         with pytest.raises(ValueError, match="--frames and --times cannot be combined"):
-            SegmentOptions(frames=3, times="1").frame_sampling(8)
+            SegmentOptions(frames=3, times="1").media_fields(8)
 
     def test_options_that_apply_to_no_file(self, clips):
         SegmentOptions(start=1).check_applicable([str(clips["sound"])])
         with pytest.raises(ValueError, match="--frames is 2, but no file is a video"):
             SegmentOptions(frames=2).check_applicable([str(clips["sound"])])
+
+    def test_files_are_opened_once(self, assistant, clips):
+        with opened_media([str(clips["video"]), str(clips["frames"])]) as (video, frames):
+            SegmentOptions(frames=2).check_applicable([video, frames])
+            assistant.chat(video, frames, **SegmentOptions(frames=2).media_fields(8))
+            assert (video.num_opened, frames) == (1, str(clips["frames"]))
 
 
 def test_existing_path(tmp_path):

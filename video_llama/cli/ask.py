@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from video_llama.cli.options import DecodingOptions, Json, ModelOptions, SegmentOptions, is_existing
+from video_llama.cli.options import DecodingOptions, Json, ModelOptions, SegmentOptions, is_existing, opened_media
 
 if TYPE_CHECKING:
     from video_llama.chat import Answer
@@ -36,12 +36,12 @@ def ask(
     standard output and nothing on standard error.
     """
     files, question = _split(inputs)
-    segment.check_applicable(files)
     settings = decoding.settings()
-    assistant = model.load()
-    sampling = segment.frame_sampling(assistant.settings.num_frames)
-    chat = assistant.chat(*files, frames=sampling, no_audio=segment.no_audio, require_audio=segment.require_audio)
-    answer = chat.ask(question, **settings)
+    with opened_media(files) as media:
+        segment.check_applicable(media)
+        assistant = model.load()
+        chat = assistant.chat(*media, **segment.media_fields(assistant.settings.num_frames))
+    answer = chat.ask(question, settings)
     if as_json:
         typer.echo(json.dumps(answer.as_dict(), indent=2, ensure_ascii=False, allow_nan=False))
         return

@@ -18,7 +18,7 @@ from video_llama.cli.reporting import EXIT_ERROR, is_debug_on, report
 from video_llama.errors import VideoLlamaError
 
 if TYPE_CHECKING:
-    from video_llama.chat import Chat
+    from video_llama.chat import Chat, Decoding
     from video_llama.processors.media_file import MediaKind
 
 PROMPT = "> "
@@ -58,10 +58,7 @@ def chat(
     """
     settings = decoding.settings()
     assistant = model.load()
-    sampling = segment.frame_sampling(assistant.settings.num_frames)
-    session = assistant.chat(
-        *files or [], frames=sampling, no_audio=segment.no_audio, require_audio=segment.require_audio
-    )
+    session = assistant.chat(*files or [], **segment.media_fields(assistant.settings.num_frames))
     if assistant.notice:
         typer.echo(assistant.notice, err=True)
     terminal = Terminal(session, settings, debug=is_debug_on(context))
@@ -93,7 +90,7 @@ def _enable_line_editing() -> None:
 class Terminal:
     """Answers lines of text on standard output. Errors are reported and do not end the chat."""
 
-    def __init__(self, chat: Chat, decoding: dict[str, Any], *, debug: bool = False) -> None:
+    def __init__(self, chat: Chat, decoding: Decoding, *, debug: bool = False) -> None:
         self._chat, self._decoding, self._debug = chat, decoding, debug
         self.has_failed = False
         self._commands: dict[str, Callable[[str], None]] = {
@@ -131,7 +128,7 @@ class Terminal:
             report(error, debug=self._debug)
 
     def _answer(self, question: str) -> None:
-        stream = self._chat.stream(question, **self._decoding)
+        stream = self._chat.stream(question, self._decoding)
         try:
             for piece in stream:
                 typer.echo(piece, nl=False)

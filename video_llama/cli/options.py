@@ -6,7 +6,8 @@ A command takes a group as one parameter; ``expand_groups`` turns it into one op
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
 from pathlib import Path
@@ -17,8 +18,10 @@ import typer
 from video_llama.cli.reporting import turn_on_debug
 
 if TYPE_CHECKING:
-    from video_llama.chat import Assistant
+    from video_llama.chat import Assistant, Decoding
     from video_llama.checkpoints.config import ModelType
+    from video_llama.processors.media_file import MediaSource
+    from video_llama.processors.medium import MediaFields
     from video_llama.processors.sampling import FrameSampling
 
 MODEL, SEGMENT, DECODING, OPTIONS = "Model", "Frames and audio", "Decoding", "Options"
@@ -98,18 +101,18 @@ class ModelOptions:
     ] = None
 
     def load(self) -> Assistant:
-        """Load the model. Raises what ``video_llama.load`` raises."""
-        from video_llama.chat.loading import load
+        """Load the model. Raises the errors of ``video_llama.load``."""
+        from video_llama.chat.loading import load_assistant, usable_device
+        from video_llama.models.placement import LoadOptions
 
-        return load(
-            self.model,
-            options=self.overrides or (),
-            device=self.device,
-            dtype=self.dtype,
-            quantization=self.quantization,
+        options = LoadOptions(
+            usable_device(self.device),
+            self.dtype,
+            self.quantization,
+            self.device_map,
             low_resource=self.low_resource,
-            device_map=self.device_map,
         )
+        return load_assistant(self.model, options, self.overrides or ())
 
 
 @dataclass(frozen=True)
@@ -146,8 +149,8 @@ class SegmentOptions:
         bool, typer.Option("--require-audio", help="Fail if a file has no audio.", rich_help_panel=SEGMENT)
     ] = False
 
-    def check_applicable(self, files: Sequence[str]) -> None:
-        """Raise ValueError for an option that applies to none of the files.
+    def check_applicable(self, media: Sequence[MediaSource]) -> None:
+        """Raise ValueError for an option that applies to none of the media.
 
         ``--frames``, ``--fps`` and ``--times`` apply to videos, ``--start`` and ``--end`` to videos and audio.
         """
@@ -157,7 +160,7 @@ class SegmentOptions:
             f"--{name}": getattr(self, name) for name in ("frames", "fps", "start", "end", "times")
         }
         given = {name: value for name, value in given.items() if value is not None}
-        kinds = {media_kind(file) for file in files} if given else set()
+        kinds = {media_kind(source) for source in media} if given else set()
         if kinds & {"video", "frames"}:
             return
         for name, value in given.items():
@@ -168,8 +171,18 @@ class SegmentOptions:
                     f"{name} is {value:g}, but no file is a video or audio. Remove the option, or add such a file."
                 )
 
-    def frame_sampling(self, default_frames: int) -> FrameSampling:
-        """Return the frames to use. Raises ValueError for options that exclude each other, and for invalid values."""
+    def media_fields(self, default_frames: int) -> MediaFields:
+        """Return the keyword arguments of ``Assistant.chat``. ``default_frames`` is the model's number of frames.
+
+        Raises ValueError for options that exclude each other, and for invalid values.
+        """
+        return {
+            "frames": self._frame_sampling(default_frames),
+            "no_audio": self.no_audio,
+            "require_audio": self.require_audio,
+        }
+
+    def _frame_sampling(self, default_frames: int) -> FrameSampling:
         from video_llama.processors.sampling import FrameSampling
 
         given = {"--frames": self.frames, "--fps": self.fps, "--times": self.times}
@@ -182,7 +195,7 @@ class SegmentOptions:
 
 @dataclass(frozen=True)
 class DecodingOptions:
-    """How to generate the answer. The fields are those of ``video_llama.chat.Decoding``."""
+    """How to generate the answer: fields of ``video_llama.chat.Decoding``."""
 
     max_new_tokens: Annotated[
         int | None,
@@ -235,13 +248,11 @@ class DecodingOptions:
         ),
     ] = 1.0
 
-    def settings(self) -> dict[str, Any]:
-        """Return the given settings by name. Raises ValueError for invalid values."""
+    def settings(self) -> Decoding:
+        """Return the decoding settings. Raises ValueError for invalid values."""
         from video_llama.chat import Decoding
 
-        given = {name: value for name, value in vars(self).items() if value is not None}
-        Decoding(**given)
-        return given
+        return Decoding(**vars(self))
 
 
 def expand_groups(command: Callable[..., None]) -> Callable[..., None]:
@@ -276,6 +287,15 @@ def _field_parameters(group: Any) -> list[inspect.Parameter]:
 
 def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+@contextmanager
+def opened_media(files: Sequence[str]) -> Iterator[list[MediaSource]]:
+    """Yield the files as ``MediaFile``, so that each is opened once, and folders of frames as paths."""
+    from video_llama.processors.media_file import MediaFile, is_folder
+
+    with ExitStack() as stack:
+        yield [file if is_folder(file) else stack.enter_context(MediaFile(file)) for file in files]
 
 
 def _seconds(times: str | None) -> tuple[float, ...] | None:
