@@ -13,23 +13,18 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import video_llama
+from benchmarks.measuring import least_seconds
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "two_shapes.mp4"
 QUESTIONS = ("What happens in the video?", "What do you hear?")
 BATCH = 16
 FLOOR = "import av, torch, sentencepiece; from transformers import LlamaModel, Blip2VisionModel, Blip2QFormerModel"
-
-
-def least(runs: int, work: Callable[[], object]) -> float:
-    """Return the shortest wall time of ``runs`` runs, in seconds."""
-    times = []
-    for _ in range(runs):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return min(times)
 
 
 def show(name: str, ours: float, baseline: float, unit: str) -> None:
@@ -57,15 +52,13 @@ def from_the_shell(model: str, runs: int) -> None:
     """Measure a whole `ask`, including imports and loading."""
     ask = ["-m", "video_llama", "ask", str(EXAMPLE), QUESTIONS[0], "--model", model]
     floor = ["-c", FLOOR]
-    floor_seconds, ask_seconds = least(runs, lambda: process(floor)), least(runs, lambda: process(ask))
+    floor_seconds, ask_seconds = least_seconds(runs, lambda: process(floor)), least_seconds(runs, lambda: process(ask))
     show("ask / imports alone, wall", ask_seconds, floor_seconds, "s")
     show("ask / imports alone, memory", peak_megabytes(ask), peak_megabytes(floor), "MB")
 
 
 def in_a_conversation(model: str, runs: int) -> None:
     """Measure the first and the second question of a chat, and the second question in a new chat."""
-    import video_llama
-
     assistant = video_llama.load(model)
     assistant.chat(EXAMPLE).ask(QUESTIONS[0])
 
@@ -76,13 +69,13 @@ def in_a_conversation(model: str, runs: int) -> None:
         chat.ask(QUESTIONS[1])
         return time.perf_counter() - start
 
-    fresh = least(runs, lambda: assistant.chat(EXAMPLE).ask(QUESTIONS[1]))
+    fresh = least_seconds(runs, lambda: assistant.chat(EXAMPLE).ask(QUESTIONS[1]))
     second = min(second_seconds() for _ in range(runs))
     show("second question / fresh chat", second, fresh, "s")
     medium = assistant.encode(EXAMPLE)
     requests = [(medium, QUESTIONS[number % 2]) for number in range(BATCH)]
-    single = least(runs, lambda: [assistant.chat(medium).ask(question) for medium, question in requests])
-    batch = least(runs, lambda: assistant.ask_batch(requests, batch_size=BATCH))
+    single = least_seconds(runs, lambda: [assistant.chat(medium).ask(question) for medium, question in requests])
+    batch = least_seconds(runs, lambda: assistant.ask_batch(requests, batch_size=BATCH))
     show(f"batch of {BATCH} / one by one", batch, single, "s")
 
 

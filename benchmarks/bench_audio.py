@@ -18,7 +18,6 @@ import resource
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from fractions import Fraction
@@ -27,6 +26,9 @@ from pathlib import Path
 import av
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.measuring import seconds_of
 from video_llama.processors.audio_decode import read_waveform
 from video_llama.processors.audio_processor import AudioProcessor
 from video_llama.processors.fbank import log_mel_filter_bank
@@ -39,7 +41,7 @@ TOLERANCE = 1e-3  # log units; float32 sums in another order, typically 1e-5
 
 @dataclass(frozen=True)
 class Result:
-    """Return the best times: all clips in one transform, clip by clip, and from a file of ``rate``."""
+    """Best times in seconds: all clips in one transform, clip by clip, and from a file of ``rate`` Hz."""
 
     rate: int
     seconds: int
@@ -91,12 +93,6 @@ def looped_mels(processor: AudioProcessor, samples: np.ndarray) -> np.ndarray:
     return np.stack(mels)
 
 
-def seconds_of(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
-
-
 def measure(rate: int, seconds: int, num_runs: int) -> Result:
     processor, waveform = AudioProcessor(), sound(rate, seconds)
     samples = resample(waveform, rate, processor.sampling_rate)
@@ -116,7 +112,7 @@ def measure(rate: int, seconds: int, num_runs: int) -> Result:
 
 
 def write_long(path: Path, minutes: int) -> Path:
-    """Yield noise at 48 kHz, one second at a time."""
+    """Write the same second of noise repeatedly, at 48 kHz."""
     rate = 48000
     second = np.rint(sound(rate, 1) * 32767).astype(np.int16).T.reshape(1, -1)
     with av.open(str(path), "w") as container:

@@ -32,6 +32,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.measuring import random_tensor, read_seconds
 from video_llama.checkpoints.folder import Manifest, write_rest
 from video_llama.checkpoints.shards import MAX_SHARD_BYTES, TensorSpec, write_shards
 from video_llama.models.configuration import VideoLlamaConfig
@@ -41,7 +44,6 @@ from video_llama.processors.settings import ProcessorSettings
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "two_shapes.mp4"
 GB = 1e9
-BLOCK_BYTES = 2**24
 FORMS = {
     "stored": {},
     "int8": {"dtype": "bfloat16", "quantization": "int8"},
@@ -52,6 +54,7 @@ import json, sys, time
 import torch
 import video_llama.models.placement, video_llama.models.modeling_llama
 from video_llama.chat import Assistant, read_model_folder
+from video_llama.models.placement import LoadOptions
 
 def status(key):
     return 1024 * int(next(line for line in open("/proc/self/status") if line.startswith(key)).split()[1])
@@ -88,7 +91,7 @@ def main() -> None:
         print(f"{arguments.size}: {sum(file.stat().st_size for file in weights(folder)) / GB:.2f} GB in the files")
         for form in arguments.forms:
             timings: list[Any] = []
-            for timing in (read_seconds, fill_seconds, partial(measure, form=form, is_asked=arguments.ask)):
+            for timing in (reading_seconds, fill_seconds, partial(measure, form=form, is_asked=arguments.ask)):
                 if arguments.cold:
                     evict(folder)
                 timings.append(timing(folder))
@@ -120,19 +123,17 @@ def write_folder(folder: Path, config: VideoLlamaConfig) -> None:
     model = empty_model(config, Placing(dtypes))
     specs = {name: TensorSpec(tuple(tensor.shape), tensor.dtype) for name, tensor in model.state_dict().items()}
     folder.mkdir(parents=True)
-    for _ in write_shards(folder, specs, lambda names: drawn(specs, names), MAX_SHARD_BYTES):
+    for _ in write_shards(folder, specs, lambda names: random_tensors(specs, names), MAX_SHARD_BYTES):
         pass
     config.save_pretrained(folder)
-    manifest = Manifest("drawn", {"made by": "benchmarks/bench_load.py"}, (), "Drawn numbers: every answer is noise.")
+    manifest = Manifest("random", {"made by": "benchmarks/bench_load.py"}, (), "Random weights: every answer is noise.")
     tokenizer_path = os.environ["VIDEO_LLAMA_TOKENIZER"]
     write_rest(folder, tokenizer_path=tokenizer_path, settings=ProcessorSettings(), manifest=manifest)
 
 
-def drawn(specs: dict[str, TensorSpec], names: list[str]) -> Iterator[tuple[str, Tensor]]:
+def random_tensors(specs: dict[str, TensorSpec], names: list[str]) -> Iterator[tuple[str, Tensor]]:
     for name in names:
-        spec = specs[name]
-        row = torch.randn(spec.shape[-1:] or (1,)).mul(0.02).to(spec.dtype)
-        yield name, row.expand(spec.shape).contiguous() if spec.shape else row[0]
+        yield name, random_tensor(specs[name])
 
 
 def weights(folder: Path) -> list[Path]:
@@ -147,15 +148,9 @@ def evict(folder: Path) -> None:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def read_seconds(folder: Path) -> float:
+def reading_seconds(folder: Path) -> float:
     """Return the time to read the files once into one buffer."""
-    buffer = memoryview(bytearray(BLOCK_BYTES))
-    start = time.perf_counter()
-    for path in weights(folder):
-        with path.open("rb", buffering=0) as file:
-            while file.readinto(buffer):
-                pass
-    return time.perf_counter() - start
+    return read_seconds(weights(folder))
 
 
 def fill_seconds(folder: Path) -> float:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import base64
 import io
+import json
 import os
 import random
 import socket
@@ -21,11 +22,16 @@ import sys
 import threading
 import time
 import urllib.request
+import wave
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import quantiles
 from typing import Any
+
+import openai
+import psutil
+from PIL import Image
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 MIX = ("video", "image", "video", "words", "new video", "video", "sound", "image", "video", "words")
@@ -67,16 +73,12 @@ class Mix:
 
 
 def _image() -> bytes:
-    from PIL import Image
-
     buffer = io.BytesIO()
     Image.new("RGB", (640, 480), (200, 30, 30)).save(buffer, "PNG")
     return buffer.getvalue()
 
 
 def _sound() -> bytes:
-    import wave
-
     buffer = io.BytesIO()
     with wave.open(buffer, "wb") as file:
         file.setparams((1, 2, 16000, 0, "NONE", ""))
@@ -117,8 +119,6 @@ class Load:
     """Sends requests from several clients and collects the results."""
 
     def __init__(self, address: str, model_name: str, mix: Mix) -> None:
-        import openai
-
         self._client = openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0, timeout=300)
         self._model, self._mix = model_name, mix
         self._lock, self._next = threading.Lock(), 0
@@ -149,8 +149,6 @@ class Load:
         return {"times": times, "tokens": sum(tokens), "errors": errors, "seconds": time.monotonic() - start}
 
     def _ask(self, number: int, times: list[float], tokens: list[int], errors: list[str]) -> None:
-        import openai
-
         start = time.monotonic()
         try:
             messages: Any = self._mix.messages(number)
@@ -162,27 +160,30 @@ class Load:
         tokens.append(reply.usage.completion_tokens if reply.usage else 0)
 
 
-def show(num_clients: int, result: dict[str, Any]) -> None:
-    """Print one row of the table, and the first error if any."""
+def show(num_clients: int, result: dict[str, Any], baseline: float) -> float:
+    """Print one row of the table, and the first error if any. Returns the requests per second.
+
+    The ratio is that of the requests per second to ``baseline``, those of the table's first row.
+    """
     times, seconds = result["times"], result["seconds"]
     cuts = quantiles(times, n=20) if len(times) > 1 else [float("nan")] * 19
+    rate, tokens = len(times) / seconds, result["tokens"] / seconds
     print(
-        f"{num_clients:7d} {len(times):9d} {len(times) / seconds:10.2f} {result['tokens'] / seconds:9.1f} "
+        f"{num_clients:7d} {len(times):9d} {rate:10.2f} {rate / (baseline or rate):6.2f} {tokens:9.1f} "
         f"{cuts[9]:8.2f} {cuts[18]:8.2f} {len(result['errors']):7d}"
     )
     for error in result["errors"][:1]:
         print(f"        {error}")
+    return rate
 
 
 def megabytes(pid: int) -> tuple[float, float]:
     """Return the resident memory of a process and of its children, in MB (10^6 bytes)."""
-    import psutil
-
     process = psutil.Process(pid)
     return process.memory_info().rss / 1e6, sum(child.memory_info().rss for child in process.children()) / 1e6
 
 
-def soak(load: Load, pid: int, minutes: float) -> None:
+def soak(load: Load, pid: int, minutes: float, baseline: float) -> None:
     """Print the memory while 8 clients send requests, and the results."""
     end = time.monotonic() + 60 * minutes
     results: list[dict[str, Any]] = []
@@ -194,7 +195,7 @@ def soak(load: Load, pid: int, minutes: float) -> None:
         own, children = megabytes(pid)
         print(f"{(time.monotonic() - start) / 60:7.1f} {own:10.0f} {children:19.0f}", flush=True)
         thread.join(min(SOAK_PRINT_SECONDS, max(1.0, end - time.monotonic())))
-    show(SOAK_CLIENTS, results[0])
+    show(SOAK_CLIENTS, results[0], baseline)
 
 
 def main() -> None:
@@ -207,17 +208,18 @@ def main() -> None:
     threads = os.environ.get("OMP_NUM_THREADS", "unset")
     print(f"{os.cpu_count()} cores, OMP_NUM_THREADS={threads}, {options.model}, at most {MAX_TOKENS} tokens an answer")
     with server(options.model) as (pid, address):
-        import json
-
         with urllib.request.urlopen(f"{address}/v1/models") as reply:
             name = json.load(reply)["data"][0]["id"]
         load = Load(address, name, Mix())
         load.run(1, len(MIX))  # warm up before timing
-        print("clients  requests  requests/s  tokens/s    p50 s    p95 s  errors")
+        print(f"ratio: requests/s relative to {options.clients[0]} clients")
+        print("clients  requests  requests/s  ratio  tokens/s    p50 s    p95 s  errors")
+        baseline = 0.0
         for num_clients in options.clients:
-            show(num_clients, load.run(num_clients, max(options.requests, 4 * num_clients)))
+            rate = show(num_clients, load.run(num_clients, max(options.requests, 4 * num_clients)), baseline)
+            baseline = baseline or rate
         if options.soak:
-            soak(load, pid, options.soak)
+            soak(load, pid, options.soak, baseline)
 
 
 if __name__ == "__main__":

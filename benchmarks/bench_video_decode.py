@@ -50,7 +50,7 @@ CLIPS = (
 
 @dataclass(frozen=True)
 class Result:
-    """Return the best time of each decoder, and whether the frames are equal bit for bit."""
+    """Best times of each decoder in seconds, and whether the frames are bit-identical."""
 
     name: str
     wall: float

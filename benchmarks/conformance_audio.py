@@ -158,7 +158,7 @@ def _clean_frames(case: Case, shape: tuple[int, ...], rate: int) -> list[np.ndar
     """Return, per clip, the frames that the reference's in-place mean did not modify (bool [frames]).
 
     Golden names the others for stored waveforms. For files they follow from the ranges: an earlier clip that ends
-    inside this one leaves a step there, and a frame that holds the step differs.
+    inside this one leaves a step there, and a frame that contains the step differs.
     """
     frames = np.arange(shape[2])
     if "in_place_mean_effect" in case:

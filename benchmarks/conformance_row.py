@@ -10,7 +10,7 @@ from dataclasses import dataclass
 class Row:
     """``value``: the max relative error (<= ``limit`` passes) or, where ``limit`` is None, how many items differ.
 
-    A case that could not be tried has no value and is neither passed nor failed; ``note`` says what it lacks.
+    A case that could not be tried has no value, and is neither passed nor failed; ``note`` states what is missing.
     """
 
     case: str

@@ -1,4 +1,4 @@
-"""Settings of every test: one thread, no network, no GPU unless there is one, and the folders that some tests need."""
+"""Settings of all tests: one thread, no network, GPU tests only with a GPU; and shared fixtures."""
 
 import os
 from pathlib import Path
@@ -10,7 +10,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import pytest
 from hypothesis import settings
 
-# A loaded machine is not a slow test: pytest's own timeout guards against hangs.
+# A busy machine makes tests slow. pytest's timeout guards against hangs.
 settings.register_profile("video_llama", deadline=None)
 settings.load_profile("video_llama")
 
@@ -31,13 +31,13 @@ def repository() -> Path:
 
 @pytest.fixture(scope="session")
 def media_dir() -> Path:
-    """The folder of the golden media files, which are not ours to ship."""
+    """The folder of the golden media files, which are not part of the repository."""
     return _named_by("VIDEO_LLAMA_MEDIA")
 
 
 @pytest.fixture(scope="session")
 def llama_tokenizer() -> Path:
-    """LLaMA's sentencepiece file, which is not ours to ship."""
+    """LLaMA's SentencePiece model, which is not part of the repository."""
     return _named_by("VIDEO_LLAMA_TOKENIZER")
 
 
@@ -51,13 +51,13 @@ def _named_by(variable: str) -> Path:
     return path
 
 
-# With these the tiny model's greedy answers are some words long and differ from question to question.
+# With this seed, the greedy answers of the tiny model differ between questions and between media.
 SEED = 3
 
 
 @pytest.fixture(scope="session")
 def model_path(tmp_path_factory) -> Path:
-    """A folder of a tiny random model. Its manifest calls it trained, so that it answers: the tests are about how."""
+    """The folder of a tiny random model. Its manifest lists no untrained parts, so that the model answers."""
     from tests.factories.models import make_folder
 
     return make_folder(tmp_path_factory.mktemp("models") / "tiny", seed=SEED)
@@ -72,7 +72,7 @@ def assistant(model_path):
 
 @pytest.fixture(scope="session")
 def clips(tmp_path_factory) -> dict[str, Path]:
-    """One file of each kind: video with and without sound, sound alone, an image, a folder of frames."""
+    """One file of each kind: videos with and without sound, a sound file, an image, a folder of frames."""
     import numpy as np
     from PIL import Image
 

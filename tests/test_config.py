@@ -1,4 +1,4 @@
-"""The settings layer: what is read, what is refused and in which words, and that a dump reads back the same."""
+"""Reading settings from YAML and overrides, the error messages, and the round trip through a dump."""
 
 import math
 from pathlib import Path
@@ -59,7 +59,7 @@ def write(tmp_path: Path):
 
 
 def refused(path: Path, overrides: tuple[str, ...] = ()) -> str:
-    """The one line of the error, without the folder's name."""
+    """Return the one-line error message, without the folder name."""
     with pytest.raises(ConfigError) as caught:
         load_config(Run, path, overrides)
     assert "\n" not in str(caught.value)
@@ -87,7 +87,7 @@ def test_exponents_are_numbers(text, write):
 
 
 @pytest.mark.parametrize("text", ["e4", "1e", "1e-", "v1e4", "'1e-4'", "1e4x", "2023-01-01e4"])
-def test_other_words_stay_text(text, write):
+def test_other_text_is_not_a_number(text, write):
     assert load_yaml(write(f"note: {text}"))["note"] == text.strip("'")
 
 
@@ -100,7 +100,7 @@ class TestRefused:
         line = refused(write("steps: 1\nmodel: {frozen_video_qformer: true}"))
         assert line == "x.yaml: model.frozen_video_qformer: unknown key. Did you mean frozen_video_Qformer?"
 
-    def test_unknown_key_unlike_any(self, write):
+    def test_unknown_key_without_a_suggestion(self, write):
         assert "x.yaml: zzz: unknown key. Known keys: data, learning_rate, model, note, steps." in refused(
             write("zzz: 1")
         )
@@ -110,7 +110,7 @@ class TestRefused:
         assert "x.yaml: data.0.turn: unknown key. Did you mean turns?" in line
         assert "Captions" not in line
 
-    def test_override_is_named_as_the_culprit(self, write):
+    def test_the_error_names_the_override(self, write):
         line = refused(write("steps: 1"), ("model.num_query_tokn=4",))
         assert line == "override model.num_query_tokn=4: unknown key. Did you mean num_query_token?"
 
@@ -129,19 +129,19 @@ class TestRefused:
         assert "x.yaml: steps: should be a valid integer" in line
         assert "(it is 'many')" in line
 
-    def test_truth_is_not_a_number(self, write):
+    def test_a_bool_is_not_a_number(self, write):
         assert refused(write("steps: yes")) == "x.yaml: steps: should be a number (it is True)."
 
     def test_scalar_for_a_section(self, write):
         assert "x.yaml: model: should be" in refused(write("steps: 1\nmodel: 3"))
 
     def test_two_scalars_on_a_line(self, write):
-        """The form in which the reference's published recipes are written, and cannot be read."""
+        """The reference's published recipes contain such lines, which are not valid YAML."""
         line = refused(write('steps: 1\nnote: "a" or "b"\n'))
         assert line.startswith("x.yaml:2: not valid YAML: ")
         assert """'note: "a" or "b"'""" in line
 
-    def test_key_twice(self, write):
+    def test_duplicate_key(self, write):
         line = refused(write("steps: 1\nmodel:\n  ckpt: a\n  ckpt: b\n"))
         assert line == "x.yaml:4: not valid YAML: duplicate key ckpt: 'ckpt: b'."
 
@@ -181,7 +181,7 @@ class TestOverrides:
             "f": "a=b",
         }
 
-    def test_the_last_one_holds_and_the_input_is_left_alone(self):
+    def test_the_last_override_wins_and_the_input_is_not_modified(self):
         data = {"a": {"b": 1}}
         assert apply_overrides(data, ["a.b=2", "a.b=3"]) == {"a": {"b": 3}}
         assert data == {"a": {"b": 1}}
@@ -194,7 +194,7 @@ class TestOverrides:
     def test_an_empty_section_is_made(self):
         assert apply_overrides({"a": None}, ["a.b.c=1"]) == {"a": {"b": {"c": 1}}}
 
-    def test_a_shared_section_changes_in_one_place(self, write):
+    def test_an_override_changes_one_of_several_aliases(self, write):
         data = load_yaml(write("a: &x {n: 1}\nb: *x\nc: {<<: *x, m: 2}"))
         assert apply_overrides(data, ["a.n=5"]) == {"a": {"n": 5}, "b": {"n": 1}, "c": {"n": 1, "m": 2}}
 

@@ -12,7 +12,7 @@ def _write_half(path: Path) -> None:
         raise InterruptedError
 
 
-def test_a_text_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_replace_text_is_atomic(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     replace_text(path, "old")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -26,13 +26,13 @@ def test_a_text_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_file_that_is_not_finished_never_appears(tmp_path: Path) -> None:
+def test_an_unfinished_file_does_not_appear(tmp_path: Path) -> None:
     path = tmp_path / "clips" / "1.mp4"
     with pytest.raises(InterruptedError):
         _write_half(path)
     assert list(path.parent.iterdir()) == []
     with new_file(path) as unfinished:
         unfinished.write_bytes(b"all of it")
-        assert unfinished.parent == path.parent  # else it could not be renamed from one disk to another
+        assert unfinished.parent == path.parent  # a rename between file systems would fail
         assert not path.exists()
     assert [file.read_bytes() for file in path.parent.iterdir()] == [b"all of it"]

@@ -1,4 +1,4 @@
-"""The package as a user meets it: cheap to import, complete in its names, bounded in what it needs."""
+"""The installed package: import time, public names, and declared dependencies."""
 
 import json
 import re
@@ -13,7 +13,7 @@ import video_llama
 
 if sys.version_info >= (3, 11):
     import tomllib
-else:  # pytest brings it there
+else:  # installed with pytest
     import tomli as tomllib
 
 HEAVY = ("torch", "transformers", "gradio", "av", "numpy", "pydantic")
@@ -21,14 +21,14 @@ NEVER_IN_THE_CORE = {"torchvision", "torchaudio", "torchcodec", "decord", "pytor
 
 
 def in_a_fresh_process(code: str) -> dict:
-    """Run ``code``; the JSON of its last printed line."""
+    """Run ``code`` and return the JSON of its last line of output."""
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
     assert run.returncode == 0, run.stderr
     return json.loads(run.stdout.splitlines()[-1])
 
 
 def loaded(code: str) -> set[str]:
-    """The top-level packages that ``code`` has imported."""
+    """Return the top-level packages that ``code`` imports."""
     report = "import json, sys; print(json.dumps({'names': sorted({m.partition('.')[0] for m in sys.modules})}))"
     return set(in_a_fresh_process(f"{code}\n{report}")["names"])
 
@@ -62,7 +62,7 @@ def test_version(repository):
 
 
 class TestDeclared:
-    """What pyproject.toml promises to whoever installs the package."""
+    """The dependencies in pyproject.toml."""
 
     @pytest.fixture
     def project(self, repository) -> dict:

@@ -1,4 +1,4 @@
-"""A small tokenizer, trained for the tests, for runs without LLaMA's file."""
+"""Small tokenizers that are trained in the test run, so that LLaMA's file is not needed."""
 
 from __future__ import annotations
 
@@ -22,6 +22,6 @@ def tokenizer(tokenizer_path: Path) -> Tokenizer:
 
 @pytest.fixture(scope="session")
 def greedy_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
-    """One whose piece ``#H`` spans the end of "###" and the beginning of "Human"."""
+    """A tokenizer with the piece ``#H``, which spans the end of "###" and the beginning of "Human"."""
     path = tmp_path_factory.mktemp("greedy") / "tokenizer.model"
     return Tokenizer(train_tokenizer(path, num_pieces=480, symbols=["#H"]))

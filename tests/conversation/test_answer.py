@@ -1,4 +1,4 @@
-"""Generated ids become the answer, whole or piece by piece."""
+"""Decoding of generated ids to the answer, at once and as a stream."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from video_llama.conversation import (
 )
 
 VOCABULARY = 480
-BYTES = 3  # the first of the 256 byte pieces, behind <unk> <s> </s>
+BYTES = 3  # id of the first of the 256 byte pieces, after <unk> <s> </s>
 TEMPLATE = st.sampled_from([TEMPLATES["default"], TEMPLATES["llama2"]])
 
 
 def telling_ids(tokenizer: Tokenizer) -> list[int]:
-    """Ids that stops, markers, specials and broken characters are made of."""
+    """Return ids that form stop strings, markers, special tokens and incomplete characters."""
     texts = ("###", "#", " #", "Human:", "Assistant:", "ASSISTANT:", " ", "\n", "é", "音", "</s>", "<s>", "<unk>", "a#")
     return sorted({token for text in texts for token in tokenizer.encode(text)} | {BYTES + 0xE9, BYTES + 0x9F})
 
@@ -36,14 +36,14 @@ def generated(draw: st.DrawFn, tokenizer: Tokenizer) -> list[int]:
 
 
 def until_stop(tokenizer: Tokenizer, ids: list[int], template: Template) -> list[int]:
-    """Generation ends where the stop string is complete."""
+    """Return the ids up to the one that completes the stop string, where generation ends."""
     lengths = range(1, len(ids) + 1)
     return ids[: next((n for n in lengths if has_stop(tokenizer, ids[:n], template)), len(ids))]
 
 
 @settings(max_examples=300)
 @given(data=st.data(), template=TEMPLATE)
-def test_the_stream_adds_up_to_the_answer(tokenizer: Tokenizer, data: st.DataObject, template: Template) -> None:
+def test_stream_pieces_join_to_the_answer(tokenizer: Tokenizer, data: st.DataObject, template: Template) -> None:
     ids = data.draw(generated(tokenizer))
     expected = postprocess(tokenizer, until_stop(tokenizer, ids, template), template)
     decoder = StreamDecoder(tokenizer, template)
@@ -61,8 +61,8 @@ def test_the_stream_adds_up_to_the_answer(tokenizer: Tokenizer, data: st.DataObj
 
 @settings(max_examples=300)
 @given(data=st.data(), template=TEMPLATE)
-def test_what_was_shown_is_never_taken_back(tokenizer: Tokenizer, data: st.DataObject, template: Template) -> None:
-    """Every text shown begins the final answer, save where the model writes "Assistant:" and begins anew."""
+def test_streamed_text_is_a_prefix_of_the_answer(tokenizer: Tokenizer, data: st.DataObject, template: Template) -> None:
+    """Every text returned is a prefix of the final answer, unless the model generates "Assistant:" again."""
     ids = data.draw(generated(tokenizer))
     expected = postprocess(tokenizer, until_stop(tokenizer, ids, template), template)
     decoder = StreamDecoder(tokenizer, template)
@@ -75,7 +75,7 @@ def test_what_was_shown_is_never_taken_back(tokenizer: Tokenizer, data: st.DataO
 
 @st.composite
 def spelling(draw: st.DrawFn, tokenizer: Tokenizer, text: str) -> list[int]:
-    """Some ids, pieces or bytes, that decode to ``text``."""
+    """Return ids of pieces or bytes that decode to ``text``."""
     known = {tokenizer.decode([BYTES, i])[1:]: i for i in range(BYTES + 256, VOCABULARY)}
     ids: list[int] = []
     while text:
@@ -87,7 +87,7 @@ def spelling(draw: st.DrawFn, tokenizer: Tokenizer, text: str) -> list[int]:
 
 
 @given(data=st.data())
-def test_a_stop_is_found_whatever_tokens_spell_it(tokenizer: Tokenizer, data: st.DataObject) -> None:
+def test_stop_string_is_found_in_any_tokenisation(tokenizer: Tokenizer, data: st.DataObject) -> None:
     template = TEMPLATES["default"]
     stop = data.draw(spelling(tokenizer, "###"))
     ids = [*tokenizer.encode("It rains."), *stop]
@@ -101,7 +101,7 @@ def test_a_stop_is_found_whatever_tokens_spell_it(tokenizer: Tokenizer, data: st
     assert decoder.push(5) == ""
 
 
-def test_llama_2_stops_at_its_end_token(tokenizer: Tokenizer) -> None:
+def test_llama_2_stops_at_the_eos_token(tokenizer: Tokenizer) -> None:
     template = TEMPLATES["llama2"]
     ids = [*tokenizer.encode("It rains."), tokenizer.eos_id]
     assert has_stop(tokenizer, ids, template)
@@ -109,7 +109,7 @@ def test_llama_2_stops_at_its_end_token(tokenizer: Tokenizer) -> None:
     assert stop_sequences(tokenizer, template) == [[tokenizer.eos_id]]
 
 
-def test_the_references_stop_lists(llama_tokenizer: object) -> None:
+def test_stop_sequences_equal_the_reference(llama_tokenizer: object) -> None:
     llama = Tokenizer(llama_tokenizer)  # type: ignore[arg-type]
     assert stop_sequences(llama, TEMPLATES["default"]) == [[835], [2277, 29937]]
     assert stop_sequences(llama, TEMPLATES["llama2"]) == [[2]]
@@ -125,19 +125,19 @@ def test_the_references_stop_lists(llama_tokenizer: object) -> None:
         ("", ""),
     ],
 )
-def test_the_references_rules(tokenizer: Tokenizer, text: str, answer: str) -> None:
+def test_postprocess_follows_the_reference(tokenizer: Tokenizer, text: str, answer: str) -> None:
     ids = tokenizer.encode(text)
     assert postprocess(tokenizer, ids, TEMPLATES["default"]) == answer
     assert postprocess(tokenizer, [tokenizer.unk_id, tokenizer.bos_id, *ids], TEMPLATES["default"]) == answer
 
 
-def test_a_word_is_shown_as_soon_as_it_is_certain(tokenizer: Tokenizer) -> None:
+def test_a_word_is_returned_once_it_is_final(tokenizer: Tokenizer) -> None:
     decoder = StreamDecoder(tokenizer, TEMPLATES["default"])
     pieces = [decoder.push(token) for token in tokenizer.encode("A red square moves from left to right.")]
     assert sum(bool(piece) for piece in pieces) > 5
 
 
-def test_a_restart_is_told(tokenizer: Tokenizer) -> None:
+def test_a_second_assistant_marker_sets_has_restarted(tokenizer: Tokenizer) -> None:
     decoder = StreamDecoder(tokenizer, TEMPLATES["default"])
     shown = "".join(decoder.push(token) for token in tokenizer.encode("Well. Assistant: It rains."))
     shown += decoder.finish()

@@ -1,4 +1,4 @@
-"""Captions with their labels."""
+"""Ids and labels of captions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ END = st.sampled_from(["\n", "###", "</s>"])
 
 
 @given(text=CAPTION, end=END, limit=st.integers(8, 64))
-def test_a_cut_caption_keeps_its_end(tokenizer: Tokenizer, text: str, end: str, limit: int) -> None:
+def test_a_truncated_caption_keeps_its_end_symbol(tokenizer: Tokenizer, text: str, end: str, limit: int) -> None:
     whole = tokenizer.encode(text + end)
     ours = caption_ids(tokenizer, text, end_sym=end, max_text_tokens=limit)
     reference = caption_ids(tokenizer, text, end_sym=end, max_text_tokens=limit, dialect="reference")
@@ -35,7 +35,7 @@ def test_a_cut_caption_keeps_its_end(tokenizer: Tokenizer, text: str, end: str, 
 
 
 @given(text=CAPTION, end=END)
-def test_the_loss_is_on_the_caption_and_its_end(tokenizer: Tokenizer, text: str, end: str) -> None:
+def test_labels_cover_the_caption_and_its_end_symbol(tokenizer: Tokenizer, text: str, end: str) -> None:
     prompt = caption_prompt("<Image><ImageHere></Image> Describe it.", "###Human: {} ###Assistant: ")
     counts = {"num_video_tokens": 32, "num_audio_tokens": 8}
     example = caption_example(tokenizer, text, prompt=prompt, end_sym=end, max_text_tokens=400, **counts)
@@ -46,7 +46,7 @@ def test_the_loss_is_on_the_caption_and_its_end(tokenizer: Tokenizer, text: str,
     assert [(span.kind, span.length) for span in example.spans] == [("video", 32)]
 
 
-def test_a_bare_medium_follows_the_begin_token(tokenizer: Tokenizer) -> None:
+def test_a_medium_without_text_follows_bos(tokenizer: Tokenizer) -> None:
     example = caption_example(
         tokenizer,
         "a dog",
@@ -59,7 +59,7 @@ def test_a_bare_medium_follows_the_begin_token(tokenizer: Tokenizer) -> None:
     assert example.input_ids[:9] == [tokenizer.bos_id] + [tokenizer.audio_token_id] * 8
 
 
-def test_unknown_tokens_lose_their_loss_in_the_reference_only(tokenizer: Tokenizer) -> None:
+def test_unknown_tokens_have_no_label_in_the_reference_only(tokenizer: Tokenizer) -> None:
     settings = {"end_sym": "\n", "max_text_tokens": 32}
     text = "a <unk> dog"
     place = tokenizer.encode(text).index(tokenizer.unk_id)
@@ -72,7 +72,7 @@ def test_unknown_tokens_lose_their_loss_in_the_reference_only(tokenizer: Tokeniz
     assert ours.attention_mask[1][-1] == 0
 
 
-def test_prompts_with_no_place_to_fill() -> None:
+def test_templates_without_a_placeholder_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"must contain exactly one \{\}, the place of the instruction"):
         caption_prompt("<ImageHere>", "no place")
     with pytest.raises(ConfigError, match="must contain <ImageHere> exactly once"):

@@ -1,4 +1,4 @@
-"""The prompt's exact text, in each style, for any media in any order."""
+"""The exact text of prompts in each style, for any media in any order."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_two_separators_alternate() -> None:
     assert two_turns(template).text() == "Hello. USER: Who? ASSISTANT: A dog.</s>USER: Where? ASSISTANT:"
 
 
-def test_a_film_with_sound_keeps_the_references_spaces() -> None:
+def test_a_video_with_sound_keeps_the_references_spaces() -> None:
     assert two_turns(TEMPLATES["default"], FILM).text().split(" Who?")[0] == (
         "###Human: Close your eyes, open your ears and you imagine only based on the sound that: <ImageHere>."
         + " " * 17
@@ -97,7 +97,7 @@ def test_media_in_any_order_in_one_question_or_several(template: str, order: tup
 
 
 @pytest.mark.parametrize("template", ["default", "llama2"])
-def test_two_questions_running_lose_nothing(template: str) -> None:
+def test_consecutive_questions_are_merged_without_loss(template: str) -> None:
     conversation = Conversation(TEMPLATES[template])
     conversation.add_media(VIDEO)
     conversation.ask("Who?")
@@ -107,7 +107,7 @@ def test_two_questions_running_lose_nothing(template: str) -> None:
     assert text.endswith("###Assistant:" if template == "default" else " [/INST]")
 
 
-def test_a_medium_in_words_stands_in_the_slots_place() -> None:
+def test_a_medium_described_in_words_replaces_the_slot() -> None:
     described = media_message(video="a red square moves", sentence=SENTENCE)
     assert two_turns(TEMPLATES["default"], described).prompt() == [
         "###Human: <Video>",
@@ -116,14 +116,14 @@ def test_a_medium_in_words_stands_in_the_slots_place() -> None:
     ]
 
 
-def test_a_finished_conversation_ends_with_its_end_symbol() -> None:
+def test_after_an_answer_the_prompt_ends_with_the_stop_string() -> None:
     for name, end in (("default", "###"), ("llama2", " </s>")):
         conversation = two_turns(TEMPLATES[name])
         conversation.answer("Here.")
         assert conversation.text().endswith(f" Here.{end}")
 
 
-def test_text_of_the_user_is_never_a_slot() -> None:
+def test_placeholder_text_typed_by_the_user_is_not_a_slot() -> None:
     conversation = Conversation(TEMPLATES["default"])
     conversation.ask("What does <ImageHere> mean?")
     assert conversation.prompt() == ["###Human: What does <ImageHere> mean?###Assistant:"]
@@ -136,7 +136,7 @@ def test_render_merges_text_up_to_the_slots() -> None:
     assert prompt_text(prompt) == "S ###Human: a<ImageHere>b<ImageHere>###Assistant:"
 
 
-def test_what_cannot_be_said() -> None:
+def test_invalid_media_messages_are_refused() -> None:
     with pytest.raises(PromptError, match=r"The conversation is empty\. Ask a question first"):
         Conversation().prompt()
     with pytest.raises(PromptError, match=r"no question to answer\. Ask one first"):

@@ -1,4 +1,4 @@
-"""golden's text.json: every prompt, id, label and answer that the reference made."""
+"""Parity with golden's text.json: every prompt, id, label and answer of the reference."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def golden(repository: Path) -> Path:
     return repository / "tests/golden/dev"
 
 
-def test_what_needs_no_tokenizer(golden: Path) -> None:
+def test_cases_without_a_tokenizer(golden: Path) -> None:
     results = [row for row in rows(golden, None) if row.case != "text.tokenizer"]
     assert {row.case.split(".")[1] for row in results} == {
         "templates",

@@ -1,4 +1,4 @@
-"""A long conversation is made to fit: old turns go whole, media stay whole."""
+"""Fitting a conversation into the context: whole old turns are dropped, all media are kept."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TURN = st.tuples(st.lists(st.sampled_from(sorted(MEDIA)), max_size=2), WORDS, WO
 
 
 def talk(template: str, turns: list[tuple[list[str], str, str]], is_answered: bool = False) -> Conversation:
-    """All turns with their answers, the last one without unless ``is_answered``."""
+    """Return the turns with their answers; the last one is answered only if ``is_answered``."""
     conversation = Conversation(TEMPLATES[template])
     for number, (media, question, answer) in enumerate(turns):
         for name in media:
@@ -46,7 +46,7 @@ def media_until(turns: list[tuple[list[str], str, str]], number: int) -> list[st
     context=st.integers(60, 900),
     max_new=st.integers(1, 50),
 )
-def test_what_is_kept(
+def test_newest_turns_and_all_media_are_kept(
     tokenizer: Tokenizer, template: str, turns: list[tuple[list[str], str, str]], context: int, max_new: int
 ) -> None:
     conversation = talk(template, turns)
@@ -71,13 +71,13 @@ def test_what_is_kept(
     assert kept.media == conversation.media
 
 
-def test_nothing_changes_where_all_fits(tokenizer: Tokenizer) -> None:
+def test_a_conversation_that_fits_is_unchanged(tokenizer: Tokenizer) -> None:
     conversation = talk("default", [(["film"], "What?", "Rain."), ([], "And?", "")])
     kept, _ = fit_history(conversation, tokenizer, context_length=2000, max_new_tokens=300, **COUNTS)
     assert kept is conversation
 
 
-def test_an_answered_conversation_fits_too(tokenizer: Tokenizer) -> None:
+def test_a_conversation_that_ends_with_an_answer(tokenizer: Tokenizer) -> None:
     turns = [(["video"] if n == 0 else [], f"question {n}", "It rains and rains.") for n in range(5)]
     conversation = talk("default", turns, is_answered=True)
     kept, _ = fit_history(conversation, tokenizer, context_length=150, max_new_tokens=10, **COUNTS)
@@ -100,7 +100,7 @@ def test_a_question_of_100_000_characters(tokenizer: Tokenizer, text: str) -> No
     )
 
 
-def test_no_room_for_a_prompt_is_a_wrong_argument(tokenizer: Tokenizer) -> None:
+def test_no_room_for_a_prompt_raises_value_error(tokenizer: Tokenizer) -> None:
     conversation = talk("default", [([], "What?", "")])
     with pytest.raises(
         ValueError, match=r"max_new_tokens 300 leaves no room for a prompt in the context of 300\. Lower it"

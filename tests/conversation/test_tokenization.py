@@ -1,4 +1,4 @@
-"""Ids of texts and prompts, and back."""
+"""Encoding of texts and prompts to ids, and decoding."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ PARTS = st.lists(st.one_of(PLAIN, st.sampled_from([Slot("video"), Slot("audio")]
 
 @pytest.fixture(scope="module", params=[None, "[PAD]"])
 def either(request: pytest.FixtureRequest, tokenizer_path: Path) -> Tokenizer:
-    """As in a LLaMA-2 folder, and as in a Vicuna-v0 one."""
+    """The tokenizers of a LLaMA-2 folder and of a Vicuna-v0 folder."""
     return Tokenizer(tokenizer_path, pad_token=request.param)
 
 
 @given(text=PLAIN)
-def test_any_text_comes_back(tokenizer: Tokenizer, text: str) -> None:
+def test_decode_inverts_encode(tokenizer: Tokenizer, text: str) -> None:
     assert tokenizer.decode(tokenizer.encode(text)) == text
     assert tokenizer.encode(text, add_bos=True) == [tokenizer.bos_id, *tokenizer.encode(text)]
 
 
-def test_where_the_added_ids_lie(tokenizer_path: Path) -> None:
+def test_ids_of_the_added_tokens(tokenizer_path: Path) -> None:
     plain, padded = Tokenizer(tokenizer_path), Tokenizer(tokenizer_path, pad_token="[PAD]")
     assert (plain.unk_id, plain.bos_id, plain.eos_id, plain.pad_id) == (0, 1, 2, 0)
     assert (plain.vocab_size, plain.video_token_id, plain.audio_token_id) == (480, 480, 481)
     assert (padded.pad_id, padded.vocab_size, padded.video_token_id, padded.audio_token_id) == (480, 481, 481, 482)
 
 
-def test_placeholders_are_ids_only_where_asked(either: Tokenizer) -> None:
+def test_placeholders_are_encoded_only_on_request(either: Tokenizer) -> None:
     text = "one <ImageHere> two<AudioHere>"
     with_ids = either.encode(text, placeholders=True)
     assert with_ids == [
@@ -49,7 +49,7 @@ def test_placeholders_are_ids_only_where_asked(either: Tokenizer) -> None:
 
 
 @given(parts=PARTS, num_video=st.integers(0, 40), num_audio=st.integers(0, 12))
-def test_spans_are_the_runs_of_placeholders(
+def test_spans_cover_the_placeholder_ids(
     tokenizer: Tokenizer, parts: list[str | Slot], num_video: int, num_audio: int
 ) -> None:
     encoded = encode_prompt(tokenizer, parts, num_video_tokens=num_video, num_audio_tokens=num_audio)
@@ -69,19 +69,19 @@ def test_spans_are_the_runs_of_placeholders(
     assert not parts or encoded.input_ids[0] == tokenizer.bos_id
 
 
-def test_special_tokens_are_left_out_where_asked(either: Tokenizer) -> None:
+def test_special_tokens_are_skipped_on_request(either: Tokenizer) -> None:
     ids = [either.bos_id, *either.encode("Rain"), either.eos_id]
     assert either.decode(ids, skip_special_tokens=True) == "Rain"
     assert either.decode(ids).endswith("</s>")
     assert {either.unk_id, either.bos_id, either.eos_id, either.pad_id} == either.special_ids
 
 
-def test_ids_of_another_model(tokenizer: Tokenizer) -> None:
+def test_ids_out_of_range_are_refused(tokenizer: Tokenizer) -> None:
     with pytest.raises(ValueError, match=r"Token id 9999 is outside 0\.\.479\. Use the tokenizer of the model"):
         tokenizer.decode([5, 9999])
 
 
-def test_files_that_are_no_tokenizer(tmp_path: Path) -> None:
+def test_missing_and_invalid_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"no such file\. Give the model folder's tokenizer\.model"):
         Tokenizer(tmp_path / "tokenizer.model")
     (tmp_path / "tokenizer.model").write_text("no model")

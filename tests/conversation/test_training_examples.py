@@ -20,7 +20,7 @@ from video_llama.errors import DataError
 VIDEO = media_message(video=Slot("video"), sentence="The video contains 1 frames sampled at 0.0 seconds. ")
 
 
-def test_rows_become_turns() -> None:
+def test_rows_are_converted_to_turns() -> None:
     rows = [{"i": "", "q": "Who?", "a": "A dog."}, {"i": "", "q": "Where?", "a": "Here."}]
     assert video_turns(rows, VIDEO) == [TrainingTurn("Who?", "A dog.", (VIDEO,)), TrainingTurn("Where?", "Here.")]
     with pytest.raises(DataError, match=r"has no 'a'\. Each row needs 'q' and 'a'"):
@@ -33,7 +33,7 @@ def test_rows_become_turns() -> None:
 
 
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=5), st.sampled_from([1, 8]))
-def test_padding_is_on_the_right_and_without_loss(lengths: list[int], multiple: int) -> None:
+def test_padding_is_on_the_right_and_has_no_labels(lengths: list[int], multiple: int) -> None:
     examples = [TrainingExample(list(range(5, 5 + n)), list(range(5, 5 + n)), [], "") for n in lengths]
     batch = pad_batch(examples, 0, multiple_of=multiple)
     width = -(-max(lengths) // multiple) * multiple

@@ -11,8 +11,8 @@ from video_llama.conversation import IGNORE_INDEX, Tokenizer, TrainingTurn, trai
 from video_llama.conversation.training_reference import MAX_LENGTH, reference_example
 
 
-def test_the_reference_dialect_differs_where_it_should(llama_tokenizer: Path) -> None:
-    """The human turn's ``##``, ``#`` stay supervised there, and never in ours (golden NOTES.md 7)."""
+def test_the_reference_dialect_differs_from_serving(llama_tokenizer: Path) -> None:
+    """``##``, ``#`` of a human turn have labels in the reference dialect only (golden NOTES.md 7)."""
     llama = Tokenizer(llama_tokenizer)
     turns = [TrainingTurn("Who?", "A dog.", (VIDEO,))]
     reference = training_example(llama, turns, dialect="reference", **COUNTS)

@@ -1,4 +1,4 @@
-"""Training texts beside serving prompts: the same text, the same ids, and labels on nothing but the answers."""
+"""Training texts equal serving prompts in text and ids, and only the answers have labels."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def either(request: pytest.FixtureRequest) -> Tokenizer:
 def served(
     template: Template, turns: list[TrainingTurn], system: str
 ) -> tuple[list[list[int | str | Slot]], Conversation]:
-    """Play the turns as a chat does; return the prompt before each answer, and the finished conversation."""
+    """Run the turns as a chat does. Return the prompt before each answer, and the finished conversation."""
     conversation, prompts = Conversation(template, system), []
     for turn in turns:
         for media in turn.media:
@@ -63,12 +63,12 @@ def served(
 
 
 def labelled(example: TrainingExample) -> list[list[int]]:
-    """The runs of labels."""
+    """Return the consecutive labels that are not ignored."""
     return [list(run) for is_label, run in groupby(example.labels, IGNORE_INDEX.__ne__) if is_label]
 
 
 @given(turns=TURNS, style=st.sampled_from(sorted(STYLES)))
-def test_training_is_what_serving_renders(either: Tokenizer, turns: list[TrainingTurn], style: str) -> None:
+def test_training_text_equals_the_serving_prompt(either: Tokenizer, turns: list[TrainingTurn], style: str) -> None:
     template = STYLES[style]
     example = training_example(either, turns, template=template, system="Look.", **COUNTS)
     prompts, finished = served(template, turns, "Look.")
@@ -76,11 +76,13 @@ def test_training_is_what_serving_renders(either: Tokenizer, turns: list[Trainin
     assert example.input_ids == encode_prompt(either, finished.prompt(), **COUNTS).input_ids
     for prompt in prompts:
         ids = encode_prompt(either, prompt, **COUNTS).input_ids  # type: ignore[arg-type]
-        assert example.input_ids[: len(ids)] == ids, "what the model reads before it answers"
+        assert example.input_ids[: len(ids)] == ids, "the prompt before the answer"
 
 
 @given(turns=TURNS, style=st.sampled_from(sorted(STYLES)))
-def test_labels_are_the_answers_and_their_ends(either: Tokenizer, turns: list[TrainingTurn], style: str) -> None:
+def test_labels_cover_the_answers_and_their_end_symbols(
+    either: Tokenizer, turns: list[TrainingTurn], style: str
+) -> None:
     template = STYLES[style]
     example = training_example(either, turns, template=template, **COUNTS)
     assert all(label in (IGNORE_INDEX, token) for label, token in zip(example.labels, example.input_ids, strict=True))
@@ -90,7 +92,7 @@ def test_labels_are_the_answers_and_their_ends(either: Tokenizer, turns: list[Tr
         text = either.decode(run)
         assert text.rstrip(" ").endswith(template.stop_string)
         assert text.split(template.stop_string)[0].strip() == turn.answer
-        assert postprocess(either, run, template) == turn.answer, "what serving would make of it"
+        assert postprocess(either, run, template) == turn.answer, "the answer after serving's postprocessing"
     for span in example.spans:
         assert set(example.labels[span.start : span.start + span.length]) == {IGNORE_INDEX}
 
@@ -109,7 +111,7 @@ def test_exact_text_and_labels(either: Tokenizer) -> None:
     ]
 
 
-def test_the_end_symbol_is_learnt_where_a_token_spans_it(greedy_tokenizer: Tokenizer) -> None:
+def test_a_token_that_spans_the_end_symbol_has_a_label(greedy_tokenizer: Tokenizer) -> None:
     example = training_example(
         greedy_tokenizer, [TrainingTurn("Who?", "A dog."), TrainingTurn("Where?", "Here.")], **COUNTS
     )
@@ -124,7 +126,7 @@ def test_the_first_medium_decides_the_system_of_the_whole_text(tokenizer: Tokeni
     assert training_example(tokenizer, turns, system="", **COUNTS).text.startswith("###Human: Hello?")
 
 
-def test_a_cut_never_goes_through_a_medium_or_leaves_no_answer(tokenizer: Tokenizer) -> None:
+def test_truncation_never_cuts_a_medium_or_removes_all_answers(tokenizer: Tokenizer) -> None:
     turns = [TrainingTurn("Who?", "A dog.", (VIDEO,)), TrainingTurn("Where?", "Here.", (VIDEO,))]
     whole = training_example(tokenizer, turns, **COUNTS)
     second = whole.spans[1]

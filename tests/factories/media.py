@@ -26,7 +26,7 @@ QUIET = {"libx265": {"x265-params": "log-level=none"}, "libsvtav1": {"preset": "
 
 @dataclass(frozen=True)
 class Clip:
-    """How a video file is made. ``pts`` in milliseconds; None means a steady ``FPS``."""
+    """Settings of a video file. ``pts`` in milliseconds; None means a constant ``FPS``."""
 
     suffix: str = "mp4"
     codec: str = "libx264"
@@ -39,7 +39,7 @@ class Clip:
 
 
 def picture(number: int, size: tuple[int, int]) -> np.ndarray:
-    """RGB uint8 [H, W, 3]: a gradient that drifts, and a bar code of ``number``."""
+    """Return RGB uint8 [H, W, 3]: a moving gradient and a bar code of ``number``."""
     height, width = size
     y, x = np.mgrid[:height, :width]
     image = np.stack([(x * 2 + 5 * number) % 256, (y * 2 + 3 * number) % 256, (x + y + 7 * number) % 256], axis=-1)
@@ -93,7 +93,7 @@ def remux(source: Path, target: Path, change: Callable[[Any], bool], options: di
 
 
 def decode_all(path: Path, size: tuple[int, int]) -> tuple[list[np.ndarray], list[int | None]]:
-    """Every frame that playing the main stream from its start shows: uint8 [3, H, W] each, and the pts."""
+    """Return all frames of the main stream, decoded in sequence, uint8 [3, H, W] each, and their pts."""
     media, scaler = MediaFile(path), Scaler(size)
     with media.container() as container:
         stream = video_stream(container, media)
@@ -110,7 +110,7 @@ def write_sound(
     layout: str = "mono",
     options: dict[str, str] | None = None,
 ) -> Path:
-    """Encode ``waveform`` [channels, samples], given in the numbers of ``sample_format``."""
+    """Encode ``waveform`` [channels, samples], whose values are in the range of ``sample_format``."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=rate, layout=layout, options=options or {})
         stream.codec_context.format = sample_format
@@ -130,7 +130,7 @@ def sound_packets(stream: Any, waveform: np.ndarray, rate: int, sample_format: s
 
 
 def tone(seconds: float, rate: int, frequencies: Sequence[float] = (440.0,)) -> np.ndarray:
-    """float64 [len(frequencies), samples] in -0.5..0.5."""
+    """Return sine waves, float64 [len(frequencies), samples] in -0.5..0.5."""
     time = np.arange(round(seconds * rate)) / rate
     return np.stack([0.5 * np.sin(2 * np.pi * frequency * time) for frequency in frequencies])
 
@@ -148,7 +148,7 @@ def patch_box(path: Path, target: Path, kind: bytes, offset: int, value: bytes) 
 
 
 def lengthen_header(path: Path, target: Path, seconds: int) -> Path:
-    """Copy an mp4 or mkv whose header says that it lasts ``seconds``; its frames stay as they are."""
+    """Copy an mp4 or mkv with ``seconds`` as the duration in its header. The frames are not changed."""
     data = bytearray(path.read_bytes())
     if path.suffix == ".mkv":
         place = data.find(b"\x44\x89\x88") + 3  # Duration, 8 bytes, in milliseconds
@@ -172,7 +172,7 @@ def write_video(
     num_frames: int | None = None,
     options: dict[str, str] | None = None,
 ) -> Path:
-    """An mp4 (H.264, 10 frames a second) of noise, with AAC where ``tone`` (16 kHz) is given."""
+    """Write an mp4 of noise (H.264, 10 frames per second), with AAC audio if ``tone`` (16 kHz) is given."""
     with av.open(str(path), "w", format="mp4", options=options or {}) as container:
         video = container.add_stream("libx264", rate=10, options={"preset": "ultrafast", "threads": "1"})
         video.height, video.width, video.pix_fmt = *size, "yuv420p"
@@ -193,7 +193,7 @@ def write_video(
 
 
 def write_wav(path: Path, samples: np.ndarray, rate: int = 16000) -> Path:
-    """A 16-bit mono wav."""
+    """Write a 16-bit mono wav file."""
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
@@ -203,7 +203,7 @@ def write_wav(path: Path, samples: np.ndarray, rate: int = 16000) -> Path:
 
 
 def write_media(folder: Path, rng: np.random.Generator) -> dict[str, Path]:
-    """A "video" with sound, a "silent" one, a "sound" and an "image"."""
+    """Write a "video" with sound, a "silent" video, a "sound" and an "image"; return their paths."""
     tone = 0.5 * np.sin(np.arange(3 * 16000) * 0.05).astype(np.float32)
     paths = {
         "video": write_video(folder / "with sound.mp4", rng, seconds=3, tone=tone),
@@ -216,7 +216,7 @@ def write_media(folder: Path, rng: np.random.Generator) -> dict[str, Path]:
 
 
 def grey_bomb(side: int) -> bytes:
-    """A PNG of some hundred kilobytes: ``side`` x ``side`` zeros in 16 bit grey, which our conversion widens to 64."""
+    """Return a PNG of a few hundred kB with ``side`` x ``side`` 16-bit grey zeros, converted to 64 bits per pixel."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))

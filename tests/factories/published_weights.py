@@ -1,4 +1,4 @@
-"""The published layouts at golden's size: the reference's names and files, golden's values, a tokenizer made here."""
+"""Weights in the published layouts: the reference's names and files, golden's small tensors, a test tokenizer."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ HEADS: dict[str, Any] = {
     "imagebind_audio_config": {"num_attention_heads": 5, "input_size": [36, 50], "stride": [5, 5]},
     "imagebind_vision_config": {"num_attention_heads": 4},
 }
-"""What no tensor of golden's sizes tells."""
+"""Settings that cannot be derived from the shapes of golden's tensors."""
 
 PAD = "[PAD]"
 
@@ -37,12 +37,12 @@ def with_prefix(weights: dict[str, Tensor], *prefixes: str) -> dict[str, Tensor]
 
 
 def without(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """What begins so, without it."""
+    """Return the tensors whose names start with ``prefix``, without the prefix."""
     return {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
 
 
 def write_decoder(folder: Path, weights: dict[str, Tensor], *, kind: str, pad_row: bool = False, is_bin: bool = False):
-    """A decoder's folder in half precision, two shards, with as many words as the tokenizer has pieces."""
+    """Write a decoder folder in half precision, in two shards. The vocabulary is that of the test tokenizer."""
     folder.mkdir(parents=True)
     tokenizer = Tokenizer(train_tokenizer(folder / "tokenizer.model"))
     num_rows = tokenizer.vocab_size + pad_row
@@ -68,7 +68,7 @@ def write_sharded(folder: Path, tensors: dict[str, Tensor], *, is_bin: bool = Fa
 
 
 def vit_of_40_blocks(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The published ViT's file has 40 blocks and parts that only its own training needed."""
+    """Return a ViT of 40 blocks with the parts that were used only in its training, as in the published file."""
     vit = without(weights, "visual_encoder.")
     blocks = {name: tensor for name, tensor in vit.items() if name.startswith("blocks.")}
     held = {name: tensor for name, tensor in vit.items() if name not in blocks}
@@ -86,7 +86,7 @@ def write_published(
     pad_row: bool = False,
     deep_vit: bool = False,
 ) -> Path:
-    """The Video-LLaMA-2 folder; with another ``kind`` the legacy one around a Vicuna."""
+    """Write the folder of Video-LLaMA-2, or with a Vicuna ``kind`` the legacy folder."""
     weights = golden_weights()
     write_decoder(folder / kind, weights, kind=kind, is_bin=is_bin, pad_row=pad_row)
     vit = vit_of_40_blocks(weights) if deep_vit else without(weights, "visual_encoder.")
@@ -107,7 +107,7 @@ def write_published(
 
 
 def trainer_checkpoint(weights: dict[str, Tensor], branch: str) -> dict[str, Any]:
-    """What the reference's trainer saves: the trained tensors, buffers of frozen parts, and its own state."""
+    """Return a checkpoint of the reference's trainer: trained tensors, buffers of frozen parts, and its state."""
     own = with_prefix(weights, *BRANCHES[branch])
     buffers = {name: tensor for name, tensor in weights.items() if name.endswith(("position_ids", "inv_freq"))}
     scales = with_prefix(weights, "audio_encoder.modality_postprocessors.") if branch == "AL" else {}
@@ -125,7 +125,7 @@ OPTIONS = [f"model.config={json.dumps(HEADS)}"]
 
 
 def write_yaml(path: Path, folder: Path, **changes: Any) -> Path:
-    """An evaluation YAML in the reference's keys for the files of ``write_published``."""
+    """Write an evaluation YAML with the reference's keys for the files of ``write_published``."""
     model = {
         "arch": "video_llama",
         "freeze_vit": True,

@@ -1,4 +1,4 @@
-"""A model of a few thousand parameters with every part: it is made and run on a CPU in well under a second."""
+"""A model of a few thousand parameters with every part, which is built and runs on a CPU in well under a second."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def make_config(**overrides: Any) -> VideoLlamaConfig:
 
 
 def make_model(**overrides: Any) -> VideoLlamaForConditionalGeneration:
-    """The same weights at each call."""
+    """Return a model with the same weights at each call."""
     torch.manual_seed(5)
     return VideoLlamaForConditionalGeneration(make_config(**overrides)).eval()
 
 
 @pytest.fixture(scope="session")
 def make() -> Any:
-    """``make_model``, for tests that want their own."""
+    """``make_model``, for tests with their own configuration."""
     return make_model
 
 
@@ -54,7 +54,7 @@ def model() -> VideoLlamaForConditionalGeneration:
 @pytest.fixture
 def frames() -> Any:
     def draw(*lengths: int) -> list[Tensor]:
-        """One video [T, 3, 28, 28] per length."""
+        """Return one video [T, 3, 28, 28] per length."""
         generator = torch.Generator().manual_seed(11)
         return [torch.randn(length, 3, 28, 28, generator=generator) for length in lengths]
 
@@ -64,7 +64,7 @@ def frames() -> Any:
 @pytest.fixture
 def mels() -> Any:
     def draw(*lengths: int) -> list[Tensor]:
-        """One sound [S, 1, 16, 26] per length."""
+        """Return the mel clips of one sound [S, 1, 16, 26] per length."""
         generator = torch.Generator().manual_seed(12)
         return [torch.randn(length, 1, 16, 26, generator=generator) for length in lengths]
 

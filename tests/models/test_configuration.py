@@ -28,7 +28,7 @@ def test_defaults_are_the_published_7b_model() -> None:
         {"imagebind_audio_config": audio_tower_config(hidden_size=48, embedding_size=20)},
     ],
 )
-def test_saved_and_read_again_it_is_the_same(overrides: dict[str, Any], tmp_path: Path) -> None:
+def test_save_and_load_round_trip(overrides: dict[str, Any], tmp_path: Path) -> None:
     config = VideoLlamaConfig(**overrides)
     config.save_pretrained(tmp_path)
     read = VideoLlamaConfig.from_pretrained(tmp_path)
@@ -39,33 +39,33 @@ def _comparable(config: VideoLlamaConfig) -> dict[str, Any]:
     return {name: value for name, value in config.to_dict().items() if name not in ("_name_or_path", "dtype")}
 
 
-def test_a_part_of_the_audio_tower_leaves_the_rest_as_imagebind_has_it() -> None:
+def test_partial_audio_tower_keeps_imagebinds_other_defaults() -> None:
     tower = VideoLlamaConfig(imagebind_audio_config={"hidden_size": 96}).imagebind_audio_config
     assert (tower.hidden_size, tower.input_size, tower.bias_kv, tower.num_channels) == (96, (128, 204), True, 1)
 
 
-def test_a_ratio_from_a_division_gives_back_the_width() -> None:
+def test_mlp_width_of_a_rounded_ratio() -> None:
     widths = [(11, 30), (768, 3072), (1280, 5120), (13, 15)]
     configs = [ImageBindTowerConfig(hidden_size=width, mlp_ratio=hidden / width) for width, hidden in widths]
     assert [config.intermediate_size for config in configs] == [hidden for _, hidden in widths]
 
 
-def test_fusion_layers_that_contradict_each_other_are_refused() -> None:
+def test_contradicting_numbers_of_fusion_layers_are_refused() -> None:
     with pytest.raises(ValueError, match="Give only one of them, or equal values"):
         VideoLlamaConfig(fusion_head_layers=3, video_qformer_config={"num_hidden_layers": 2})
 
 
-def test_an_unknown_fusion_is_refused() -> None:
+def test_unknown_fusion_is_refused() -> None:
     with pytest.raises(ValueError, match="only 'seqTransf' is supported"):
         VideoLlamaConfig(fusion_header_type="mean")
 
 
 @pytest.mark.parametrize("vision", [None, {"hidden_size": 64}, Blip2VisionConfig()])
-def test_a_vit_is_never_made_with_the_library_s_vanishing_initialisation(vision: Any) -> None:
+def test_the_vit_does_not_use_the_class_default_initialisation(vision: Any) -> None:
     assert VideoLlamaConfig(vision_config=vision).vision_config.initializer_range == 0.02
 
 
-def test_a_vit_configuration_that_was_given_is_not_changed() -> None:
+def test_a_given_vit_configuration_is_not_modified() -> None:
     vision = Blip2VisionConfig()
     VideoLlamaConfig(vision_config=vision)
     assert vision.initializer_range == 1e-10

@@ -1,4 +1,4 @@
-"""Equality with the reference on tests/golden/dev: the rows of benchmarks/conformance_model.py, case by case."""
+"""Parity with the reference on tests/golden/dev: the rows of benchmarks/conformance_model.py, by case."""
 
 from collections.abc import Iterable
 from pathlib import Path

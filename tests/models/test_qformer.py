@@ -16,7 +16,7 @@ def qformer(config: Any, **overrides: Any) -> SequenceQFormer:
     return made.eval()
 
 
-def test_any_number_of_steps_becomes_the_same_number_of_tokens(config: Any) -> None:
+def test_the_number_of_tokens_does_not_depend_on_the_steps(config: Any) -> None:
     made = qformer(config)
     for num_steps in (1, 3, 6):
         assert made(torch.randn(2, num_steps, 3, 24)).shape == (2, 5, 32)
@@ -27,14 +27,14 @@ def test_more_steps_than_positions_are_refused_with_the_limit(config: Any) -> No
         qformer(config)(torch.zeros(1, 7, 3, 24))
 
 
-def test_the_order_of_the_steps_counts_and_that_within_a_step_does_not(config: Any) -> None:
+def test_the_order_of_steps_matters_and_the_order_within_a_step_does_not(config: Any) -> None:
     made, steps = qformer(config), torch.randn(1, 4, 3, 24)
     tokens = made(steps)
     assert (made(steps.flip(1)) - tokens).abs().max() > 1e-3
     torch.testing.assert_close(made(steps.flip(2)), tokens, rtol=0, atol=1e-5)  # a sum in another order
 
 
-def test_a_second_sequence_starts_again_at_position_0(config: Any) -> None:
+def test_each_sequence_starts_at_position_0(config: Any) -> None:
     made, frames, clips = qformer(config), torch.randn(1, 2, 3, 24), torch.randn(1, 2, 1, 24)
     both = torch.cat([made.add_positions(frames), made.add_positions(clips)], dim=1)
     expected = made.language_projection(made.query(both)[0])
@@ -42,13 +42,13 @@ def test_a_second_sequence_starts_again_at_position_0(config: Any) -> None:
 
 
 @pytest.mark.parametrize("layers", [1, 3])
-def test_fusion_head_layers_act(config: Any, layers: int) -> None:
+def test_fusion_head_layers(config: Any, layers: int) -> None:
     made = qformer(config, fusion_head_layers=layers)
     assert len(made.qformer.encoder.layer) == layers
     assert all(hasattr(layer, "crossattention") for layer in made.qformer.encoder.layer)
 
 
-def test_cross_attentions_are_given_on_request(config: Any) -> None:
+def test_cross_attentions_are_returned_on_request(config: Any) -> None:
     settings = config()
     settings.video_qformer_config._attn_implementation = "eager"  # only eager attention has its weights to give
     made = SequenceQFormer(settings.video_qformer_config, 5, 6, 32).eval()

@@ -15,7 +15,7 @@ ROUNDING = 1e-5  # float32 sums in another order, for values of about 1
 
 
 def prompt(*parts: int | list[int]) -> Tensor:
-    """Ids [1, L]; the markers stand for a whole medium: 5 tokens of a video, 2 of a sound."""
+    """Return ids [1, L]. VIDEO is expanded to 5 placeholder ids and AUDIO to 2."""
     lengths = {VIDEO: 5, AUDIO: 2}
     ids: list[int] = []
     for part in parts:
@@ -23,7 +23,7 @@ def prompt(*parts: int | list[int]) -> Tensor:
     return torch.tensor([ids])
 
 
-def test_media_stand_in_their_places(model: Model, frames: Any, mels: Any) -> None:
+def test_media_tokens_replace_the_placeholders(model: Model, frames: Any, mels: Any) -> None:
     ids = prompt([1, 7], AUDIO, [8], VIDEO, [9])
     embeds = model.model.embed_inputs(ids, pixel_values_videos=frames(3), input_features=mels(4))
     table = model.get_input_embeddings().weight
@@ -45,7 +45,7 @@ def test_any_number_of_media_in_one_row_in_any_order(model: Model, frames: Any, 
         torch.testing.assert_close(embeds[0, start : start + 2], alone, rtol=0, atol=ROUNDING)
 
 
-def test_frozen_features_give_what_the_raw_media_give(model: Model, frames: Any, mels: Any) -> None:
+def test_frozen_features_and_raw_media_give_equal_results(model: Model, frames: Any, mels: Any) -> None:
     ids = prompt([1], VIDEO, AUDIO, [4])
     videos, sounds = torch.stack(frames(3)), torch.stack(mels(2))
     raw = model(ids, pixel_values_videos=videos, input_features=sounds).logits
@@ -56,7 +56,7 @@ def test_frozen_features_give_what_the_raw_media_give(model: Model, frames: Any,
     torch.testing.assert_close(model(ids, **ready).logits, raw, rtol=0, atol=ROUNDING)
 
 
-def test_the_audio_branch_reads_frames_in_the_place_of_sound(model: Model, frames: Any) -> None:
+def test_the_audio_branch_encodes_frames(model: Model, frames: Any) -> None:
     ids = prompt([1], AUDIO, [4])
     clips = torch.stack(frames(4))
     features = model.model.fuse_clips(model.model.encode_frames_as_clips(clips))
@@ -64,7 +64,7 @@ def test_the_audio_branch_reads_frames_in_the_place_of_sound(model: Model, frame
     torch.testing.assert_close(with_frames, model(ids, audio_features=features).logits, rtol=0, atol=ROUNDING)
 
 
-def test_media_of_different_lengths_come_back_in_their_order(model: Model, frames: Any) -> None:
+def test_media_of_different_lengths_keep_their_order(model: Model, frames: Any) -> None:
     videos = frames(2, 1, 2, 5)
     together = model.model.get_video_features(videos)
     alone = torch.cat([model.model.get_video_features(video[None]) for video in videos])
@@ -72,7 +72,7 @@ def test_media_of_different_lengths_come_back_in_their_order(model: Model, frame
     assert torch.equal(encode_by_length([torch.ones(1), torch.zeros(2)], lambda x: x.sum(1)), torch.tensor([1.0, 0.0]))
 
 
-def test_the_joint_path_reads_frames_and_clips(model: Model, frames: Any, mels: Any) -> None:
+def test_the_joint_path_encodes_frames_and_clips(model: Model, frames: Any, mels: Any) -> None:
     videos, sounds = torch.stack(frames(3, 3)), torch.stack(mels(3, 3))
     joint = model.model.get_audiovisual_features(videos, sounds)
     assert joint.shape == (2, 5, 32)
@@ -80,13 +80,13 @@ def test_the_joint_path_reads_frames_and_clips(model: Model, frames: Any, mels: 
     assert (joint - model.model.get_audiovisual_features(videos.flip(0), sounds)).abs().max() > 1e-3
 
 
-def test_the_joint_path_needs_one_width(make: Any, frames: Any, mels: Any) -> None:
+def test_the_joint_path_requires_equal_widths(make: Any, frames: Any, mels: Any) -> None:
     narrow = make(imagebind_audio_config=make().config.imagebind_vision_config)
     with pytest.raises(ValueError, match="requires equal widths; the audio trunk has 16, the Q-Former 24"):
         narrow.model.get_audiovisual_features(torch.stack(frames(1)), torch.stack(mels(1)))
 
 
-def test_places_and_media_have_to_agree(model: Model, frames: Any) -> None:
+def test_placeholders_and_media_must_agree(model: Model, frames: Any) -> None:
     with pytest.raises(ValueError, match="10 video placeholders, but the media given have 5"):
         model(prompt([1], VIDEO, VIDEO), pixel_values_videos=frames(2))
     with pytest.raises(ValueError, match="0 video placeholders, but the media given have 5"):
@@ -99,7 +99,7 @@ def test_one_form_per_modality(model: Model, frames: Any) -> None:
         model(prompt([1], VIDEO), pixel_values_videos=frames(2), video_features=features)
 
 
-def test_media_beside_embeddings_are_refused(model: Model, frames: Any) -> None:
+def test_media_with_inputs_embeds_are_refused(model: Model, frames: Any) -> None:
     embeds = torch.zeros(1, 3, 32)
     with pytest.raises(ValueError, match=r"pixel_values_videos would be ignored\. Give input_ids"):
         model(inputs_embeds=embeds, pixel_values_videos=frames(1))
@@ -107,7 +107,7 @@ def test_media_beside_embeddings_are_refused(model: Model, frames: Any) -> None:
         model.generate(inputs_embeds=embeds, pixel_values_videos=frames(1), max_new_tokens=1)
 
 
-def test_a_part_that_was_not_built_is_named_with_its_switch(make: Any, frames: Any, mels: Any) -> None:
+def test_a_missing_part_is_named_with_its_setting(make: Any, frames: Any, mels: Any) -> None:
     seeing = make(with_audio_branch=False, with_imagebind_vision=False)
     with pytest.raises(ValueError, match=r"without imagebind_audio\. Set with_audio_branch=True"):
         seeing(prompt([1], AUDIO), input_features=mels(1))
@@ -120,7 +120,7 @@ def test_a_part_that_was_not_built_is_named_with_its_switch(make: Any, frames: A
     ("setting", "value", "num_video", "num_audio"),
     [("num_video_query_tokens", 4, 4, 2), ("num_audio_query_tokens", 6, 5, 6), ("num_query_tokens", 7, 5, 2)],
 )
-def test_the_numbers_of_query_tokens_act(
+def test_the_numbers_of_query_tokens(
     make: Any, frames: Any, mels: Any, setting: str, value: int, num_video: int, num_audio: int
 ) -> None:
     body = make(**{setting: value}).model
@@ -130,7 +130,7 @@ def test_the_numbers_of_query_tokens_act(
 
 
 @pytest.mark.parametrize(("setting", "limit"), [("max_frame_pos", 9), ("max_audio_pos", 3)])
-def test_the_numbers_of_positions_act(make: Any, frames: Any, mels: Any, setting: str, limit: int) -> None:
+def test_the_numbers_of_positions(make: Any, frames: Any, mels: Any, setting: str, limit: int) -> None:
     body = make(**{setting: limit}).model
     encode, draw = (body.get_video_features, frames) if setting == "max_frame_pos" else (body.get_audio_features, mels)
     assert encode(draw(limit)).shape[0] == 1
@@ -187,7 +187,7 @@ def _without_dropout(make: Any) -> dict[str, Any]:
     return {**settings, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
 
-def test_saved_and_loaded_it_is_the_same_to_the_bit(model: Model, frames: Any, mels: Any, tmp_path: Path) -> None:
+def test_save_and_load_are_exact(model: Model, frames: Any, mels: Any, tmp_path: Path) -> None:
     model.model.imagebind_audio.log_logit_scale.fill_(2.5)
     model.save_pretrained(tmp_path, max_shard_size="100KB")
     assert len(list(tmp_path.glob("model-*.safetensors"))) > 1
@@ -212,8 +212,8 @@ def test_tied_embeddings_stay_tied(make: Any, tmp_path: Path) -> None:
     assert torch.equal(loaded.lm_head.weight, tied.get_input_embeddings().weight)
 
 
-def test_a_fresh_model_passes_a_signal_through_every_part(config: Any, frames: Any, mels: Any) -> None:
-    """The library's own default would make a ViT whose output does not depend on the picture."""
+def test_a_new_model_has_outputs_of_normal_size(config: Any, frames: Any, mels: Any) -> None:
+    """With the default initialisation of transformers, the ViT's output would not depend on the image."""
     torch.manual_seed(0)
     body = VideoLlamaForConditionalGeneration(config()).eval().model
     first, second = (video[None] for video in frames(4, 4))
@@ -228,7 +228,7 @@ def test_a_fresh_model_passes_a_signal_through_every_part(config: Any, frames: A
     assert zero == set()
 
 
-def test_half_precision_runs_and_stays_near(model: Model, frames: Any, mels: Any) -> None:
+def test_half_precision_is_close(model: Model, frames: Any, mels: Any) -> None:
     ids = prompt([1], VIDEO, AUDIO, [4])
     exact = model(ids, pixel_values_videos=frames(3), input_features=mels(2)).logits
     media = {

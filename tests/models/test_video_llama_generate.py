@@ -1,4 +1,4 @@
-"""Batches against single rows, and what of transformers' ``generate`` users count on."""
+"""``generate``: batches against single rows, and the behaviour that transformers documents."""
 
 from queue import Queue
 from typing import Any
@@ -21,11 +21,11 @@ ROWS: dict[str, tuple[list[int], list[str]]] = {
     "text": ([1, 22, 23], []),
     "two videos and a sound": ([1, *[VIDEO] * 10, 24, *[AUDIO] * 2, 25], ["video 2", "video 3", "sound 1"]),
 }
-"""Prompts of different lengths, and their media with how many frames or clips each has."""
+"""Prompts of different lengths, and their media with the number of frames or clips."""
 
 
-class Listener(BaseStreamer):
-    """Takes ids as transformers' text streamers do, and hands them to another thread's queue."""
+class QueueStreamer(BaseStreamer):
+    """Puts the ids into a queue, as transformers' text streamers do for another thread."""
 
     def __init__(self) -> None:
         self.queue: Queue[Any] = Queue()
@@ -38,7 +38,7 @@ class Listener(BaseStreamer):
 
 
 def media_of(names: list[str]) -> dict[str, list[Tensor]]:
-    """The media, each drawn from its own seed, so that it is the same alone and in a batch."""
+    """Return random media. Each has its own seed, so that it is the same alone and in a batch."""
     shapes = {"video": (3, 28, 28), "sound": (1, 16, 26)}
     media: dict[str, list[Tensor]] = {"video": [], "sound": []}
     for name in names:
@@ -68,15 +68,15 @@ def answers_in_one_batch(model: Model, **settings: Any) -> list[list[int]]:
     [{}, {"repetition_penalty": 1.5}, {"num_beams": 3}, {"num_beams": 3, "repetition_penalty": 1.5}],
     ids=["greedy", "penalty", "beams", "beams with penalty"],
 )
-def test_a_batch_answers_as_its_rows_do_alone(model: Model, settings: dict[str, Any]) -> None:
-    """Without an end token all answers are of one length and every token is compared."""
+def test_a_batch_equals_its_single_rows(model: Model, settings: dict[str, Any]) -> None:
+    """Without an end token all answers have the same length, and every token is compared."""
     settings = {"do_sample": False, "max_new_tokens": NEW_TOKENS, "eos_token_id": None, **settings}
     alone = [answer(model, ids, media, **settings) for ids, media in ROWS.values()]
     assert answers_in_one_batch(model, **settings) == alone
-    assert len({tuple(row) for row in alone}) == len(ROWS), "the prompts have to matter, or this shows nothing"
+    assert len({tuple(row) for row in alone}) == len(ROWS), "the answers must depend on the prompts"
 
 
-def test_in_a_batch_a_row_that_has_ended_is_padded(model: Model) -> None:
+def test_finished_rows_of_a_batch_are_padded(model: Model) -> None:
     settings = {"do_sample": False, "max_new_tokens": NEW_TOKENS}
     free = [answer(model, ids, media, **settings, eos_token_id=None) for ids, media in ROWS.values()]
     end = free[0][3]
@@ -87,17 +87,17 @@ def test_in_a_batch_a_row_that_has_ended_is_padded(model: Model) -> None:
     assert min(map(len, alone)) < width
 
 
-def test_every_medium_counts(model: Model) -> None:
+def test_every_medium_changes_the_logits(model: Model) -> None:
     ids, media = ROWS["video and sound"]
     given = media_of(media)
-    told = model(torch.tensor([ids]), **given).logits[0, -1]
+    expected = model(torch.tensor([ids]), **given).logits[0, -1]
     for name in given:
         changed = {**given, name: [tensor.flip(0) for tensor in given[name]]}
         other = model(torch.tensor([ids]), **changed).logits[0, -1]
-        assert (other - told).abs().max() > 1e-3, name
+        assert (other - expected).abs().max() > 1e-3, name
 
 
-def test_the_result_is_prompt_and_answer_and_with_embeddings_the_answer_alone(model: Model) -> None:
+def test_the_result_includes_the_prompt_unless_embeddings_are_given(model: Model) -> None:
     ids, media = ROWS["video"]
     settings = {"do_sample": False, "max_new_tokens": 4, "eos_token_id": None}
     prompt = torch.tensor([ids])
@@ -109,8 +109,8 @@ def test_the_result_is_prompt_and_answer_and_with_embeddings_the_answer_alone(mo
     assert torch.equal(model.generate(inputs=prompt, **media_of(media), **settings), whole)
 
 
-def test_without_the_cache_the_answer_is_the_same(model: Model) -> None:
-    """Each token from a pass over all that stands before it."""
+def test_the_cache_does_not_change_the_answer(model: Model) -> None:
+    """Compute each token with a forward pass over all preceding tokens."""
     ids, media = ROWS["video and sound"]
     expected = answer(model, ids, media, do_sample=False, max_new_tokens=5, eos_token_id=None)
     embeds = model.model.embed_inputs(torch.tensor([ids]), **media_of(media))
@@ -132,13 +132,13 @@ def test_sampling_follows_the_seed(model: Model) -> None:
     assert made[0] == made[1] != made[2]
 
 
-def test_a_streamer_hears_each_token_as_it_comes(model: Model) -> None:
+def test_a_streamer_gets_each_token(model: Model) -> None:
     ids, media = ROWS["sound"]
-    listener = Listener()
+    streamer = QueueStreamer()
     settings = {"do_sample": False, "max_new_tokens": 6, "eos_token_id": None}
-    expected = answer(model, ids, media, **settings, streamer=listener)
-    heard = [listener.queue.get_nowait() for _ in range(8)]
-    assert heard == [ids, *[[token] for token in expected], None]
+    expected = answer(model, ids, media, **settings, streamer=streamer)
+    received = [streamer.queue.get_nowait() for _ in range(8)]
+    assert received == [ids, *[[token] for token in expected], None]
 
 
 def test_a_penalty_may_come_from_the_generation_configuration(model: Model) -> None:

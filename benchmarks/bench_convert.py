@@ -1,10 +1,11 @@
 """Convert and load the published 7B layout at full size with random numbers: time, memory and disk space.
 
-    python benchmarks/full_size_weights.py /data/scratch [--steps convert back load] [--keep]
+    python benchmarks/bench_convert.py SCRATCH [--steps convert back load] [--keep]
 
 Names, shapes and dtypes are those of golden's full_keys.json (7B); the ViT includes its 40th block, ImageBind its two
 used trunks. One row of normal numbers is repeated in each tensor, because generating nine billion numbers would take
-longer than the measured steps. Needs LLaMA's tokenizer, named by VIDEO_LLAMA_TOKENIZER, and about 55 GB of disk space.
+longer than the measured steps. The baseline of the times is reading the published files once. Needs about 55 GB of disk
+space and LLaMA's tokenizer, named by VIDEO_LLAMA_TOKENIZER.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.measuring import random_tensor, read_seconds
 from video_llama.checkpoints.files import opened, scan
 from video_llama.checkpoints.keys import IGNORED
 from video_llama.checkpoints.shards import TensorSpec, write_shards
@@ -40,7 +44,7 @@ start = time.perf_counter()
 seconds = time.perf_counter() - start
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
 peak, own = (int(status[key].split()[0]) / 1e6 for key in ("VmHWM", "VmRSS"))
-print(f"{{seconds:.0f}} s, peak {{peak:.2f}} GB, resident at the end {{own:.2f}} GB")
+print(seconds, peak, own)
 """
 STEPS = {
     "convert": "from video_llama.checkpoints.convert import convert; convert(sys.argv[1], sys.argv[2])",
@@ -59,14 +63,20 @@ def main() -> None:
     source, target, back = (arguments.scratch / name for name in ("published", "converted", "back"))
     if not source.exists():
         write_published(source)
-    print(f"published: {disk_gb(source):.1f} GB in {len(list(source.rglob('*.*')))} files")
+    size, files = disk_gb(source), [path for path in source.rglob("*.*") if path.is_file()]
+    baseline = read_seconds(files)
+    print(f"published: {size:.1f} GB in {len(files)} files; baseline: reading them once takes {baseline:.0f} s")
     for name in arguments.steps:
         command = [sys.executable, "-c", MEASURED.format(work=STEPS[name]), *map(str, (source, target, back))]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
-        print(f"{name}: {done.stdout.strip()}")
+        seconds, peak, own = map(float, done.stdout.split())
+        print(
+            f"{name}: {seconds / baseline:.2f} x reading ({seconds:.0f} s), peak memory {peak / size:.2f} x the files "
+            f"({peak:.2f} GB), {own:.2f} GB at the end"
+        )
     print(f"converted: {disk_gb(target):.1f} GB")
     if back.exists():
-        print(f"tensors that came back other than they were: {count_changed(source, back)}")
+        print(f"tensors that differ after converting back: {count_changed(source, back)}")
     if not arguments.keep:
         for folder in (source, target, back):
             shutil.rmtree(folder, ignore_errors=True)
@@ -107,14 +117,8 @@ def below(specs: dict[str, TensorSpec], prefix: str) -> dict[str, TensorSpec]:
     return {name.removeprefix(prefix): spec for name, spec in specs.items() if name.startswith(prefix)}
 
 
-def drawn(spec: TensorSpec) -> Tensor:
-    """Return one row of small normal numbers, repeated."""
-    row = torch.randn(spec.shape[-1:] or (1,)).mul(0.02).to(spec.dtype)
-    return row.expand(spec.shape).contiguous() if spec.shape else row[0]
-
-
 def save(path: Path, specs: dict[str, TensorSpec], *, wrapped: bool = False) -> None:
-    tensors = {name: drawn(spec) for name, spec in specs.items()}
+    tensors = {name: random_tensor(spec) for name, spec in specs.items()}
     torch.save({"model": tensors} if wrapped else tensors, path)
 
 
@@ -123,7 +127,7 @@ def write_decoder(folder: Path, specs: dict[str, TensorSpec], config: dict[str, 
 
     def read(names: list[str]) -> Iterator[tuple[str, Tensor]]:
         for name in names:
-            yield name, drawn(specs[name])
+            yield name, random_tensor(specs[name])
 
     for _ in write_shards(folder, specs, read, 10_000_000_000):
         pass

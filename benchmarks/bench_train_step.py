@@ -1,7 +1,8 @@
 """Training speed of each stage, the parts of a step, and the effect of cached features and background loading.
 
-    python benchmarks/train_step.py [--steps 20] [--clips 64] [--rows 8]
-    python benchmarks/train_step.py --dims real --steps 2 --clips 4 --rows 1 [--decoder-layers 2] [--tokenizer PATH]
+    python benchmarks/bench_train_step.py [--steps 20] [--clips 64] [--rows 8]
+    python benchmarks/bench_train_step.py --dims real --steps 2 --clips 4 --rows 1 [--decoder-layers 2]
+        [--tokenizer PATH]
 
 Runs the real trainer with the recipes of the miniature and random weights on generated clips. ``--dims real`` uses the
 dimensions of the published 7B model in bfloat16 (17 GB on disk); fewer decoder layers need less. Its clips are those of
