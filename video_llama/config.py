@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, fie
 
 from video_llama.errors import ConfigError
 
-Key = str | int
+_Key = str | int
 ConfigT = TypeVar("ConfigT", bound="Config")
 
 # PyYAML follows YAML 1.1, where 1e-4 and 1.5e4 are strings because they lack a point or a sign. In YAML 1.2 they are
@@ -191,7 +191,7 @@ def _split_override(text: str) -> tuple[str, Any]:
     return dotted, _parse_yaml(value, f"override {dotted}")
 
 
-def _place(section: Any, key: str, parents: Sequence[str], text: str) -> Key:
+def _place(section: Any, key: str, parents: Sequence[str], text: str) -> _Key:
     """Return ``key`` as an index of ``section``: the key itself for a mapping, an int for a list."""
     where = ".".join(parents) or "the file"
     if isinstance(section, dict):
@@ -231,9 +231,9 @@ def _describe(kind: type[BaseModel], data: Any, details: Any, source: str, chang
     return f"{where}: {message} (it is {details['input']!r})."
 
 
-def _path_in(data: Any, location: Sequence[Key]) -> list[Key]:
+def _path_in(data: Any, location: Sequence[_Key]) -> list[_Key]:
     """Return ``location`` without the names of union members, which pydantic inserts between the keys."""
-    path: list[Key] = []
+    path: list[_Key] = []
     for depth, key in enumerate(location):
         is_last = depth == len(location) - 1
         try:
@@ -250,7 +250,7 @@ def _is_union_member(data: Any) -> bool:
     return not isinstance(data, (Mapping, list, tuple))
 
 
-def _models_at(kind: type[BaseModel], location: Sequence[Key]) -> list[type[BaseModel]]:
+def _models_at(kind: type[BaseModel], location: Sequence[_Key]) -> list[type[BaseModel]]:
     """Return the settings classes that are allowed at ``location`` below ``kind``."""
     models = [kind]
     for key in location:
