@@ -107,7 +107,7 @@ class Trainer:
                     raise KeyboardInterrupt
 
     def step(self, step: int, batches: Iterator[Batch]) -> dict[str, Any]:
-        """Change the weights once and return the step's row of numbers; its "step" counts from 1."""
+        """Update the weights once and return the metrics of the step; their "step" counts from 1."""
         clock = Clock()
         _seed(self.run.seed, step, self.world.rank)
         group = [next(batches).to(self.world.device) for _ in range(self.run.accum_grad_iters)]
@@ -117,11 +117,11 @@ class Trainer:
         clock.lap("data")
         loss = 0.0
         for index, batch in enumerate(group):
-            # Let the processes exchange gradients in the step's last backward pass only.
+            # Synchronize gradients between processes only in the last backward pass of the step.
             with exchange_only(self.network, index == len(group) - 1):
                 share = self._loss_share(batch, num_tokens)
                 clock.lap("forward")
-                # DDP and FSDP2 average the gradients, which here have to be summed.
+                # DDP and FSDP2 average the gradients over the processes, but here they must be summed.
                 self.scaler.scale(share * self.world.size).backward()  # type: ignore[no-untyped-call]
                 clock.lap("backward")
             loss += float(share.detach())

@@ -83,7 +83,7 @@ class Validation:
         if shows_progress and self.world.is_main:
             numbers = progress(numbers, "evaluating", total=rounds)
         for number in numbers:
-            # All processes must take part in each forward pass: without a batch left, they repeat the last, uncounted.
+            # Every process must take part in each forward pass: without a batch of its own, it repeats the last one.
             batch = self.source[min(number, len(self.source) - 1)]
             is_counted = number < len(self.source)
             with torch.no_grad():
