@@ -149,32 +149,44 @@ def _matrix(a: int, b: int, c: int, d: int) -> bytes:
     return b"".join(value.to_bytes(4, "big", signed=True) for value in values)
 
 
-TURNS = {
-    0: _matrix(1, 0, 0, 1),
-    90: _matrix(0, 1, -1, 0),
-    180: _matrix(-1, 0, 0, -1),
-    270: _matrix(0, -1, 1, 0),
-}  # degrees clockwise that a player turns the picture by
+ORIENTATIONS = {
+    "upright": (_matrix(1, 0, 0, 1), [[1, 0], [0, 0]]),
+    "90 degrees clockwise": (_matrix(0, 1, -1, 0), [[0, 1], [0, 0]]),
+    "180 degrees": (_matrix(-1, 0, 0, -1), [[0, 0], [0, 1]]),
+    "270 degrees clockwise": (_matrix(0, -1, 1, 0), [[0, 0], [1, 0]]),
+    "mirrored left to right": (_matrix(-1, 0, 0, 1), [[0, 1], [0, 0]]),
+    "mirrored top to bottom": (_matrix(1, 0, 0, -1), [[0, 0], [1, 0]]),
+    "transposed": (_matrix(0, 1, 1, 0), [[1, 0], [0, 0]]),
+    "transposed on the other diagonal": (_matrix(0, -1, -1, 0), [[0, 0], [0, 1]]),
+}
+"""Display matrix, and the quarter that shows the bright corner of the picture, which is stored at the top left."""
 
 
-@pytest.mark.parametrize("turn", TURNS)
-def test_the_rotation_tag_turns_the_picture(tmp_path: Path, turn: int) -> None:
-    def corner(number: int, size: tuple[int, int]) -> np.ndarray:
-        image = np.full((*size, 3), 40, np.uint8)
-        image[: size[0] // 2, : size[1] // 2] = 220
+@pytest.mark.parametrize("name", ORIENTATIONS)
+def test_every_display_matrix_is_applied(tmp_path: Path, name: str) -> None:
+    def picture(size: tuple[int, int]) -> np.ndarray:
+        """Bright at the top left, and less bright to the right of it, so that transpositions differ from rotations."""
+        image = np.full((*size, 3), 20, np.uint8)
+        image[: size[0] // 2, : size[1] // 2] = 230
+        image[: size[0] // 2, size[1] // 2 :] = 100
         return image
 
+    matrix, expected = ORIENTATIONS[name]
     flat = tmp_path / "flat.mp4"
     with av.open(str(flat), "w") as container:
         stream = add_stream(container, Clip(size=(64, 96)))
-        for number in range(10):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(corner(number, (64, 96)), format="rgb24")))
+        for _ in range(10):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture((64, 96)), format="rgb24")))
         container.mux(stream.encode(None))
-    path = patch_box(flat, tmp_path / f"turned{turn}.mp4", b"tkhd", 40, TURNS[turn])
+    path = patch_box(flat, tmp_path / "turned.mp4", b"tkhd", 40, matrix)
     video = read_video(path, size=(60, 40), sampling=FrameSampling(2))
-    halves = video.frames[0].reshape(3, 2, 30, 2, 20).mean(axis=(0, 2, 4)) > 130
-    expected = np.rot90([[True, False], [False, False]], -turn // 90)
-    assert halves.tolist() == expected.tolist()
+    quarters = video.frames[0].reshape(3, 2, 30, 2, 20).mean(axis=(0, 2, 4))
+    assert (quarters > 165).astype(int).tolist() == expected
+    is_transposed = name in ("90 degrees clockwise", "270 degrees clockwise") or name.startswith("transposed")
+    bright_row, bright_column = np.argwhere(quarters > 165)[0]
+    grey_row, grey_column = np.argwhere((quarters > 60) & (quarters < 165))[0]
+    assert (bright_column == grey_column) == is_transposed
+    assert (bright_row == grey_row) != is_transposed
 
 
 @pytest.mark.slow

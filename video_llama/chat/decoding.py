@@ -171,12 +171,17 @@ def last_logits(model: VideoLlamaForConditionalGeneration, embeds_BLD: Tensor, m
             use_cache=True,
             logits_to_keep=1,
         ).logits[:, -1]
-    if logits_BV.isnan().any():
-        raise CheckpointError(
-            f"The model computed NaN in {logits_BV.dtype}. Check its weights for NaN with `video-llama inspect`; if "
-            "there are none, load it with dtype float32."
-        )
+    check_finite(logits_BV)
     return logits_BV
+
+
+def check_finite(logits_BV: Tensor) -> None:
+    """Raise CheckpointError if the model computed NaN or infinity."""
+    if not logits_BV.isfinite().all():
+        raise CheckpointError(
+            f"The model computed NaN or infinity in {logits_BV.dtype}. Check its weights for NaN with `video-llama "
+            "inspect`; if there are none, load it with dtype float32."
+        )
 
 
 def beam_ids(
@@ -189,10 +194,18 @@ def beam_ids(
     pad_id: int,
     is_stopped: Callable[[Sequence[int]], bool],
 ) -> list[list[int]]:
-    """Return the token ids of the best beam of each prompt; they can continue after a stop string or end token."""
+    """Return the token ids of the best beam of each prompt; they can continue after a stop string or end token.
+
+    Raises CheckpointError if the model computes NaN.
+    """
 
     def stopped(ids_BL: LongTensor, scores: Any, **kwargs: Any) -> Tensor:
         return torch.tensor([is_stopped(row) for row in ids_BL.tolist()], device=ids_BL.device)
+
+    def checked(ids_BL: LongTensor, scores_BV: Tensor) -> Tensor:
+        if scores_BV.isnan().any():  # other processors set scores to -infinity
+            check_finite(scores_BV)
+        return scores_BV
 
     sampling: dict[str, Any] = {
         "temperature": decoding.temperature or 1.0,
@@ -213,6 +226,7 @@ def beam_ids(
             eos_token_id=eos_id,
             pad_token_id=pad_id,
             stopping_criteria=[stopped],
+            logits_processor=[checked],
             **(sampling if decoding.is_sampling else {}),
         )
     rows: list[list[int]] = ids_BL.tolist()

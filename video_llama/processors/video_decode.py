@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Literal
+from typing import Any, Literal
 
 import av
 import numpy as np
@@ -24,12 +24,18 @@ from video_llama.processors.video_index import FrameIndex, video_stream
 
 Pictures = dict[int, np.ndarray]  # frame index -> uint8 RGB [3, H, W]
 
-# Filters that apply a rotation tag; the key is PyAV's frame.rotation, degrees counterclockwise.
-TURNS: dict[int, tuple[tuple[str, str | None], ...]] = {
-    90: (("transpose", "cclock"),),
-    -90: (("transpose", "clock"),),
-    180: (("hflip", None), ("vflip", None)),
-    -180: (("hflip", None), ("vflip", None)),
+# Filters that apply a display matrix. The key is the signs of its elements (a, b, c, d): a pixel at (x, y) is shown at
+# (a x + c y, b x + d y), with y downwards.
+UPRIGHT = (1, 0, 0, 1)
+ORIENTATIONS: dict[tuple[int, int, int, int], tuple[tuple[str, str | None], ...]] = {
+    UPRIGHT: (),
+    (-1, 0, 0, 1): (("hflip", None),),
+    (1, 0, 0, -1): (("vflip", None),),
+    (-1, 0, 0, -1): (("hflip", None), ("vflip", None)),
+    (0, 1, -1, 0): (("transpose", "clock"),),
+    (0, -1, 1, 0): (("transpose", "cclock"),),
+    (0, 1, 1, 0): (("transpose", "cclock_flip"),),
+    (0, -1, -1, 0): (("transpose", "clock_flip"),),
 }
 # Filters require a time base; raw streams have none, and scaling does not depend on it.
 ANY_TIME_BASE = Fraction(1, 1000)
@@ -49,25 +55,42 @@ class Scaler:
         self._graphs: dict[tuple[object, ...], tuple[Graph, FilterContext, FilterContext]] = {}
 
     def __call__(self, frame: VideoFrame) -> np.ndarray:
-        kind = (frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range, frame.rotation)
+        turn = orientation(frame)
+        kind = (frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range, turn)
         if kind not in self._graphs:
-            self._graphs[kind] = self._build(frame)
+            self._graphs[kind] = self._build(frame, turn)
         _, head, tail = self._graphs[kind]
         head.push(frame)
         picture = tail.pull()
         assert isinstance(picture, VideoFrame)
         return np.ascontiguousarray(picture.to_ndarray().transpose(2, 0, 1))
 
-    def _build(self, frame: VideoFrame) -> tuple[Graph, FilterContext, FilterContext]:
+    def _build(self, frame: VideoFrame, turn: tuple[int, int, int, int]) -> tuple[Graph, FilterContext, FilterContext]:
         height, width = self.size
         graph, time_base = Graph(), frame.time_base or ANY_TIME_BASE
         head = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=time_base)
         nodes = [head]
-        nodes += [graph.add(name, argument) for name, argument in TURNS.get(round(frame.rotation / 90) * 90, ())]
+        nodes += [graph.add(name, argument) for name, argument in ORIENTATIONS[turn]]
         nodes += [graph.add("scale", f"{width}:{height}:flags=bilinear"), graph.add("format", "rgb24")]
         nodes.append(graph.add("buffersink"))
         graph.link_nodes(*nodes).configure()
         return graph, head, nodes[-1]
+
+
+def orientation(frame: VideoFrame) -> tuple[int, int, int, int]:
+    """Return the key in ORIENTATIONS of a frame's display matrix: the nearest rotation, mirrored or not."""
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return UPRIGHT
+    matrix: Any = data  # a buffer
+    a, b, _, c, d = (int(value) for value in np.frombuffer(matrix, dtype=np.int32)[:5])
+    if abs(a) + abs(d) >= abs(b) + abs(c):
+        return (_sign(a), 0, 0, _sign(d))
+    return (0, _sign(b), _sign(c), 0)
+
+
+def _sign(value: int) -> int:
+    return -1 if value < 0 else 1
 
 
 def decode_by_seeking(

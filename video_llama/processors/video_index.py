@@ -7,6 +7,7 @@ timestamps, or with frames that are never shown, are decoded once.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -156,15 +157,32 @@ def _index_from_packets(container: InputContainer, stream: VideoStream, media: M
     pts = [time for time in times if time is not None]
     if len(pts) < len(times) or len(set(pts)) < len(pts):
         return _counted_index(len(times), average_fps(stream) or FALLBACK_FPS)
-    jumps = clock_jumps(decoding_times, stream.time_base, may_jump_forward=_may_jump(container))
+    time_base = stream.time_base or Fraction(1, 1000)
+    jumps = clock_jumps(decoding_times, time_base, may_jump_forward=_may_jump(container))
     if jumps:
-        segments = [sorted(pts[first:last]) for first, last in zip([0, *jumps], [*jumps, len(pts)], strict=True)]
-        return _rebased_index(segments, stream.time_base or Fraction(1, 1000), average_fps(stream) or FALLBACK_FPS)
+        segments = _segments(pts, decoding_times, jumps, time_base)
+        return _rebased_index(segments, time_base, average_fps(stream) or FALLBACK_FPS)
     return _timed_index(pts, keyframes, stream)
 
 
 def _may_jump(container: InputContainer) -> bool:
     return bool(container.format.flags & TS_DISCONT)
+
+
+def _segments(
+    pts: Sequence[int], decoding_times: Sequence[int | None], jumps: Sequence[int], time_base: Fraction
+) -> list[list[int]]:
+    """Return the pts of each segment between jumps of the clock, in display order.
+
+    Near a jump a packet can have the decoding time of one clock and the presentation time of the next one.
+    """
+    segments: list[list[int]] = [[] for _ in range(len(jumps) + 1)]
+    limit = int(JUMP_SECONDS / float(time_base))
+    for position, (shown, decoded) in enumerate(zip(pts, decoding_times, strict=True)):
+        segment = bisect_right(jumps, position)
+        is_ahead = decoded is not None and not 0 <= shown - decoded <= limit
+        segments[min(segment + is_ahead, len(jumps))].append(shown)
+    return [sorted(segment) for segment in segments if segment]
 
 
 def clock_jumps(times: Sequence[int | None], time_base: Fraction | None, *, may_jump_forward: bool) -> list[int]:
