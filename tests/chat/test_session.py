@@ -1,15 +1,15 @@
-"""A conversation: the cache, the stream, what is kept and what is dropped, and what the record says of it."""
+"""Conversations: streams, media, questions."""
 
-import json
-from itertools import islice
+from __future__ import annotations
 
 import pytest
 
 from video_llama import FrameSampling
-from video_llama.chat import Decoding
 from video_llama.errors import MediaError, NoAudioTrackError, PromptError
 
 QUESTIONS = ("What do you see?", "What do you hear?", "Describe the shape.")
+
+
 SHORT = {"max_new_tokens": 12}
 
 
@@ -22,46 +22,6 @@ def fresh_answer(chat, question: str, **decoding):
 @pytest.fixture
 def chat(assistant, clips):
     return assistant.chat(clips["video"])
-
-
-class TestCache:
-    @pytest.mark.parametrize("decoding", [{}, {"temperature": 1.3, "seed": 5}, {"repetition_penalty": 1.5}])
-    def test_later_questions_reuse_it_and_change_nothing(self, assistant, clips, decoding):
-        cached, uncached = assistant.chat(clips["video"]), assistant.chat(clips["video"])
-        for question in QUESTIONS:
-            with_cache = cached.ask(question, **SHORT, **decoding)
-            without = fresh_answer(uncached, question, **SHORT, **decoding)
-            assert with_cache.text == without.text
-            assert without.record.tokens["reused"] == 0
-        tokens = with_cache.record.tokens
-        assert tokens["prompt"] // 2 < tokens["reused"] < tokens["prompt"]
-
-    def test_media_are_encoded_once(self, chat):
-        seconds = [chat.ask(question, **SHORT).record.seconds for question in QUESTIONS]
-        assert seconds[0]["decode_media"] > 0 < seconds[0]["encode_media"]
-        assert all(each["decode_media"] == each["encode_media"] == 0 for each in seconds[1:])
-
-    def test_a_medium_added_later_keeps_what_was_read(self, assistant, clips):
-        chat = assistant.chat(clips["video"])
-        chat.ask(QUESTIONS[0], **SHORT)
-        chat.add(clips["image"])
-        cached = chat.ask(QUESTIONS[1], **SHORT)
-        other = assistant.chat(clips["video"])
-        other.ask(QUESTIONS[0], **SHORT)
-        other.add(clips["image"])
-        assert cached.text == fresh_answer(other, QUESTIONS[1], **SHORT).text
-        assert cached.record.tokens["reused"] > 0
-
-    def test_history_dropped(self, assistant, clips):
-        cached, uncached = assistant.chat(clips["video"]), assistant.chat(clips["video"])
-        for index in range(8):
-            question = f"{QUESTIONS[index % 3]} And the colour {index}?"
-            answer = cached.ask(question, **SHORT)
-            assert answer.text == fresh_answer(uncached, question, **SHORT).text
-            assert answer.record.tokens["media"] == 5 + 3
-        assert answer.record.dropped_turns > 0
-        assert "And the colour 0?" not in answer.record.prompt
-        assert answer.record.prompt.count("<ImageHere>") == 2
 
 
 class TestStream:
@@ -120,77 +80,6 @@ class TestStream:
 
 def interrupt(*_):
     raise KeyboardInterrupt
-
-
-class TestDecoding:
-    def test_greedy_by_default(self, assistant, clips):
-        decoding = assistant.chat(clips["video"]).ask(QUESTIONS[0], **SHORT).record.decoding
-        assert decoding["seed"] is None
-        assert decoding["num_beams"] == 1
-
-    def test_seed_repeats_and_is_drawn_when_not_given(self, assistant, clips):
-        chats = [assistant.chat(clips["silent"]) for _ in range(3)]
-        drawn = chats[0].ask(QUESTIONS[0], temperature=2.0, **SHORT)
-        seed = drawn.record.decoding["seed"]
-        assert isinstance(seed, int)
-        assert chats[1].ask(QUESTIONS[0], temperature=2.0, seed=seed, **SHORT).text == drawn.text
-        assert chats[2].ask(QUESTIONS[0], temperature=2.0, seed=seed + 1, **SHORT).text != drawn.text
-
-    def test_repetition_penalty_acts(self, assistant, clips):
-        plain = assistant.chat(clips["silent"]).ask(QUESTIONS[0], max_new_tokens=40)
-        strict = assistant.chat(clips["silent"]).ask(QUESTIONS[0], max_new_tokens=40, repetition_penalty=1e6)
-        assert strict.text != plain.text
-
-    def test_one_beam_of_generate_is_our_greedy_loop(self, assistant, clips):
-        """transformers' own greedy search, on the same embeddings, is the measure of our loop."""
-        engine = assistant._engine
-        chat = assistant.chat(clips["video"])
-        turn = engine.turn(chat._conversation, chat._media, QUESTIONS[0], Decoding(max_new_tokens=25))
-        embeds, mask = engine.embed([turn])
-        eos = engine.tokenizer.eos_id
-        ids = engine.model.generate(
-            inputs_embeds=embeds, attention_mask=mask, do_sample=False, max_new_tokens=25, eos_token_id=eos
-        )
-        ours = list(islice(chat._steps(turn, empty_cache(), 0), ids.shape[1]))
-        assert ours == ids[0].tolist()
-
-    def test_stop_string(self, assistant, clips):
-        """Of forty drawn answers some come to the stop string; there the text ends."""
-        requests = [(assistant.encode(clips["image"]), QUESTIONS[0])] * 40
-        answers = assistant.ask_batch(requests, batch_size=40, temperature=1.5, seed=0, max_new_tokens=60)
-        stopped = [answer for answer in answers if answer.record.stop_reason == "stop_string"]
-        assert stopped
-        assert all("###" not in answer.text for answer in answers)
-
-    @pytest.mark.parametrize(
-        ("name", "value"),
-        [
-            ("max_new_tokens", 0),
-            ("temperature", -1),
-            ("top_p", 0),
-            ("top_p", 1.5),
-            ("top_k", 0),
-            ("num_beams", 0),
-            ("num_beams", 65),
-        ],
-    )
-    def test_bad_value(self, chat, name, value):
-        with pytest.raises(ValueError, match=rf"{name} is {value}\. Give "):
-            chat.ask(QUESTIONS[0], **{name: value})
-
-    def test_reference(self):
-        from video_llama.conversation import REFERENCE_DECODING
-
-        reference = Decoding.reference()
-        shared = set(vars(reference)) & set(REFERENCE_DECODING) - {"length_penalty"}
-        assert {name: getattr(reference, name) for name in shared} == {n: REFERENCE_DECODING[n] for n in shared}
-        assert reference.is_sampling
-
-
-def empty_cache():
-    from video_llama.chat.cache import PromptCache
-
-    return PromptCache()
 
 
 class TestMedia:
@@ -285,16 +174,3 @@ class TestQuestions:
         assert again.record.prompt == first.record.prompt
         assert again.text == first.text
         assert chat.answers == [again]
-
-
-def test_record_is_json(chat):
-    answer = chat.ask(QUESTIONS[0], top_p=0.9, seed=1, **SHORT)
-    read = json.loads(json.dumps(answer.as_dict(), allow_nan=False))
-    assert read["answer"] == answer.text
-    assert read["weights"]["name"] == "tiny"
-    assert len(read["weights"]["files"]["model.safetensors"]["sha256"]) == 64
-    assert read["decoding"]["seed"] == 1
-    assert read["media"][0]["frames"]["indices"] == [0, 7, 15, 22]
-    assert read["media"][0]["sound"]["start_seconds"] == pytest.approx([0, 0.336, 0.672])
-    assert read["tokens"]["generated"] <= 12
-    assert set(read["seconds"]) == {"decode_media", "encode_media", "prefill", "generate"}
