@@ -6,9 +6,6 @@ import logging
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
-from rich.console import Console
-from rich.progress import track
-
 logger = logging.getLogger("video_llama")
 
 T = TypeVar("T")
@@ -25,5 +22,8 @@ def configure(level: int = logging.INFO) -> None:
 
 def progress(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
     """Yield ``items`` and show a progress bar on standard error. Shows nothing if that is not a terminal."""
+    from rich.console import Console
+    from rich.progress import track
+
     console = Console(stderr=True)
     yield from track(items, description, total=total, console=console, transient=True, disable=not console.is_terminal)
