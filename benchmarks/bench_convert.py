@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.measuring import random_tensor, read_seconds
 from video_llama.checkpoints.files import opened, scan
 from video_llama.checkpoints.keys import IGNORED
-from video_llama.checkpoints.shards import TensorSpec, write_shards
+from video_llama.checkpoints.safetensors_writer import TensorSpec, write_shards
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 FULL_KEYS = REPOSITORY / "tests" / "golden" / "full_keys.json.gz"
@@ -48,7 +48,7 @@ print(seconds, peak, own)
 """
 STEPS = {
     "convert": "from video_llama.checkpoints.convert import convert; convert(sys.argv[1], sys.argv[2])",
-    "back": "from video_llama.checkpoints.reference import to_reference; to_reference(sys.argv[2], sys.argv[3])",
+    "back": "from video_llama.checkpoints.export import export_to_reference; export_to_reference(sys.argv[2], sys.argv[3])",
     "load": "from video_llama.chat import read_model_folder; folder = read_model_folder(sys.argv[2])",
 }
 """The measured steps. Each runs in a separate process; imports are included."""

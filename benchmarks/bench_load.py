@@ -36,7 +36,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.measuring import random_tensor, read_seconds
 from video_llama.checkpoints.folder import Manifest, write_rest
-from video_llama.checkpoints.shards import MAX_SHARD_BYTES, TensorSpec, write_shards
+from video_llama.checkpoints.safetensors_writer import MAX_SHARD_BYTES, TensorSpec, write_shards
 from video_llama.models.configuration import VideoLlamaConfig
 from video_llama.models.memory import predict_memory, published_config
 from video_llama.models.placement import LoadOptions, Placing, empty_model, resolve_placing

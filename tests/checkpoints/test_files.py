@@ -1,3 +1,5 @@
+"""Read weight files: both formats, folders of shards, and files that are not weights."""
+
 import os
 import pickle
 import zipfile
@@ -7,14 +9,15 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from video_llama.checkpoints.files import opened, scan, weight_files
+from tests.factories.published_weights import golden_weights, trainer_checkpoint, with_prefix
+from video_llama.checkpoints.files import dtype_code, opened, read_values, scan, weight_files
 from video_llama.errors import CheckpointError
 
 TENSORS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(4, dtype=torch.float16)}
 
 
 class RunsCode:
-    """Unpickled without care, this writes a file."""
+    """Writes a file if it is unpickled with ``weights_only=False``."""
 
     def __init__(self, proof: Path) -> None:
         self.proof = proof
@@ -35,7 +38,7 @@ def refuses(path: Path, message: str) -> None:
 
 
 @pytest.mark.parametrize("content", [TENSORS, {"model": TENSORS, "epoch": 3}, {"state_dict": TENSORS}])
-def test_the_state_dict_of_a_pth_is_found(tmp_path, content):
+def test_the_state_dict_of_a_pth_file(tmp_path, content):
     path = saved(tmp_path / "a.pth", content)
     assert {name: (tensor.shape, tensor.dtype) for name, tensor in scan(path).items()} == {
         "a": ((2, 3), torch.float32),
@@ -45,7 +48,7 @@ def test_the_state_dict_of_a_pth_is_found(tmp_path, content):
         assert torch.equal(tensors["a"], TENSORS["a"])
 
 
-def test_both_formats_are_mapped_until_their_tensors_go(tmp_path):
+def test_both_formats_are_mapped_as_long_as_their_tensors_exist(tmp_path):
     save_file(TENSORS, tmp_path / "a.safetensors")
     for path in (saved(tmp_path / "a.pth", TENSORS), tmp_path / "a.safetensors"):
         with opened(path) as tensors:
@@ -56,33 +59,33 @@ def test_both_formats_are_mapped_until_their_tensors_go(tmp_path):
         assert str(path) not in Path("/proc/self/maps").read_text()
 
 
-def test_a_pth_of_the_old_format_is_read(tmp_path):
+def test_a_pth_file_of_the_old_format(tmp_path):
     path = saved(tmp_path / "old.pth", TENSORS, _use_new_zipfile_serialization=False)
     with opened(path) as tensors:
         assert torch.equal(tensors["b"], TENSORS["b"])
 
 
 @pytest.mark.parametrize("is_zip", [True, False])
-def test_a_pickle_with_code_is_refused_and_its_code_not_run(tmp_path, is_zip):
+def test_a_pickle_with_code_is_refused_and_the_code_is_not_run(tmp_path, is_zip):
     proof = tmp_path / "proof"
     content = {"model": {**TENSORS, "x": RunsCode(proof)}}
     path = saved(tmp_path / "bad.pth", content, _use_new_zipfile_serialization=is_zip)
     refuses(path, r"was refused: loading it would run code \(posix\.system\)\. Get the file from its publisher")
     assert not proof.exists()
-    torch.load(path, weights_only=False)  # the file is what it claims to be
+    torch.load(path, weights_only=False)  # without weights_only, the code runs
     assert proof.exists()
 
 
 @pytest.mark.parametrize("is_zip", [True, False])
 @pytest.mark.parametrize("share", [0.3, 0.9])
-def test_half_a_download_is_told(tmp_path, is_zip, share):
+def test_a_truncated_pickle(tmp_path, is_zip, share):
     path = saved(tmp_path / "a.pth", {"a": torch.ones(5000)}, _use_new_zipfile_serialization=is_zip)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * share)])
     refuses(path, r"is (truncated|damaged).*[\d,]+ bytes\)\. Download it again")
 
 
-def test_half_a_safetensors_file_is_told(tmp_path):
+def test_a_truncated_safetensors_file(tmp_path):
     path = tmp_path / "a.safetensors"
     save_file(TENSORS, path)
     path.write_bytes(path.read_bytes()[:-3])
@@ -102,13 +105,13 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a21\nsize 1347
         (b"", "is empty. Download it again"),
     ],
 )
-def test_what_is_no_weights_is_named(tmp_path, name, content, message):
+def test_files_that_are_not_weights(tmp_path, name, content, message):
     path = tmp_path / name
     path.write_bytes(content)
     refuses(path, message)
 
 
-def test_other_kinds_are_named(tmp_path):
+def test_files_of_other_kinds(tmp_path):
     with zipfile.ZipFile(tmp_path / "photos.pth", "w") as archive:
         archive.writestr("holiday.txt", "sun")
     refuses(tmp_path / "photos.pth", "a zip archive that torch.save did not write")
@@ -141,4 +144,33 @@ def test_folders(tmp_path):
         scan(tmp_path)
     index.write_text("[1]")
     with pytest.raises(CheckpointError, match="is not a valid index of shards"):
+        weight_files(tmp_path)
+
+
+def test_of_a_trainer_checkpoint_only_the_state_dict_is_read(tmp_path):
+    """The reference's trainer also saves optimizer, configuration and epoch."""
+    torch.save(trainer_checkpoint(golden_weights(), "AL"), tmp_path / "checkpoint_3.pth")
+    names = dict.fromkeys(scan(tmp_path / "checkpoint_3.pth"))
+    assert with_prefix(names, "audio_Qformer.", "audio_llama_proj.")
+    assert not with_prefix(names, "optimizer", "state", "epoch")
+
+
+def test_values_are_read_in_groups_under_the_given_keys(tmp_path, monkeypatch):
+    save_file(TENSORS, tmp_path / "a.safetensors")
+    stored = {f"new.{name}": tensor for name, tensor in scan(tmp_path / "a.safetensors").items()}
+    for limit in (1, 2**24):
+        monkeypatch.setattr("video_llama.checkpoints.files.BYTES_AT_ONCE", limit)
+        values = dict(read_values(stored))
+        assert values.keys() == {"new.a", "new.b"}
+        assert all(torch.equal(values[f"new.{name}"], tensor) for name, tensor in TENSORS.items())
+
+
+@pytest.mark.parametrize(("name", "code"), [("bfloat16", "BF16"), ("uint8", "U8"), ("int64", "I64"), ("bool", "BOOL")])
+def test_dtype_codes(name, code):
+    assert dtype_code(getattr(torch, name)) == code
+
+
+def test_an_index_must_not_name_files_outside_its_folder(tmp_path):
+    (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../secret.safetensors"}}')
+    with pytest.raises(CheckpointError, match=r"names \.\./secret\.safetensors, which is not a file of its folder"):
         weight_files(tmp_path)

@@ -1,4 +1,4 @@
-"""A model folder: written whole, read whole, or refused with the names of what is wrong."""
+"""Read and write model folders; errors name the file and its keys or tensors."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ from video_llama.models.placement import LoadOptions
 
 @pytest.fixture
 def folder(model_path, tmp_path):
-    """A copy to damage."""
+    """A copy of a model folder that a test may change."""
     return shutil.copytree(model_path, tmp_path / "copy")
 
 
@@ -67,7 +67,7 @@ def test_tied_embeddings(tmp_path):
     assert read.model.lm_head.weight is read.model.get_input_embeddings().weight
 
 
-def test_half_precision_is_kept_off_the_cpu_only(model_path, tmp_path):
+def test_float16_becomes_float32_on_a_cpu(model_path, tmp_path):
     read = read_model_folder(model_path, LoadOptions(dtype=torch.float16))
     write_model_folder(
         tmp_path / "half",
@@ -83,12 +83,12 @@ def test_half_precision_is_kept_off_the_cpu_only(model_path, tmp_path):
 class TestWeights:
     def test_missing(self, folder):
         change_weights(folder, lambda tensors: tensors.pop("model.video_qformer.query_tokens"))
-        with pytest.raises(CheckpointError, match=r"Tensors 1 missing: model\.video_qformer\.query_tokens"):
+        with pytest.raises(CheckpointError, match=r"missing tensors \(1\): model\.video_qformer\.query_tokens"):
             read_model_folder(folder)
 
     def test_unexpected(self, folder):
         change_weights(folder, lambda tensors: tensors.update(extra=torch.zeros(2)))
-        with pytest.raises(CheckpointError, match="1 unexpected: extra"):
+        with pytest.raises(CheckpointError, match=r"unexpected tensors \(1\): extra"):
             read_model_folder(folder)
 
     def test_wrong_shape(self, folder):
@@ -96,18 +96,18 @@ class TestWeights:
         with pytest.raises(CheckpointError, match=r"lm_head\.weight is \[2, 3\] and must be \[380, 32\]"):
             read_model_folder(folder)
 
-    def test_many_are_counted(self, folder):
+    def test_many_names_are_counted(self, folder):
         change_weights(folder, lambda tensors: [tensors.pop(name) for name in list(tensors) if "imagebind" in name])
         with pytest.raises(CheckpointError, match=r"and [0-9]+ more"):
             read_model_folder(folder)
 
-    def test_cut_short(self, folder):
+    def test_a_truncated_file(self, folder):
         file = folder / "model.safetensors"
         file.write_bytes(file.read_bytes()[:-100])
         with pytest.raises(CheckpointError, match="is truncated or not a safetensors file"):
             read_model_folder(folder)
 
-    def test_none(self, folder):
+    def test_no_weights(self, folder):
         (folder / "model.safetensors").unlink()
         with pytest.raises(CheckpointError, match=r"contains none of model\.safetensors"):
             read_model_folder(folder)
@@ -121,7 +121,7 @@ class TestFiles:
             read_model_folder(folder)
 
     @pytest.mark.parametrize("text", ["{", "[1]"])
-    def test_no_json(self, folder, text):
+    def test_invalid_json(self, folder, text):
         (folder / "manifest.json").write_text(text)
         with pytest.raises(CheckpointError, match=r"manifest\.json (is not valid JSON|contains a list)"):
             read_model_folder(folder)
@@ -135,7 +135,7 @@ class TestFiles:
         with pytest.raises(CheckpointError, match="unknown key num_framse, missing key num_frames"):
             read_model_folder(folder)
 
-    def test_another_model(self, folder):
+    def test_another_model_type(self, folder):
         change_json(folder / "config.json", model_type="llama")
         with pytest.raises(CheckpointError, match="describes a model of type 'llama'"):
             read_model_folder(folder)
@@ -152,6 +152,21 @@ class TestFiles:
     def test_settings_that_do_not_fit(self, folder, changes, message):
         change_json(folder / "processor_config.json", **changes)
         with pytest.raises(CheckpointError, match=message):
+            read_model_folder(folder)
+
+    @pytest.mark.parametrize(
+        ("name", "changes", "message"),
+        [
+            ("processor_config.json", {"num_frames": 0}, r"num_frames is 0\. It must be positive"),
+            ("processor_config.json", {"num_frames": "4"}, r"num_frames: Input should be a valid integer"),
+            ("processor_config.json", {"image_std": 3}, r"image_std: Input should be a valid array"),
+            ("manifest.json", {"untrained_parts": "model."}, r"untrained_parts: Input should be a valid array"),
+            ("manifest.json", {"sources": []}, r"sources: Input should be an object"),
+        ],
+    )
+    def test_invalid_values_name_the_file(self, folder, name, changes, message):
+        change_json(folder / name, **changes)
+        with pytest.raises(CheckpointError, match=rf"{name}: {message}.*Correct the file"):
             read_model_folder(folder)
 
     def test_untrained_part_without_a_parameter(self, folder):
@@ -178,14 +193,14 @@ class TestWriting:
         assert not (folder / "left over").exists()
         assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
-    def test_spares_what_is_none(self, model_path, tmp_path):
+    def test_another_folder_is_not_replaced(self, model_path, tmp_path):
         (tmp_path / "home").mkdir()
         (tmp_path / "home" / "letter.txt").write_text("dear")
         with pytest.raises(CheckpointError, match="exists and is not a model folder"):
             self.write(model_path, tmp_path / "home")
         assert (tmp_path / "home" / "letter.txt").read_text() == "dear"
 
-    def test_appears_whole_or_not_at_all(self, model_path, tmp_path):
+    def test_writing_is_atomic(self, model_path, tmp_path):
         target = tmp_path / "new"
         with pytest.raises(TypeError):
             self.write(model_path, target, manifest=Manifest("bad", {"not JSON": object()}))

@@ -1,4 +1,4 @@
-"""huggingface_hub against a server on this machine that answers as the hub does."""
+"""Downloads with huggingface_hub from a local server that imitates the Hub."""
 
 import hashlib
 import json
@@ -36,7 +36,7 @@ def files(tmp_path) -> Path:
 
 @pytest.fixture
 def endpoint(files) -> Iterator[str]:
-    """The hub's three answers: a revision's commit, its files, and the files' contents."""
+    """A server with the Hub's three routes: the commit of a revision, its list of files, and the files."""
 
     class Hub(BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
@@ -83,7 +83,7 @@ def endpoint(files) -> Iterator[str]:
 
 
 def run(*arguments: str, endpoint: str, home: Path, **environment: str) -> subprocess.CompletedProcess:
-    """Python in a process of its own: huggingface_hub reads its environment when it is imported."""
+    """Run Python in a new process: huggingface_hub reads the environment when it is imported."""
     own = {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_OFFLINE": "0", "NO_PROXY": "127.0.0.1"}
     command = [sys.executable, *arguments]
     own |= {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", **environment}
@@ -94,7 +94,7 @@ def download(name: str, endpoint: str, home: Path, **environment: str) -> subpro
     return run("-c", DOWNLOAD, name, endpoint=endpoint, home=home, **environment)
 
 
-def test_what_is_needed_comes_and_is_kept(tmp_path, files, endpoint):
+def test_model_files_are_downloaded_once(tmp_path, files, endpoint):
     done = download(f"hub:{NAME}", endpoint, tmp_path / "home")
     assert done.returncode == 0, done.stderr
     folder = Path(done.stdout.strip())
@@ -114,13 +114,13 @@ def test_convert_from_the_hub(tmp_path, endpoint):
     assert json.loads((target / "manifest.json").read_text())["sources"]["files"][0]["file"] == "eva_vit_g.pth"
 
 
-def test_a_repository_that_is_not_there(tmp_path, endpoint):
+def test_a_repository_that_does_not_exist(tmp_path, endpoint):
     done = download("hub:nobody/nothing", endpoint, tmp_path / "home")
     assert done.returncode == 1
     assert "CheckpointError: hub:nobody/nothing cannot be downloaded" in done.stderr
     assert "Check the name, the connection and HF_TOKEN" in done.stderr
 
 
-def test_a_name_that_cannot_be(tmp_path, endpoint):
+def test_an_invalid_name(tmp_path, endpoint):
     done = download("hub:a/b/c", endpoint, tmp_path / "home")
     assert "CheckpointError: hub:a/b/c cannot be downloaded (HFValidationError" in done.stderr

@@ -1,3 +1,5 @@
+"""Inspect published files and lists of the reference's names."""
+
 import gzip
 import json
 from pathlib import Path
@@ -13,7 +15,7 @@ from video_llama.errors import DataError
 from video_llama.files import sha256
 
 PARTS = {
-    "ViT": (42, {"eva_vit_g.pth", "blip2_pretrained_flant5xxl.pth"}),  # its last norm comes with BLIP-2
+    "ViT": (42, {"eva_vit_g.pth", "blip2_pretrained_flant5xxl.pth"}),  # its last norm is in the file of BLIP-2
     "frame Q-Former": (87, {"blip2_pretrained_flant5xxl.pth"}),
     "video Q-Former": (56, {"VL_LLaMA_2_7B_Finetuned.pth"}),
     "video projection": (2, {"VL_LLaMA_2_7B_Finetuned.pth"}),
@@ -44,7 +46,7 @@ class TestSources:
         assert report.leftovers["imagebind_huge.pth"]["audio_encoder.thermal"] == 23
         assert report.leftovers["imagebind_huge.pth"]["replaced by a later file"] == 1
 
-    def test_faults_stand_in_their_rows_and_in_the_problem(self, published):
+    def test_errors_are_in_their_rows_and_in_the_problem(self, published):
         path = published / "VL_LLaMA_2_7B_Finetuned.pth"
         content = torch.load(path, weights_only=True)
         own = content["model"]
@@ -62,20 +64,23 @@ class TestSources:
         assert projection.zero == ["model.video_qformer.language_projection.weight"]
         assert qformer.not_finite == ["model.video_qformer.query_tokens"]
         assert qformer.missing == ["model.video_qformer.qformer.encoder.layer.1.attention.attention.query.bias"]
-        assert rows(report)["none, of video branch"].unexpected == ["stranger"]
-        for named in ("stranger", "llama_proj.bias is [23] and must be [24]", "layer.1.attention.self.query.bias"):
-            assert named in report.problem
+        assert rows(report)["unknown (video branch)"].unexpected == ["stranger"]
+        for expected in ("stranger", "llama_proj.bias is [23] and must be [24]", "layer.1.attention.self.query.bias"):
+            assert expected in report.problem
 
-    def test_nan_alone_is_a_problem(self, published):
+    def test_values_that_are_not_finite_are_a_problem(self, published):
         path = published / "AL_LLaMA_2_7B_Finetuned.pth"
         content = torch.load(path, weights_only=True)
         content["model"]["audio_llama_proj.bias"][0] = float("inf")
         torch.save(content, path)
-        assert "1 tensors hold NaN or infinity" in inspect_sources(published, OPTIONS).problem
+        assert (
+            "tensors with NaN or infinity (1): model.audio_qformer.language_projection.bias"
+            in inspect_sources(published, OPTIONS).problem
+        )
 
-    def test_paths_that_are_not_there_leave_the_other_rows(self, published, tmp_path):
+    def test_paths_that_do_not_exist(self, published, tmp_path):
         yaml = tmp_path / "mine.yaml"
-        branch = published / "VL_LLaMA_2_7B_Finetuned.pth"  # ViT, BLIP-2 and ImageBind are found beside it
+        branch = published / "VL_LLaMA_2_7B_Finetuned.pth"  # ViT, BLIP-2 and ImageBind are found next to it
         yaml.write_text(f"model:\n  llama_model: ckpt/none\n  ckpt: {branch}\n  ckpt_2: path/audio_branch_ckpt\n")
         report = inspect_sources(yaml, OPTIONS)
         assert {name for name, part in rows(report).items() if part.files} == {
@@ -85,17 +90,17 @@ class TestSources:
             *("audio Q-Former", "audio projection", "decoder")
         }
         assert (rows(report)["video Q-Former"].tensors, rows(report)["decoder"].tensors) == (56, 0)
-        assert "model.llama_model (ckpt/none), model.ckpt_2 (path/audio_branch_ckpt) are not there" in report.problem
+        assert "model.llama_model (ckpt/none), model.ckpt_2 (path/audio_branch_ckpt) do not exist" in report.problem
 
     @pytest.mark.parametrize(
         ("name", "parts"),
         [("withaudio", set(PARTS)), ("only_vl", {part for part in PARTS if "audio" not in part})],
     )
-    def test_yamls_as_shipped_have_a_row_for_every_part(self, repository, name, parts):
+    def test_the_shipped_yamls_have_a_row_for_every_part(self, repository, name, parts):
         report = inspect_sources(repository / f"eval_configs/video_llama_eval_{name}.yaml")
         assert {part.part for part in report.parts if not part.files} == parts
         assert "model.ckpt (path/pretrained_visual_branch_ckpt)" in report.problem
-        assert "Put your own path there, or override it: --set model.llama_model=/data/..." in report.problem
+        assert "Correct the YAML, or override the path: --set model.llama_model=/data/..." in report.problem
 
 
 class TestFile:
@@ -109,12 +114,12 @@ class TestFile:
             ("llama-2-7b-chat-hf/model-00001-of-00002.safetensors", {"decoder": 10}),
         ],
     )
-    def test_what_a_published_file_holds(self, published, name, parts):
+    def test_contents_of_a_published_file(self, published, name, parts):
         report = inspect_file(published / name)
         assert {name: part.tensors for name, part in rows(report).items()} == parts
         assert not any(part.missing or part.mismatched for part in report.parts)
 
-    def test_ours_and_strangers(self, tmp_path):
+    def test_our_names_and_unexpected_ones(self, tmp_path):
         branch = convert_state_dict(with_prefix(golden_weights(), *BRANCHES["AL"]))[0]
         save_file(branch | {"stranger": torch.zeros(3)}, tmp_path / "trained.safetensors")
         found = rows(inspect_file(tmp_path / "trained.safetensors"))
@@ -122,14 +127,14 @@ class TestFile:
 
 
 class TestNames:
-    def test_nothing_is_left_over_at_real_size(self, repository):
+    def test_every_name_of_the_published_sizes_is_mapped(self, repository):
         reports = inspect_names(repository / "tests" / "golden" / "full_keys.json.gz")
         assert len(reports) == 2 + 4 * 2
         assert [report.left_over for report in reports] == [[]] * len(reports)
         sizes = {report.name: (report.num_keys, report.num_ours) for report in reports}
         assert sizes["model llama_7b"] == (2521, 1705)
 
-    def test_left_over_names_and_shapes_are_told(self, tmp_path, repository):
+    def test_names_and_shapes_that_do_not_fit(self, tmp_path, repository):
         packed = (repository / "tests" / "golden" / "full_keys.json.gz").read_bytes()
         model = json.loads(gzip.decompress(packed))["models"]["llama_7b"]
         keys = model["keys"]
@@ -138,11 +143,11 @@ class TestNames:
         del keys["visual_encoder.blocks.3.mlp.fc2.bias"]
         (tmp_path / "names.json").write_text(json.dumps({"models": {"odd": model}}))
         (report,) = inspect_names(tmp_path / "names.json")
-        told = "\n".join(report.left_over)
+        listed = "\n".join(report.left_over)
         assert len(report.left_over) == 3
-        assert "stranger.weight: unknown" in told
-        assert "language_projection.bias: (5,), and the model has (4096,)" in told
-        assert "layers.3.mlp.fc2.bias: missing, and the model has (1408,)" in told
+        assert "stranger.weight: unknown" in listed
+        assert "language_projection.bias: (5,); the model has (4096,)" in listed
+        assert "layers.3.mlp.fc2.bias: missing; the model has (1408,)" in listed
 
     @pytest.mark.parametrize("text", ["[1]", "{", '{"models": {"a": {"keys": {}}}}', '{"names": 3}'])
     def test_another_file_is_refused(self, tmp_path, text):

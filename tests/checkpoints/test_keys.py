@@ -1,3 +1,5 @@
+"""Map names between the reference's checkpoints and ours."""
+
 import gzip
 import json
 import re
@@ -40,7 +42,7 @@ def on_meta(keys: dict[str, Any]) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_every_key_at_real_size_is_one_of_ours_with_the_same_shape(full: dict[str, Any], size: str) -> None:
+def test_every_published_name_is_one_of_ours_with_the_same_shape(full: dict[str, Any], size: str) -> None:
     reference = full["models"][size]
     with torch.device("meta"):
         config = VideoLlamaConfig(text_config=reference["llama_config"], with_imagebind_vision=True)
@@ -55,9 +57,7 @@ def test_every_key_at_real_size_is_one_of_ours_with_the_same_shape(full: dict[st
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize(("recipe", "branch"), RECIPES.items())
-def test_what_each_recipe_saves_is_one_branch_of_ours(
-    full: dict[str, Any], size: str, recipe: str, branch: str
-) -> None:
+def test_each_recipe_saves_one_branch(full: dict[str, Any], size: str, recipe: str, branch: str) -> None:
     trained = full["train_configs"][recipe][size]
     names = {to_ours(name) for name in trained["trainable_keys"]}
     assert len(names) == trained["n_trainable_tensors"]
@@ -69,7 +69,7 @@ def test_what_each_recipe_saves_is_one_branch_of_ours(
     assert (ours.keys(), unknown) == (names, [])
 
 
-def test_there_and_back_golden_s_weights_are_the_same_to_the_bit(weights: dict[str, Tensor]) -> None:
+def test_golden_s_weights_map_to_ours_and_back_exactly(weights: dict[str, Tensor]) -> None:
     ours, ignored, unknown = convert_state_dict(weights)
     assert unknown == []
     back = revert_state_dict(ours)
@@ -89,24 +89,24 @@ def test_the_vit_s_key_bias_is_zero(weights: dict[str, Tensor]) -> None:
     assert not key.any()
 
 
-def test_half_a_bias_is_unknown_and_not_a_bias() -> None:
+def test_half_a_bias_is_unknown() -> None:
     ours, _, unknown = convert_state_dict({"visual_encoder.blocks.3.attn.v_bias": torch.ones(2)})
     assert (ours, unknown) == ({}, ["visual_encoder.blocks.3.attn.v_bias"])
 
 
-def test_a_name_of_neither_is_reported() -> None:
+def test_unknown_names_are_reported() -> None:
     ours, ignored, unknown = convert_state_dict({"head.weight": torch.ones(2), "video_query_tokens": torch.ones(1)})
     assert (list(ours), ignored, unknown) == (["model.video_qformer.query_tokens"], [], ["head.weight"])
 
 
-def test_what_is_not_wanted_is_counted_as_ignored() -> None:
+def test_tensors_that_are_not_included_are_ignored() -> None:
     both = {"llama_proj.bias": torch.ones(2), "audio_llama_proj.bias": torch.ones(3)}
     ours, ignored, _ = convert_state_dict(both, include=lambda name: name.startswith("model.video_qformer."))
     assert (list(ours), ignored) == (["model.video_qformer.language_projection.bias"], ["audio_llama_proj.bias"])
 
 
-def test_a_name_that_the_reference_lacks_is_refused_with_the_remedy() -> None:
-    with pytest.raises(ValueError, match=r"lora_A\.weight has no name in the reference.*Merge adapters"):
+def test_names_without_counterpart_in_the_reference() -> None:
+    with pytest.raises(ValueError, match=r"lora_A\.weight has no counterpart in the reference.*Merge adapters"):
         revert_state_dict({"model.language_model.lora_A.weight": torch.ones(1), "adapter.lora_A.weight": torch.ones(1)})
 
 

@@ -44,7 +44,7 @@ class TestInspect:
         result = invoke("inspect", repository / "eval_configs/video_llama_eval_withaudio.yaml")
         assert result.exit_code == 2
         assert [line.split()[-1] for line in result.stdout.splitlines()[2:-1]] == ["missing"] * 8
-        assert "Put your own path there, or override it" in result.stderr
+        assert "Correct the YAML, or override the path" in result.stderr
 
     def test_model(self, model_path):
         report = json.loads(invoke("inspect", model_path, "--json").stdout)
@@ -75,7 +75,7 @@ def test_inspect_a_yaml_with_a_fault(tmp_path, published, eval_yaml):
     result = invoke(
         "inspect", eval_yaml, "--json", "--set", f"model.ckpt_2={published / 'VL_LLaMA_2_7B_Finetuned.pth'}"
     )
-    assert_one_line(result, "set model.ckpt_2 to the audio branch's file")
+    assert_one_line(result, "set model.ckpt_2 to the file of the audio branch")
     result = invoke("inspect", eval_yaml, "--json")
     assert result.exit_code == 0
     report = json.loads(result.stdout)

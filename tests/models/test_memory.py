@@ -1,4 +1,4 @@
-"""The predicted memory, against what a process of its own took."""
+"""The predicted memory, compared with that of a process."""
 
 import gzip
 import json
@@ -28,11 +28,11 @@ BIG_ENOUGH = dict(
         max_position_embeddings=400,
     ),
 )
-"""Some 300 MB in float32: what an interpreter takes here and there is small beside it."""
+"""About 300 MB in float32, so that variations of the interpreter are small in comparison."""
 
 HEAP = {"MALLOC_MMAP_THRESHOLD_": str(2**16)}
-"""Has glibc return every large block when it is freed, as it always does with those over 32 MB. Smaller ones it keeps
-and cannot always use again: without this, some 20 MB of a small model's 200 were such holes, others each time."""
+"""Makes glibc return every large block when it is freed, as it always does for those over 32 MB. Otherwise it keeps
+smaller blocks and cannot always reuse them: about 20 MB of a small model's 200, varying from run to run."""
 
 MEASURE = """
 import io, sys
@@ -52,8 +52,8 @@ def ask(path, **placing):
     return assistant, answer.record.tokens["prompt"]
 
 placing = {placing}
-first = ask(sys.argv[1], **placing)[0]  # the libraries' own memory is taken here
-open("/proc/self/clear_refs", "w").write("5")  # the peak begins anew
+first = ask(sys.argv[1], **placing)[0]  # allocates the memory of the libraries
+open("/proc/self/clear_refs", "w").write("5")  # resets the peak
 before = status("VmRSS")
 assistant, prompt = ask(sys.argv[2], **placing)
 print(status("VmHWM") - before, prompt)
@@ -66,7 +66,7 @@ def config_of(path):
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """One that warms a process up, and one whose memory is measured."""
+    """A small model, which loads the libraries, and the model whose memory is measured."""
     folder = tmp_path_factory.mktemp("memory")
     text = dict(tiny_config(380).text_config.to_dict(), hidden_size=64, intermediate_size=64)
     small = make_folder(folder / "small", text_config=text, with_audio_branch=False)
@@ -83,20 +83,20 @@ def folders(tmp_path_factory):
     ],
     ids=str,
 )
-def test_within_a_tenth_of_what_is_measured(folders, placing):
+def test_within_a_tenth_of_the_measured_memory(folders, placing):
     script = MEASURE.format(num_frames=NUM_FRAMES, placing=placing)
     command = [sys.executable, "-c", script, *map(str, folders)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | HEAP)
     assert done.returncode == 0, done.stderr
     measured, num_prompt_tokens = map(int, done.stdout.split())
-    wanted = resolve_placing("float32", LoadOptions(**placing))
-    predicted = predict_memory(config_of(folders[1]), wanted, num_frames=NUM_FRAMES, num_tokens=num_prompt_tokens + 2)
+    resolved = resolve_placing("float32", LoadOptions(**placing))
+    predicted = predict_memory(config_of(folders[1]), resolved, num_frames=NUM_FRAMES, num_tokens=num_prompt_tokens + 2)
     assert predicted.total == pytest.approx(measured, rel=0.1)
 
 
 @pytest.mark.parametrize(("size", "name"), [("7b", "llama_7b"), ("13b", "llama_13b")])
 def test_weights_of_the_published_sizes(repository, size, name):
-    """The decoder's bytes are those of the reference's list of names and shapes."""
+    """The size of the decoder follows from the reference's list of names and shapes."""
     listed = json.loads(gzip.decompress((repository / "tests" / "golden" / "full_keys.json.gz").read_bytes()))
     keys = listed["models"][name]["keys"]
     decoder = {key: shape for key, (shape, *_) in keys.items() if key.startswith("llama_model.")}
@@ -108,21 +108,21 @@ def test_weights_of_the_published_sizes(repository, size, name):
 
 class TestPrediction:
     def predict(self, size="7b", num_frames=8, **more):
-        asked = {key: more.pop(key) for key in ("dtype", "quantization") if key in more}
-        placing = resolve_placing("bfloat16", LoadOptions(**asked))
+        options = {key: more.pop(key) for key in ("dtype", "quantization") if key in more}
+        placing = resolve_placing("bfloat16", LoadOptions(**options))
         return predict_memory(published_config(size), placing, num_frames=num_frames, **more)
 
-    def test_targets_of_7b_with_sound(self):
-        """What the project promises: 13 GB in 8 bits, 8 GB in 4, for a prompt and answer of 1000 tokens."""
-        asked = {"num_clips": 8, "num_tokens": 1000}
-        assert self.predict(quantization="int8", **asked).total < 13e9
-        assert self.predict(quantization="int4", **asked).total < 8e9
+    def test_targets_of_7b_with_audio(self):
+        """The project's targets: 13 GB with int8, 8 GB with int4, for 1000 tokens of prompt and answer."""
+        request = {"num_clips": 8, "num_tokens": 1000}
+        assert self.predict(quantization="int8", **request).total < 13e9
+        assert self.predict(quantization="int4", **request).total < 8e9
 
-    def test_only_what_is_used(self):
+    def test_without_clips_the_audio_branch_is_not_counted(self):
         assert "audio" not in self.predict().weights
         assert self.predict(num_clips=8).weights["audio"] == pytest.approx(2 * 86e6, rel=0.05)
 
-    def test_more_takes_more(self):
+    def test_memory_grows_with_the_input_and_the_model(self):
         totals = [
             self.predict(num_tokens=100).total,
             self.predict(num_tokens=200).total,
@@ -134,17 +134,17 @@ class TestPrediction:
         assert totals == sorted(set(totals))
 
     @pytest.mark.parametrize(
-        ("asked", "message"),
+        ("changes", "message"),
         [
-            ({"num_frames": 33}, r"num_frames is 33\. This model takes 1 to 32"),
+            ({"num_frames": 33}, r"num_frames is 33\. This model supports 1 to 32"),
             ({"num_frames": -3}, "num_frames is -3"),
-            ({"num_tokens": 0}, r"num_tokens is 0\. This model takes 1 to 4096"),
+            ({"num_tokens": 0}, r"num_tokens is 0\. This model supports 1 to 4096"),
             ({"num_tokens": 4097}, "num_tokens is 4097"),
         ],
     )
-    def test_what_the_model_cannot_take(self, asked, message):
+    def test_numbers_out_of_range(self, changes, message):
         with pytest.raises(ValueError, match=message):
-            self.predict(**asked)
+            self.predict(**changes)
 
     def test_unknown_size(self):
         with pytest.raises(ValueError, match=r"size is '70b'\. Choose 7b or 13b"):

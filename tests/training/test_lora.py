@@ -129,7 +129,9 @@ def test_errors_for_invalid_settings(write_yaml: Write, tmp_path: Path) -> None:
         train_from_config(write_yaml(model={"lora": LORA, "freeze_llama": False}))
     with pytest.raises(ConfigError, match="a quantized decoder has no trainable weights"):
         train_from_config(write_yaml(model={"quantization": "int8", "freeze_llama": False}))
-    with pytest.raises(ConfigError, match=r"model.quantization: A layer of 48 inputs .* has no 4-bit form.* Use int8"):
+    with pytest.raises(
+        ConfigError, match=r"model.quantization: int4 does not support a layer with 48 inputs .* Use int8"
+    ):
         train_from_config(write_yaml(model={"quantization": "int4"}))
     with pytest.raises(ConfigError, match=r"fsdp2 shards parameters, but a quantized decoder has no parameters"):
         train_from_config(write_yaml(model={"quantization": "int8"}, run={"distributed_mode": "fsdp2"}))

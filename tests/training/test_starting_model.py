@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from tests.factories.published_weights import HEADS, golden_weights, write_published
 from tests.training.conftest import Write, yaml_writer
-from video_llama.checkpoints.initial import DRAWN_PARTS
+from video_llama.checkpoints.initialization import INITIALIZABLE_PARTS
 from video_llama.checkpoints.keys import convert_state_dict
 from video_llama.config import load_config
 from video_llama.errors import CheckpointError, ConfigError
@@ -78,10 +78,10 @@ def test_vision_stage_1_from_the_frozen_parts(
         wanted = stored[name].half().float() if "language_model" in name else stored[name]
         assert torch.equal(start[name], wanted), name
     assert not any("audio" in name or "imagebind" in name for name in start)
-    assert folder.manifest.untrained_parts == DRAWN_PARTS[:4]
+    assert folder.manifest.untrained_parts == INITIALIZABLE_PARTS[:4]
     run, log = train_by_command(path)
     assert len(losses(run)) == 2
-    for part in DRAWN_PARTS[:4]:
+    for part in INITIALIZABLE_PARTS[:4]:
         assert f"{part} starts from random values" in log
     trained = load_file(newest_checkpoint(run) / "trained.safetensors")  # type: ignore[operator]
     assert trained.keys() == {name for name in start if name.startswith("model.video_qformer.")}
@@ -131,7 +131,7 @@ def test_resuming_gives_the_same_losses(write_published_yaml: Write, losses: Cal
 @pytest.mark.parametrize(
     ("branch", "model", "missing", "message"),
     [
-        ("vision", {}, "eva_vit_g.pth", r"visual_encoder\.\S+ is in none of the files.*eva_vit_g\.pth"),
+        ("vision", {}, "eva_vit_g.pth", r"do not contain visual_encoder\.\S+,.*eva_vit_g\.pth"),
         ("vision", {"frozen_video_Qformer": True}, None, r"video_Qformer\.bert\.\S+ is in none .* set model\.ckpt"),
         ("audio", {"imagebind_ckpt_path": ""}, "imagebind_huge.pth", r"audio_encoder\S+ is in none .*imagebind_huge"),
         ("vision", {"llama_model": ""}, None, "neither model.pretrained nor model.llama_model is set"),
@@ -155,7 +155,7 @@ def test_an_incomplete_part_is_an_error(write_published_yaml: Write, published: 
     del content["model"]["llama_proj.bias"]
     torch.save(content, branch)
     path = write_published_yaml("vision", 2, model={"ckpt": str(branch)})
-    with pytest.raises(CheckpointError, match=r"1 tensors are in none of the files, such as llama_proj\.bias"):
+    with pytest.raises(CheckpointError, match=r"missing tensors \(1\): llama_proj\.bias"):
         plan_published(load_config(TrainConfig, path), str(path))
 
 

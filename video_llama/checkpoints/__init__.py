@@ -1,1 +1,1 @@
-"""Weights on disk: the reference's files and ours, and how they become each other."""
+"""Read, write, convert and inspect weights: the reference's published files and our model folders."""

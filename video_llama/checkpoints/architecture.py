@@ -1,8 +1,8 @@
-"""The dimensions of a model from the shapes of its tensors: what the reference leaves to code, read from its files.
+"""Infer the configuration of a model from the shapes of its tensors; the reference's files contain no configuration.
 
-Three things leave no trace in a shape: how many heads an attention has, the step between the audio trunk's patches, and
-the height and width that a number of patches came from. They are known for the published widths; for others they have
-to be said (``model.config`` in an evaluation YAML).
+Shapes do not determine the number of attention heads, the stride of the audio trunk's patches, and the height
+and width of the audio input. These are known for the published widths; for others they must be set in
+``model.config`` of an evaluation YAML.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
+from video_llama.checkpoints.files import Shape
 from video_llama.checkpoints.keys import reference_names
 from video_llama.checkpoints.published_files import remedy_for
 from video_llama.errors import CheckpointError
 from video_llama.models.configuration import VideoLlamaConfig
 
-Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
 
 HEADS = {"ViT": {1408: 16}, "Q-Former": {768: 12}, "ImageBind audio": {768: 12}, "ImageBind vision": {1280: 16}}
-"""Heads of the published networks by their width (reference: eva_vit.py, bert-base-uncased, imagebind_model.py)."""
+"""Network -> width -> number of heads, as published (reference: eva_vit.py, bert-base-uncased, imagebind_model.py)."""
 
 AUDIO_INPUT, AUDIO_STRIDE = (128, 204), (10, 10)
-"""Mel bins and frames of a clip and the step between patches (reference: imagebind_huge, ImageBind/data.py)."""
+"""Mel bins and frames of a clip, and the stride of its patches (reference: imagebind_huge, ImageBind/data.py)."""
 
 _VIT = "model.frame_encoder.vision_model"
 _FRAME = "model.frame_encoder.qformer"
@@ -37,29 +37,35 @@ def infer_config(
     overrides: Mapping[str, Any] | None = None,
     *,
     unknown_heads: int | None = None,
-    drawn: Collection[str] = (),
+    initialized: Collection[str] = (),
     **settings: Any,
 ) -> VideoLlamaConfig:
-    """The configuration of the model that tensors of these shapes (by our names) make up.
+    """Return the configuration of a model with tensors of these shapes.
 
-    ``text_config`` is the decoder's ``config.json``; ``overrides`` are arguments of VideoLlamaConfig, sections in part,
-    that win over what is inferred; ``settings`` are further arguments. ``unknown_heads`` stands in for a number of
-    heads that is not known, where shapes alone matter. ``drawn`` are parts (of ``initial.DRAWN_PARTS``) without
-    tensors: their dimensions are in ``settings``, or VideoLlamaConfig's defaults. Raises CheckpointError that names the
-    tensor which is missing, or the number that has to be given.
+    Args:
+        shapes: shape of each tensor, by our names.
+        text_config: the decoder's ``config.json``.
+        overrides: arguments of VideoLlamaConfig that replace inferred values; sections may be partial.
+        unknown_heads: number of heads to use if it is unknown, for callers that need only shapes.
+        initialized: prefixes (of ``initialization.INITIALIZABLE_PARTS``) of parts without tensors. Their dimensions
+            come from ``settings``, else from VideoLlamaConfig's defaults.
+        settings: further arguments of VideoLlamaConfig.
+
+    Raises:
+        CheckpointError: a tensor that is needed is missing, or a number of heads must be set.
     """
     sections: dict[str, Any] = {
         "vision_config": _vit(shapes),
         "qformer_config": _qformer(shapes, _FRAME),
         "num_query_tokens": _shape(shapes, "model.frame_encoder.query_tokens")[1],
-        **_branch(shapes, "video", drawn),
+        **_branch(shapes, "video", initialized),
         "with_audio_branch": _has(shapes, "model.audio_qformer."),
         "with_imagebind_vision": _has(shapes, "model.imagebind_vision."),
         "text_config": {key: value for key, value in text_config.items() if not key.startswith("_")},
         **settings,
     }
     if sections["with_audio_branch"]:
-        sections |= _audio(shapes, drawn)
+        sections |= _audio(shapes, initialized)
     if sections["with_imagebind_vision"]:
         sections["imagebind_vision_config"] = _vision_tower(shapes)
     _override(sections, overrides or {})
@@ -67,7 +73,9 @@ def infer_config(
     try:
         return VideoLlamaConfig(**sections)
     except (TypeError, ValueError) as error:
-        raise CheckpointError(f"The weights' dimensions do not make a model: {error} Correct model.config.") from error
+        raise CheckpointError(
+            f"The dimensions of the weights are inconsistent: {error} Correct model.config."
+        ) from error
 
 
 def _vit(shapes: Shapes) -> dict[str, Any]:
@@ -85,7 +93,7 @@ def _vit(shapes: Shapes) -> dict[str, Any]:
 
 
 def _qformer(shapes: Shapes, prefix: str) -> dict[str, Any]:
-    """One of the three Q-Formers. Cross-attention comes in every n-th layer from the first on."""
+    """Return the dimensions of one of the three Q-Formers. Every n-th layer, from the first, has cross-attention."""
     layers = f"{prefix}.{_LAYERS}"
     num_layers = _count(shapes, layers)
     crossing = [layer for layer in range(num_layers) if _has(shapes, f"{layers}.{layer}.crossattention.")]
@@ -99,25 +107,25 @@ def _qformer(shapes: Shapes, prefix: str) -> dict[str, Any]:
     }
 
 
-def _branch(shapes: Shapes, kind: Literal["video", "audio"], drawn: Collection[str]) -> dict[str, Any]:
-    """A sequence Q-Former and what stands around it."""
+def _branch(shapes: Shapes, kind: Literal["video", "audio"], initialized: Collection[str]) -> dict[str, Any]:
+    """Return the dimensions of a sequence Q-Former, its queries and its position embeddings."""
     prefix = f"model.{kind}_qformer"
     facts: dict[str, Any] = {}
-    if f"{prefix}.qformer." not in drawn:
+    if f"{prefix}.qformer." not in initialized:
         facts[f"{kind}_qformer_config"] = _qformer(shapes, f"{prefix}.qformer")
-    if f"{prefix}.query_tokens" not in drawn:
+    if f"{prefix}.query_tokens" not in initialized:
         facts[f"num_{kind}_query_tokens"] = _shape(shapes, f"{prefix}.query_tokens")[1]
-    if f"{prefix}.position_embeddings." not in drawn:
+    if f"{prefix}.position_embeddings." not in initialized:
         key = {"video": "max_frame_pos", "audio": "max_audio_pos"}[kind]
         facts[key] = _shape(shapes, f"{prefix}.position_embeddings.weight")[0]
     return facts
 
 
-def _audio(shapes: Shapes, drawn: Collection[str]) -> dict[str, Any]:
+def _audio(shapes: Shapes, initialized: Collection[str]) -> dict[str, Any]:
     prefix = "model.imagebind_audio"
     width, _, *kernel = _shape(shapes, f"{prefix}.patch_weight")
     return {
-        **_branch(shapes, "audio", drawn),
+        **_branch(shapes, "audio", initialized),
         "imagebind_audio_config": {
             **_tower(shapes, prefix, width),
             "input_size": AUDIO_INPUT,
@@ -158,7 +166,7 @@ def _override(sections: dict[str, Any], overrides: Mapping[str, Any]) -> None:
 
 
 def _fill_heads(sections: dict[str, Any], unknown_heads: int | None) -> None:
-    """Heads of the published widths. The two fusion Q-Formers have those of the frame Q-Former."""
+    """Set the number of heads for the published widths. The sequence Q-Formers take it from the frame Q-Former."""
     kinds = {
         "vision_config": "ViT",
         "qformer_config": "Q-Former",
@@ -172,7 +180,7 @@ def _fill_heads(sections: dict[str, Any], unknown_heads: int | None) -> None:
         heads = HEADS[kind].get(section["hidden_size"], unknown_heads)
         if heads is None:
             raise CheckpointError(
-                f"The {kind} is {section['hidden_size']} wide, and no tensor tells its number of attention heads "
+                f"The number of attention heads of the {kind} cannot be inferred for width {section['hidden_size']} "
                 f"(known for {', '.join(map(str, HEADS[kind]))}). Set model.config.{key}.num_attention_heads."
             )
         section["num_attention_heads"] = heads
@@ -180,9 +188,9 @@ def _fill_heads(sections: dict[str, Any], unknown_heads: int | None) -> None:
 
 def _shape(shapes: Shapes, name: str) -> Shape:
     if name not in shapes:
-        theirs = " and ".join(reference_names(name))
         raise CheckpointError(
-            f"{theirs} is in none of the files, and the model cannot be told without it: {remedy_for(name)}."
+            f"The files do not contain {' and '.join(reference_names(name))}, which is needed to infer the model's "
+            f"configuration. Remedy: {remedy_for(name)}."
         )
     return shapes[name]
 
@@ -192,6 +200,6 @@ def _has(shapes: Shapes, prefix: str) -> bool:
 
 
 def _count(shapes: Shapes, prefix: str) -> int:
-    """How many numbered children the tensors below a prefix have."""
+    """Return the number of layers: the different numbers that follow ``prefix`` in the names."""
     numbered = re.compile(re.escape(prefix) + r"\.(\d+)\.")
     return len({match.group(1) for name in shapes if (match := numbered.match(name))})

@@ -1,4 +1,4 @@
-"""Importing this lets transformers' Auto classes read a model folder: config, model and processor."""
+"""Register config, model and processor with transformers' Auto classes, which can then load a model folder."""
 
 from transformers import AutoProcessor
 

@@ -27,12 +27,12 @@ from video_llama.models.placement import (
 )
 from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
 
-ROWS_AT_ONCE = 64
+CONVERTED_ROWS = 64
 """Rows of a matrix that are converted at a time."""
 
 
 class TensorReader(Protocol):
-    """The stored tensors of a whole model, by parameter name."""
+    """The stored tensors of a complete model, by parameter name."""
 
     @property
     def dtypes(self) -> Mapping[str, torch.dtype]:
@@ -41,7 +41,7 @@ class TensorReader(Protocol):
 
     @property
     def files(self) -> Mapping[str, Path]:
-        """The safetensors file that holds each tensor under its own name; empty if offloading to disk is impossible."""
+        """The safetensors file that contains each tensor under this name; empty if disk offloading is unsupported."""
         ...
 
     def read(self, names: Sequence[str], *, is_kept: bool) -> Iterator[tuple[str, Tensor]]:
@@ -59,36 +59,36 @@ def build_model(
     MissingExtraError for a device map without accelerate.
     """
     set_form(model, placing)
-    wanted = {name: tensor.dtype for name, tensor in model.state_dict().items()}
+    dtypes = {name: tensor.dtype for name, tensor in model.state_dict().items()}
     buffers = {name for name, _ in model.named_buffers()}
     device_map = resolve_device_map(model, placing)
     if DISK in device_map.values() and not tensors.files:
         raise ValueError("Only a model folder supports offloading to disk. Write one with: video-llama convert")
     computes_on = main_device(device_map)
-    kept = [name for name, dtype in tensors.dtypes.items() if dtype == wanted.get(name)]
-    converted = [name for name, dtype in tensors.dtypes.items() if dtype != wanted.get(name)]
+    kept = [name for name, dtype in tensors.dtypes.items() if dtype == dtypes.get(name)]
+    converted = [name for name, dtype in tensors.dtypes.items() if dtype != dtypes.get(name)]
     for name, tensor in chain(tensors.read(kept, is_kept=True), tensors.read(converted, is_kept=False)):
         device = device_of(name, device_map)
         if device == DISK and name in buffers:  # accelerate does not offload buffers
             device = computes_on
         if device != DISK:
-            _fill(model, name, tensor, torch.device(device), wanted)
+            _fill(model, name, tensor, torch.device(device), dtypes)
     _compute_buffers(model, computes_on)
     model.tie_weights()
     if placing.device_map is not None:
-        _dispatch(model, device_map, {name: (file, wanted[name]) for name, file in tensors.files.items()})
+        _dispatch(model, device_map, {name: (file, dtypes[name]) for name, file in tensors.files.items()})
     elif placing.is_vit_on_cpu and placing.device.type != "cpu":
         _run_on_cpu(model.model.frame_encoder.vision_model)
     return model
 
 
-def _fill(model: nn.Module, name: str, tensor: Tensor, device: torch.device, wanted: Mapping[str, torch.dtype]) -> None:
+def _fill(model: nn.Module, name: str, tensor: Tensor, device: torch.device, dtypes: Mapping[str, torch.dtype]) -> None:
     owner = model.get_submodule(name.rpartition(".")[0])
     if isinstance(owner, PackedLinear):
         owner.pack(tensor, device)
         return
     is_on_cpu = device.type == "cpu"
-    put_tensor(model, name, _converted(tensor, wanted[name]) if is_on_cpu else tensor.to(device, wanted[name]))
+    put_tensor(model, name, _converted(tensor, dtypes[name]) if is_on_cpu else tensor.to(device, dtypes[name]))
 
 
 def _converted(tensor: Tensor, dtype: torch.dtype) -> Tensor:
@@ -99,7 +99,7 @@ def _converted(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     if (tensor.dtype, dtype, tensor.dim()) != (torch.float16, torch.bfloat16, 2):
         return tensor.to(dtype)
     converted = torch.empty_like(tensor, dtype=dtype)
-    for part, new in zip(torch.split(tensor, ROWS_AT_ONCE), torch.split(converted, ROWS_AT_ONCE), strict=True):
+    for part, new in zip(torch.split(tensor, CONVERTED_ROWS), torch.split(converted, CONVERTED_ROWS), strict=True):
         new.copy_(part.float())
     return converted
 

@@ -35,17 +35,22 @@ def check_tensors(expected: Mapping[str, Shape], stored: Mapping[str, StoredTens
         if name in stored and stored[name].shape != shape
     ]
     problems = [
-        f"{len(names)} {what}: {_some(names)}"
-        for names, what in ((missing, "missing"), (unexpected, "unexpected"), (mismatched, "of the wrong shape"))
+        f"{kind} ({len(names)}): {first_names(names)}"
+        for names, kind in (
+            (missing, "missing tensors"),
+            (unexpected, "unexpected tensors"),
+            (mismatched, "wrong shapes"),
+        )
         if names
     ]
     if problems:
         raise CheckpointError(
-            f"{where}: the files do not match config.json. Tensors {'; '.join(problems)}. Copy the whole folder again; "
-            "`video-llama inspect` lists it part by part."
+            f"{where}: the files do not match config.json: {'; '.join(problems)}. Copy the whole folder again; "
+            "`video-llama inspect` lists its parts."
         )
 
 
-def _some(names: Sequence[str]) -> str:
+def first_names(names: Sequence[str]) -> str:
+    """Return the first NUM_NAMED names and the number of the others, for an error message."""
     rest = len(names) - NUM_NAMED
     return ", ".join(names[:NUM_NAMED]) + (f" and {rest} more" if rest > 0 else "")

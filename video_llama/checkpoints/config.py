@@ -138,7 +138,7 @@ class ModelYaml(Config):
 
 
 class EvalConfig(ModelYaml):
-    """A whole evaluation YAML."""
+    """An evaluation YAML."""
 
     model: EvalModelSection
     """Files and settings of the model."""

@@ -1,4 +1,4 @@
-"""Published files in, a model folder of ours out; nothing larger than a shard is ever in memory."""
+"""Convert published files to a model folder. Memory use is limited to one shard and one tensor."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from video_llama.checkpoints.assemble import Assembly, read_pieces
+from video_llama.checkpoints.assemble import Assembly, read_planned
 from video_llama.checkpoints.config import ModelType
 from video_llama.checkpoints.files import weight_files
 from video_llama.checkpoints.folder import (
@@ -20,14 +20,13 @@ from video_llama.checkpoints.folder import (
 )
 from video_llama.checkpoints.loading import plan
 from video_llama.checkpoints.published_files import WeightSource, read_eval_config
-from video_llama.checkpoints.shards import MAX_SHARD_BYTES, TensorSpec, write_shards
+from video_llama.checkpoints.safetensors_writer import MAX_SHARD_BYTES, TensorSpec, write_shards
 from video_llama.checkpoints.tokenizer_files import write_tokenizer_files
 from video_llama.conversation import Tokenizer
 from video_llama.errors import CheckpointError
 from video_llama.files import sha256
 from video_llama.log import progress
-
-DTYPES = ("float32", "bfloat16", "float16")
+from video_llama.models.placement import as_dtype
 
 
 def convert(
@@ -39,16 +38,25 @@ def convert(
     dtype: str | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> Assembly:
-    """Write the model folder ``target`` from an evaluation YAML or a folder in the published layout.
+    """Write the model folder ``target``, atomically, from published files.
 
-    ``options`` are overrides of the YAML ("model.ckpt=..."). ``dtype`` (a name of DTYPES) None keeps every tensor as it
-    is stored, and the way back is exact. The folder appears whole or not at all. Raises ConfigError and CheckpointError
-    before anything is written if a tensor is missing, of the wrong shape or unknown.
+    Args:
+        source: an evaluation YAML, or a folder in the published layout.
+        target: the model folder; an existing model folder is replaced.
+        options: overrides of the YAML ("model.ckpt=...").
+        model_type: prompt style; None takes it from the YAML or the decoder's folder.
+        dtype: data type of the floating-point tensors ("float32", "bfloat16" or "float16"). None keeps the stored types,
+            so that ``export_to_reference`` restores the files exactly.
+        max_shard_bytes: largest size of a file.
+
+    Raises:
+        ConfigError, CheckpointError: before anything is written, for an invalid YAML, for files that cannot be read,
+            and for missing, unexpected or mismatched tensors.
+        ValueError: unknown ``dtype``.
     """
-    if dtype not in (None, *DTYPES):
-        raise ValueError(f"dtype is {dtype!r}. Choose {', '.join(DTYPES)}.")
+    requested = None if dtype is None else as_dtype(dtype)
     assembly = plan(read_eval_config(source, options), str(source), model_type)
-    specs = _specs(assembly, dtype)
+    specs = _specs(assembly, requested)
     target = Path(target)
     with new_model_folder(target) as unfinished:
         _require_space(target, sum(spec.num_bytes for spec in specs.values()))
@@ -64,7 +72,7 @@ def convert(
 
 
 def source_files(sources: Sequence[WeightSource]) -> list[dict[str, Any]]:
-    """What the manifest keeps of each file: its role, name, size and sha256."""
+    """Return the manifest's record of each file: role, name, size in bytes and sha256."""
     files = [(source, file) for source in sources for file in weight_files(source.path)]
     return [
         {
@@ -78,17 +86,16 @@ def source_files(sources: Sequence[WeightSource]) -> list[dict[str, Any]]:
     ]
 
 
-def _specs(assembly: Assembly, dtype: str | None) -> dict[str, TensorSpec]:
-    wanted: torch.dtype | None = None if dtype is None else getattr(torch, dtype)
+def _specs(assembly: Assembly, requested: torch.dtype | None) -> dict[str, TensorSpec]:
     return {
-        name: TensorSpec(piece.shape, wanted if wanted is not None and piece.dtype.is_floating_point else piece.dtype)
+        name: TensorSpec(each.shape, requested if requested and each.dtype.is_floating_point else each.dtype)
         for name in assembly.expected
-        for piece in (assembly.pieces[name],)
+        for each in (assembly.tensors[name],)
     }
 
 
 def _values(assembly: Assembly, specs: Mapping[str, TensorSpec], names: list[str]) -> Iterator[tuple[str, Tensor]]:
-    for name, tensor in read_pieces(assembly.pieces[name] for name in names):
+    for name, tensor in read_planned(assembly.tensors[name] for name in names):
         yield name, tensor.to(specs[name].dtype)
 
 
@@ -107,5 +114,5 @@ def _require_space(target: Path, num_bytes: int) -> None:
     free = shutil.disk_usage(existing).free
     if free < num_bytes:
         raise CheckpointError(
-            f"{target} needs {num_bytes / 1e9:.1f} GB, and its disk has {free / 1e9:.1f} GB free. Make room there."
+            f"{target} needs {num_bytes / 1e9:.1f} GB, but its disk has {free / 1e9:.1f} GB free. Free some space."
         )

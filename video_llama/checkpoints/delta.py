@@ -1,7 +1,7 @@
-"""Vicuna's delta plus LLaMA: the decoder of the legacy checkpoints, written shard by shard.
+"""Add Vicuna's delta to LLaMA: the decoder of the legacy checkpoints, written shard by shard.
 
-Vicuna v0 has one word more than LLaMA, ``[PAD]``: where the delta has more rows, LLaMA's missing ones count as zero.
-Source: the reference's apply_delta.py, which holds both models in memory; the sum is the same, in the delta's type.
+Vicuna v0 has one token more than LLaMA, ``[PAD]``: rows that only the delta has are copied. Source: the reference's
+apply_delta.py, which loads both models into memory; the sums are the same, in the delta's data type.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from torch import Tensor
 
 from video_llama.checkpoints.files import StoredTensor, opened, scan
 from video_llama.checkpoints.keys import IGNORED
-from video_llama.checkpoints.shards import MAX_SHARD_BYTES, TensorSpec, write_shards
+from video_llama.checkpoints.safetensors_writer import MAX_SHARD_BYTES, TensorSpec, write_shards
 from video_llama.errors import CheckpointError
 from video_llama.files import new_folder
 from video_llama.log import progress
 
-WORD_TABLES = ("model.embed_tokens.weight", "lm_head.weight")
+TOKEN_TABLES = ("model.embed_tokens.weight", "lm_head.weight")
 COPIED = (
     "config.json",
     "generation_config.json",
@@ -29,7 +29,7 @@ COPIED = (
     "special_tokens_map.json",
     "added_tokens.json",
 )
-"""Taken from the delta's folder; ``tokenizer.model`` from the base where the delta has none."""
+"""Files copied from the delta's folder; ``tokenizer.model`` is copied from the base if the delta has none."""
 
 Stored = Mapping[str, StoredTensor]
 
@@ -37,10 +37,10 @@ Stored = Mapping[str, StoredTensor]
 def apply_delta(
     base: str | Path, delta: str | Path, target: str | Path, *, max_shard_bytes: int = MAX_SHARD_BYTES
 ) -> Path:
-    """Write the decoder folder ``target``: every tensor of ``delta`` plus that of ``base``.
+    """Write the decoder folder ``target``, in which every tensor is the sum of those of ``base`` and ``delta``.
 
-    Both are folders in Hugging Face's layout. Raises CheckpointError, before anything is written, unless both hold the
-    same tensors of the same shapes, and for a target that is there.
+    ``base`` and ``delta`` are folders in Hugging Face's layout. Raises CheckpointError, before anything is written, if
+    their tensors differ in name or shape, or if ``target`` exists.
     """
     base, delta, target = Path(base), Path(delta), Path(target)
     base_tensors, delta_tensors = _weights(base), _weights(delta)
@@ -66,21 +66,21 @@ def _check_same(base: Path, base_tensors: Stored, delta: Path, delta_tensors: St
     differing = sorted(base_tensors.keys() ^ delta_tensors.keys())
     if differing:
         raise CheckpointError(
-            f"{base} and {delta} differ in {len(differing)} names, such as {differing[0]}. Give the LLaMA of the size "
-            "that the delta is for."
+            f"{base} and {delta} differ in {len(differing)} tensor names, such as {differing[0]}. Give a LLaMA of the "
+            "same size as the delta."
         )
     for name, tensor in delta_tensors.items():
-        own, wanted = base_tensors[name].shape, tensor.shape
-        may_grow = name in WORD_TABLES and own[1:] == wanted[1:] and own[0] <= wanted[0]
-        if own != wanted and not may_grow:
+        base_shape, delta_shape = base_tensors[name].shape, tensor.shape
+        may_grow = name in TOKEN_TABLES and base_shape[1:] == delta_shape[1:] and base_shape[0] <= delta_shape[0]
+        if base_shape != delta_shape and not may_grow:
             raise CheckpointError(
-                f"{name} is {list(own)} in {base} and {list(wanted)} in {delta}. Give the LLaMA of the size that the "
-                "delta is for."
+                f"{name} is {list(base_shape)} in {base}, but {list(delta_shape)} in {delta}. Give a LLaMA of the same "
+                "size as the delta."
             )
 
 
 def _sums(names: list[str], base: Stored, delta: Stored) -> Iterator[tuple[str, Tensor]]:
-    """The sums of some tensors; at most one file of either side is mapped at a time."""
+    """Yield the sums of the named tensors. At most one file of ``base`` and one of ``delta`` are mapped at a time."""
     by_files: dict[tuple[Path, Path], list[str]] = {}
     for name in names:
         by_files.setdefault((base[name].file, delta[name].file), []).append(name)
@@ -98,6 +98,6 @@ def _copy_files(base: Path, delta: Path, target: Path) -> None:
         found = next((folder / name for folder in (delta, base) if (folder / name).is_file()), None)
         if found is not None and (found.parent == delta or name == "tokenizer.model"):
             shutil.copyfile(found, target / name)
-    lacking = [name for name in ("config.json", "tokenizer.model") if not (target / name).is_file()]
-    if lacking:
-        raise CheckpointError(f"{delta} has no {' and no '.join(lacking)}. Copy the whole folder of the delta.")
+    missing = [name for name in ("config.json", "tokenizer.model") if not (target / name).is_file()]
+    if missing:
+        raise CheckpointError(f"{delta} has no {' and no '.join(missing)}. Copy the complete folder of the delta.")

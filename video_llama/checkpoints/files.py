@@ -30,7 +30,7 @@ PICKLES = (".pth", ".pt", ".bin")
 WEIGHTS_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
 PICKLED_WEIGHTS_FILE, PICKLED_INDEX_FILE = "pytorch_model.bin", "pytorch_model.bin.index.json"
 WRAPPERS = ("model", "state_dict")
-"""Keys of a training checkpoint that hold its tensors, beside optimizer, epoch and others."""
+"""Keys under which a training checkpoint contains its tensors, next to optimizer, epoch and others."""
 BYTES_AT_ONCE = 2**24
 """How much of a file is mapped at a time when its tensors are converted; mapped pages count as the process's memory."""
 
@@ -85,7 +85,7 @@ def dtype_code(dtype: torch.dtype) -> str:
 
 
 def weight_files(path: Path, *, safetensors_only: bool = False) -> list[Path]:
-    """Return the files that hold the tensors of ``path``: the file itself, or the file or shards of a folder.
+    """Return the files that contain the tensors of ``path``: the file itself, or the file or shards of a folder.
 
     Raises CheckpointError if there are none, if a shard is missing, or if the index names a file outside the folder.
     """
@@ -115,7 +115,7 @@ def scan(path: Path, *, safetensors_only: bool = False) -> dict[str, StoredTenso
         for tensor in _described(file):
             if tensor.name in found:
                 other = found[tensor.name].file
-                raise CheckpointError(f"{file} and {other} both hold {tensor.name}. Remove one of them.")
+                raise CheckpointError(f"{file} and {other} both contain {tensor.name}. Remove one of them.")
             found[tensor.name] = tensor
     return found
 
@@ -246,10 +246,10 @@ def _tensors_in(content: Any, file: Path) -> dict[str, Tensor]:
         tensors = {str(name): value for name, value in inner.items() if isinstance(value, torch.Tensor)}
         if tensors:
             return tensors
-    held = (
+    found = (
         f"a dict of {', '.join(map(str, list(content)[:5]))}" if isinstance(content, dict) else type(content).__name__
     )
-    raise CheckpointError(f"{file} contains no state dict but {held}. Give a file with a state dict.")
+    raise CheckpointError(f"{file} contains no state dict but {found}. Give a file with a state dict.")
 
 
 def _refuse_other_kinds(file: Path) -> None:

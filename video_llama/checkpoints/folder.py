@@ -1,6 +1,6 @@
-"""Read and write model folders: the whole model, its tokenizer and its media settings.
+"""Read and write model folders: the model, its tokenizer and its media settings.
 
-A folder holds ``config.json``, ``model.safetensors`` (or shards with an index), ``tokenizer.model``,
+A folder contains ``config.json``, ``model.safetensors`` (or shards with an index), ``tokenizer.model``,
 ``processor_config.json`` and ``manifest.json``. All of them are required. Loading is strict: every tensor of the model
 must be in the files with the right shape, and every tensor of the files in the model; otherwise an error names them.
 """
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 from transformers import GenerationConfig
 from transformers.utils import logging
@@ -191,10 +192,10 @@ def check_fit(config: VideoLlamaConfig, settings: ProcessorSettings, tokenizer: 
         mel_size = (settings.num_mel_bins, settings.target_length)
         size = tuple(config.imagebind_audio_config.input_size)
         facts.append(("(num_mel_bins, target_length)", mel_size, "imagebind_audio_config.input_size", size))
-    for ours, value, theirs, wanted in facts:
-        if value != wanted:
+    for ours, value, theirs, expected in facts:
+        if value != expected:
             raise CheckpointError(
-                f"{ours} is {value}, but the model's {theirs} is {wanted}. Use the tokenizer.model and "
+                f"{ours} is {value}, but the model's {theirs} is {expected}. Use the tokenizer.model and "
                 f"{PROCESSOR_FILE} of this model."
             )
     for name, count, limit in (
@@ -252,8 +253,12 @@ def _scalars(kind: type[Scalars], folder: Path, name: str) -> Scalars:
         wrong = [f"unknown key {key}" for key in sorted(set(data) - known)]
         wrong += [f"missing key {key}" for key in sorted(known - set(data))]
         raise CheckpointError(f"{folder / name}: {', '.join(wrong)}. The keys are {', '.join(sorted(known))}.")
-    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
-    return kind(**values)
+    try:
+        return TypeAdapter(kind).validate_json(json.dumps(data), strict=True)
+    except ValidationError as error:
+        first: Any = error.errors()[0]
+        reason = ": ".join([*map(str, first["loc"]), first["msg"].removeprefix("Value error, ")])
+        raise CheckpointError(f"{folder / name}: {reason.rstrip('.')}. Correct the file.") from error
 
 
 def _write_json(path: Path, data: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""A repository of Hugging Face's hub in, a folder on this disk out."""
+"""Download a model from the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 from video_llama.errors import CheckpointError
 
 PREFIX = "hub:"
-WANTED = ("*.pth", "*.json", "*.jinja", "*.model", "*.safetensors", "*.bin")
+ALLOW_PATTERNS = ("*.pth", "*.json", "*.jinja", "*.model", "*.safetensors", "*.bin")
 
 
 def download(name: str) -> Path:
-    """Download what a model needs of ``hub:OWNER/NAME``, or ``hub:OWNER/NAME@REVISION``, and return its folder.
+    """Download the model files of ``hub:OWNER/NAME`` or ``hub:OWNER/NAME@REVISION`` and return their folder.
 
-    Files are kept in huggingface_hub's cache, and those that are there are not fetched again. HF_ENDPOINT, HF_HOME,
-    HF_TOKEN and HF_HUB_OFFLINE count as everywhere. Raises CheckpointError where the repository cannot be had.
+    Files are stored in huggingface_hub's cache and are not downloaded twice. The environment variables HF_ENDPOINT,
+    HF_HOME, HF_TOKEN and HF_HUB_OFFLINE apply. Raises CheckpointError if the download fails.
     """
     from huggingface_hub import snapshot_download
 
@@ -23,12 +23,12 @@ def download(name: str) -> Path:
     endpoint = os.environ.get("HF_ENDPOINT")
     try:
         folder = snapshot_download(
-            repository, revision=revision or None, allow_patterns=list(WANTED), endpoint=endpoint
+            repository, revision=revision or None, allow_patterns=list(ALLOW_PATTERNS), endpoint=endpoint
         )
-    except (OSError, ValueError) as error:  # the library's own errors are kinds of these
+    except (OSError, ValueError) as error:  # the library's own errors are subclasses of these
         reason = str(error).partition("\n")[0]
         raise CheckpointError(
             f"{name} cannot be downloaded ({type(error).__name__}: {reason}). Check the name, the connection and "
-            "HF_TOKEN, or give a folder that is on this machine."
+            "HF_TOKEN, or give a local folder."
         ) from error
     return Path(folder)

@@ -1,4 +1,4 @@
-"""What published files hold, part by part, before anything is converted; and whether names are ones that we read."""
+"""Inspect published files before conversion, part by part; check that lists of the reference's names can be mapped."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from torch import Tensor
 from video_llama.checkpoints.architecture import infer_config
 from video_llama.checkpoints.assemble import (
     Assembly,
-    Piece,
+    PlannedTensor,
     SourceReport,
     assemble,
     check_assembly,
     collect,
-    is_wanted,
+    is_needed,
     owner_of,
-    read_pieces,
+    read_planned,
 )
 from video_llama.checkpoints.completeness import expected_shapes
 from video_llama.checkpoints.config import EvalConfig, ModelType
@@ -34,39 +34,39 @@ from video_llama.checkpoints.published_files import ROLES, Role, absent_paths, f
 from video_llama.errors import CheckpointError, DataError
 from video_llama.models.configuration import VideoLlamaConfig
 
-ROLE_SIGNS = {"modality_": "ImageBind", "blocks.": "ViT", "patch_embed.": "ViT", "model.layers.": "decoder"}
-"""Beginnings of names in a file that leaves the reference's prefix out -> its role. Of files with whole names, BLIP-2's
-holds the most that is not needed."""
+ROLE_PREFIXES = {"modality_": "ImageBind", "blocks.": "ViT", "patch_embed.": "ViT", "model.layers.": "decoder"}
+"""Name prefix in a file without the reference's prefixes -> role of the file. A file with complete names has BLIP-2's
+role, which allows the most unused tensors."""
 
 
 def inspect_sources(path: str | Path, options: Sequence[str] = (), model_type: ModelType | None = None) -> ModelReport:
-    """A row per part of the model that an evaluation YAML, or a folder in the published layout, describes.
+    """Inspect the model that an evaluation YAML, or a folder in the published layout, describes.
 
-    Every tensor is read once. What keeps it from answering is the report's ``problem``, such as paths that are not
-    there; the parts that no file gives then have rows without files. Raises ConfigError and CheckpointError where there
-    is too little to tell what model it is.
+    Every tensor is read once. ``problem`` of the report is the reason that the model cannot be loaded, such as a path
+    that does not exist; parts without files then have rows without files. Raises ConfigError and CheckpointError if
+    the files are not sufficient to infer the model's configuration.
     """
     config = read_eval_config(path, options)
     absent = absent_paths(config)
     if absent:
         return _inspect_present(path, config, absent)
     assembly = assemble(config, str(path), model_type)
-    report = _report(path, assembly.pieces, assembly.reports, assembly.expected)
+    report = _report(path, assembly.tensors, assembly.reports, assembly.expected)
     report.problem = _problem(assembly, report)
     return report
 
 
 def _inspect_present(path: str | Path, config: EvalConfig, absent: Mapping[str, str]) -> ModelReport:
-    """A row per part that the files hold which are there, and one without a file for every other part."""
+    """Inspect the files that exist. Every other part of the model has a row without files."""
     present = config.model_copy(update={"model": config.model.model_copy(update=dict.fromkeys(absent, ""))})
-    pieces, reports = collect(find_sources(present, str(path)), present)
-    report = _report(path, pieces, reports, {name: piece.shape for name, piece in pieces.items()})
-    given = {row.part for row in report.parts}
-    needed = {part for prefix, part in PART_NAMES.items() if is_wanted(prefix, config)} - given
+    tensors, reports = collect(find_sources(present, str(path)), present)
+    report = _report(path, tensors, reports, {name: planned.shape for name, planned in tensors.items()})
+    found = {row.part for row in report.parts}
+    needed = {part for prefix, part in PART_NAMES.items() if is_needed(prefix, config)} - found
     report.parts += [PartReport(part) for part in dict.fromkeys(PART_NAMES.values()) if part in needed]
     listed = ", ".join(f"model.{key} ({value})" for key, value in absent.items())
     report.problem = (
-        f"{path}: {listed} {'is' if len(absent) == 1 else 'are'} not there. Put your own path there, or override it: "
+        f"{path}: {listed} {'does' if len(absent) == 1 else 'do'} not exist. Correct the YAML, or override the path: "
         f"--set model.{next(iter(absent))}=/data/..."
     )
     return report
@@ -74,17 +74,17 @@ def _inspect_present(path: str | Path, config: EvalConfig, absent: Mapping[str, 
 
 def _report(
     path: str | Path,
-    pieces: Mapping[str, Piece],
+    tensors: Mapping[str, PlannedTensor],
     reports: Sequence[SourceReport],
     expected: Mapping[str, tuple[int, ...]],
 ) -> ModelReport:
     stored = {
-        name: StoredTensor(next(iter(piece.parts.values())).file, name, piece.shape, piece.dtype)
-        for name, piece in pieces.items()
+        name: StoredTensor(next(iter(planned.parts.values())).file, name, planned.shape, planned.dtype)
+        for name, planned in tensors.items()
     }
-    rows = part_reports(expected, stored, read_pieces(pieces.values()))
+    rows = part_reports(expected, stored, read_planned(tensors.values()))
     rows += [
-        PartReport(f"none, of {each.source.role}", unexpected=each.unexpected) for each in reports if each.unexpected
+        PartReport(f"unknown ({each.source.role})", unexpected=each.unexpected) for each in reports if each.unexpected
     ]
     sources = {each.source.role: str(each.source.path) for each in reports}
     leftovers = {each.source.path.name: _not_needed(each) for each in reports}
@@ -92,20 +92,20 @@ def _report(
 
 
 def inspect_file(path: Path) -> ModelReport:
-    """A row per part that one weights file holds; names that are no part of the model are unexpected."""
+    """Inspect one weights file. Names that do not belong to the model are unexpected."""
     stored = scan(path)
     role, is_ours = _role_of(list(stored))
     with opened(path) as tensors:
         names = {role.name(name): name for name in stored}
-        held = {theirs: tensors[own] for theirs, own in names.items() if not role.is_leftover(theirs)}
-        ours, ignored, unknown = (held, [], []) if is_ours else convert_state_dict(held)
-        values = ours | {names[name]: held[name] for name in unknown}
+        used = {theirs: tensors[own] for theirs, own in names.items() if not role.is_leftover(theirs)}
+        ours, ignored, unknown = (used, [], []) if is_ours else convert_state_dict(used)
+        values = ours | {names[name]: used[name] for name in unknown}
         known = {name: tuple(tensor.shape) for name, tensor in ours.items()}
         described = {
             name: StoredTensor(path, name, tuple(tensor.shape), tensor.dtype) for name, tensor in values.items()
         }
         rows = part_reports(known, described, values.items())
-    leftovers = Counter(map(owner_of, [*ignored, *(names.keys() - held.keys())]))
+    leftovers = Counter(map(owner_of, [*ignored, *(names.keys() - used.keys())]))
     report = ModelReport(str(path), path.name, "", {}, [], rows, leftovers={path.name: dict(leftovers)})
     problem = unreadable_values(rows)
     report.problem = problem and f"{path}: {problem}"
@@ -114,20 +114,21 @@ def inspect_file(path: Path) -> ModelReport:
 
 @dataclass
 class NamesReport:
-    """How a list of the reference's names and shapes fits: ``left_over`` says of each misfit what it is."""
+    """The result of mapping a list of the reference's names and shapes to ours and back."""
 
     name: str
     num_keys: int
     num_ours: int = 0
     num_ignored: int = 0
     left_over: list[str] = field(default_factory=list)
+    """A description of each name that cannot be mapped, or has the wrong shape."""
 
 
 def inspect_names(path: Path) -> list[NamesReport]:
-    """Map every name and shape of a file like golden's full_keys.json (or .json.gz) to ours and back.
+    """Map every name and shape of a file such as golden's full_keys.json (or .json.gz) to ours and back.
 
-    A model's list has to be one whole model of ours, a recipe's to be names that come back the same. Raises DataError
-    for a file of another form.
+    The list of a model must be exactly one complete model of ours; the names of a training recipe must map back to
+    themselves. Raises DataError for a file of another form.
     """
     content = _read_names(path)
     try:
@@ -136,8 +137,8 @@ def inspect_names(path: Path) -> list[NamesReport]:
             reports += [_recipe_names(f"{recipe}, {size}", keys) for size, keys in sizes.items()]
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise DataError(
-            f'{path} lacks "models", each with "llama_config" and "keys" (name: [shape, type, kind]), or has others '
-            f"where they belong ({error!r}). Give a file like golden's full_keys.json."
+            f'{path} is not a list of names: expected "models", each with "llama_config" and "keys" (name: [shape, '
+            f"type, kind]) ({error!r}). Give a file such as golden's full_keys.json."
         ) from error
     return reports
 
@@ -157,10 +158,10 @@ def _problem(assembly: Assembly, report: ModelReport) -> str | None:
 
 
 def _role_of(names: Sequence[str]) -> tuple[Role, bool]:
-    """The role that a file's names speak for, and whether they are ours already."""
+    """Return the role that the names of a file indicate, and whether they are our names."""
     if any(name.startswith(tuple(PART_NAMES)) and not name.startswith("lm_head.") for name in names):
         return Role(), True
-    named = next((role for start, role in ROLE_SIGNS.items() if any(name.startswith(start) for name in names)), None)
+    named = next((role for start, role in ROLE_PREFIXES.items() if any(name.startswith(start) for name in names)), None)
     return ROLES[named or "BLIP-2"], False
 
 
@@ -169,9 +170,9 @@ def _read_names(path: Path) -> dict[str, Any]:
         data = path.read_bytes()
         content = json.loads(gzip.decompress(data) if path.suffix == ".gz" else data)
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} is not readable JSON ({error}). Give a file like golden's full_keys.json.") from error
+        raise DataError(f"{path} is not valid JSON ({error}). Give a file such as golden's full_keys.json.") from error
     if not isinstance(content, dict):
-        raise DataError(f"{path} holds a {type(content).__name__}. Give a file like golden's full_keys.json.")
+        raise DataError(f"{path} contains a {type(content).__name__}. Give a file such as golden's full_keys.json.")
     return content
 
 
@@ -180,7 +181,9 @@ def _model_names(name: str, model: Mapping[str, Any]) -> NamesReport:
     ours, ignored, unknown = convert_state_dict(theirs)
     report = NamesReport(f"model {name}", len(theirs), len(ours), len(ignored))
     report.left_over += [f"{key}: unknown" for key in unknown]
-    report.left_over += [f"{key}: ignored, and no part that is known" for key in ignored if not IGNORED.match(key)]
+    report.left_over += [
+        f"{key}: ignored, but not one of the known unused tensors" for key in ignored if not IGNORED.match(key)
+    ]
     try:
         config = infer_config(_shapes(ours), model["llama_config"], unknown_heads=1)
     except CheckpointError as error:
@@ -195,15 +198,15 @@ def _misfits(ours: Mapping[str, Tensor], config: VideoLlamaConfig) -> Iterator[s
     expected, found = expected_shapes(config), _shapes(ours)
     for name in expected.keys() | found.keys():
         if expected.get(name) != found.get(name):
-            yield f"{name}: {found.get(name, 'missing')}, and the model has {expected.get(name, 'no place for it')}"
+            yield f"{name}: {found.get(name, 'missing')}; the model has {expected.get(name, 'no such tensor')}"
 
 
 def _changed(before: Mapping[str, Tensor], after: Mapping[str, Tensor], left_out: set[str]) -> Iterator[str]:
-    """What did not come back as it was."""
+    """Yield the differences between the original names and shapes and those mapped back."""
     for name in (before.keys() - left_out) | after.keys():
         old, new = (tensors[name].shape if name in tensors else None for tensors in (before, after))
         if old != new:
-            yield f"{name}: came back as {new}, was {old}"
+            yield f"{name}: mapped back to shape {new}, was {old}"
 
 
 def _recipe_names(name: str, recipe: Mapping[str, Any]) -> NamesReport:
@@ -216,7 +219,7 @@ def _recipe_names(name: str, recipe: Mapping[str, Any]) -> NamesReport:
         elif ours is not None and to_reference(ours) == key:
             report.num_ours += 1
         else:
-            report.left_over.append(f"{key}: becomes {ours} and does not come back")
+            report.left_over.append(f"{key}: mapped to {ours}, which does not map back")
     return report
 
 
@@ -227,7 +230,7 @@ def _on_meta(keys: Mapping[str, Any]) -> dict[str, Tensor]:
 def _dtype(name: str) -> torch.dtype:
     dtype = getattr(torch, name, None)
     if not isinstance(dtype, torch.dtype):
-        raise TypeError(f"{name} is no type of torch's")
+        raise TypeError(f"{name} is not a torch data type")
     return dtype
 
 

@@ -1,8 +1,8 @@
-"""The name table between the reference's checkpoints and ours, as data, in both directions.
+"""Map parameter names between the reference's checkpoints and ours, in both directions.
 
-Source: golden/full_keys.json (every key of the reference at 7B and 13B) and its NOTES.md, section 3. Two things are
-more than renaming: the ViT stores its query and value biases apart (the key bias is zero), and ImageBind keeps its
-scale in a shapeless buffer.
+Source: golden/full_keys.json (every key of the reference at 7B and 13B) and its NOTES.md, section 3. Two kinds of
+tensors are not only renamed: the reference's ViT stores its query and value biases separately (the key bias is zero),
+and ImageBind's scale becomes a scalar.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PREFIXES: dict[str, str] = {
     "llama_model.model.": "model.language_model.",
     "llama_model.lm_head.": "lm_head.",
 }
-"""The first part of a name: reference -> ours. No prefix of one side is a prefix of another of that side."""
+"""Name prefix of the reference -> ours. Within a side, no prefix is a prefix of another."""
 
 WHOLE_NAMES: dict[str, str] = {
     "visual_encoder.cls_token": f"{_VIT}.embeddings.class_embedding",
@@ -63,7 +63,7 @@ INNER_PARTS: dict[str, dict[str, str]] = {
     "model.imagebind_audio.blocks.": _TOWER_PARTS,
     "model.imagebind_vision.blocks.": _TOWER_PARTS,
 }
-"""Below one of our prefixes: parts of the rest of the name, reference -> ours."""
+"""Our prefix -> replacements in the rest of the name, reference -> ours."""
 
 for _modality in ("audio", "vision"):
     _ours = f"model.imagebind_{_modality}"
@@ -84,19 +84,19 @@ IGNORED = re.compile(
     r".*\.position_ids$|.*\.rotary_emb\.inv_freq$"
     r"|audio_encoder\.modality_\w+\.(text|depth|thermal|imu)\..*"
 )
-"""Buffers that are computed anew, and the four modalities of ImageBind that Video-LLaMA does not use."""
+"""Buffers that are computed, not read, and the four modalities of ImageBind that Video-LLaMA does not use."""
 
 BIAS_PARTS = re.compile(r"visual_encoder\.blocks\.(\d+)\.attn\.[qv]_bias$")
 
 JOINED_BIAS = re.compile(re.escape(_VIT) + r"\.encoder\.layers\.(\d+)\.self_attn\.qkv\.bias$")
-"""Ours in the place of two: query, key and value in one vector."""
+"""Our name of a ViT bias: query, key and value in one vector, made from the reference's two tensors."""
 
 ADAPTER = re.compile(r"\.lora_|\.base_layer\.")
-"""Part of the name of an adapter, or of the layer that has one (PEFT); the reference has none."""
+"""Matches PEFT's names of adapters and of the layers that have one; the reference has none."""
 
 
 def to_ours(name: str) -> str | None:
-    """Our name for one of the reference's, or None if it is ignored, part of a joined bias, or unknown.
+    """Return our name for a name of the reference, or None if it is ignored, part of a joined bias, or unknown.
 
     >>> to_ours("llama_proj.weight")
     'model.video_qformer.language_projection.weight'
@@ -113,7 +113,7 @@ def to_ours(name: str) -> str | None:
 
 
 def to_reference(name: str) -> str | None:
-    """The reference's name for one of ours, or None if it is a joined bias, an adapter's or unknown.
+    """Return the reference's name for one of ours, or None if it is a joined bias, an adapter, or unknown.
 
     >>> to_reference("model.video_qformer.query_tokens")
     'video_query_tokens'
@@ -133,9 +133,9 @@ def to_reference(name: str) -> str | None:
 
 
 def reference_names(name: str) -> tuple[str, ...]:
-    """The reference's names of what makes up one of our tensors: two halves of a joined bias, else one.
+    """Return the reference's names of the tensors that make up one of ours: two for a joined bias, else one.
 
-    Raises ValueError for a name that the reference has no counterpart of, such as an adapter's.
+    Raises ValueError for a name without counterpart in the reference, such as an adapter's.
 
     >>> reference_names("model.video_qformer.query_tokens")
     ('video_query_tokens',)
@@ -146,7 +146,9 @@ def reference_names(name: str) -> tuple[str, ...]:
         return f"{stem}.q_bias", f"{stem}.v_bias"
     renamed = to_reference(name)
     if renamed is None:
-        raise ValueError(f"{name} has no name in the reference's checkpoints. Merge adapters, or leave it out.")
+        raise ValueError(
+            f"{name} has no counterpart in the reference's checkpoints. Merge adapters first, or remove the tensor."
+        )
     return (renamed,)
 
 
@@ -157,11 +159,11 @@ def convert_state_dict(
 
     Args:
         reference: tensors by the reference's names.
-        include: which of our names are wanted; the others are counted as ignored.
+        include: returns whether a tensor with this name of ours is needed; the others are ignored.
 
     Returns:
-        our state dict, the reference's names that are known and left out, and the names that are unknown. One half of
-        a ViT bias without the other is unknown.
+        our state dict, the reference's names of the ignored tensors, and the unknown names. Half of a ViT bias without
+        the other half is unknown.
     """
     ours: dict[str, Tensor] = {}
     ignored: list[str] = []
@@ -184,8 +186,8 @@ def convert_state_dict(
 def revert_state_dict(ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename a state dict of ours to the reference's names, the inverse of :func:`convert_state_dict`.
 
-    The ViT's key bias is left out: the reference has none, and the softmax is blind to it. Raises ValueError for a name
-    that the reference has no counterpart of, such as an adapter's.
+    The ViT's key bias is dropped: the reference has none, and it does not change the softmax. Raises ValueError for a
+    name without counterpart in the reference, such as an adapter's.
     """
     reference: dict[str, Tensor] = {}
     for name, tensor in ours.items():
@@ -195,7 +197,7 @@ def revert_state_dict(ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _bias_name(name: str, reference: Mapping[str, Tensor]) -> str | None:
-    """Our name for the bias that ``name`` is a half of, or None if the other half is not there."""
+    """Return our name for the bias of which ``name`` is one half, or None if the other half is missing."""
     stem, block = name[: -len("q_bias")], name.split(".")[2]
     if {f"{stem}q_bias", f"{stem}v_bias"} <= reference.keys():
         return f"{_VIT}.encoder.layers.{block}.self_attn.qkv.bias"

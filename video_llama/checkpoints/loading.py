@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from video_llama.checkpoints.assemble import Assembly, Piece, assemble, check_assembly, read_pieces
+from video_llama.checkpoints.assemble import Assembly, PlannedTensor, assemble, check_assembly, read_planned
 from video_llama.checkpoints.building import build_model
 from video_llama.checkpoints.config import ModelType, ModelYaml
 from video_llama.checkpoints.folder import Manifest, ModelFolder, check_fit, read_model_folder
-from video_llama.checkpoints.initial import draw
+from video_llama.checkpoints.initialization import initialize
 from video_llama.checkpoints.published_files import read_eval_config
 from video_llama.conversation import Tokenizer
 from video_llama.models.placement import LoadOptions, resolve_placing
@@ -23,31 +23,31 @@ from video_llama.models.placement import LoadOptions, resolve_placing
 class AssemblyTensors:
     """The tensors of an assembly: read from published files, or randomly initialized."""
 
-    pieces: Mapping[str, Piece]
-    drawn: Mapping[str, Tensor]
+    tensors: Mapping[str, PlannedTensor]
+    initialized: Mapping[str, Tensor]
     files: Mapping[str, Path] = field(default_factory=dict)
     """Empty: the published files store the tensors under other names."""
 
     @property
     def dtypes(self) -> Mapping[str, torch.dtype]:
         """Stored data type of each tensor."""
-        tensors: dict[str, Piece | Tensor] = {**self.pieces, **self.drawn}
+        tensors: dict[str, PlannedTensor | Tensor] = {**self.tensors, **self.initialized}
         return {name: tensor.dtype for name, tensor in tensors.items()}
 
     def read(self, names: Sequence[str], *, is_kept: bool) -> Iterator[tuple[str, Tensor]]:
         """Yield the named tensors."""
-        yield from ((name, self.drawn[name]) for name in names if name in self.drawn)
-        yield from read_pieces(self.pieces[name] for name in names if name in self.pieces)
+        yield from ((name, self.initialized[name]) for name in names if name in self.initialized)
+        yield from read_planned(self.tensors[name] for name in names if name in self.tensors)
 
 
 def plan(
-    config: ModelYaml, where: str, model_type: ModelType | None = None, may_be_drawn: Sequence[str] = ()
+    config: ModelYaml, where: str, model_type: ModelType | None = None, initializable: Sequence[str] = ()
 ) -> Assembly:
     """Return the plan of a complete model whose parts fit together; see ``assemble`` for the arguments.
 
     Raises CheckpointError, with names, for anything missing, unexpected or inconsistent.
     """
-    assembly = assemble(config, where, model_type, may_be_drawn)
+    assembly = assemble(config, where, model_type, initializable)
     check_assembly(assembly, where)
     tokenizer = Tokenizer(assembly.decoder.tokenizer_path, pad_token=assembly.settings.pad_token)
     check_fit(assembly.config, assembly.settings, tokenizer)
@@ -81,8 +81,8 @@ def load_assembly(assembly: Assembly, where: str, options: LoadOptions, *, seed:
     """
     assert assembly.model.device.type == "meta", "an assembly is loaded once"
     placing = resolve_placing(assembly.config.dtype or "float32", options)
-    drawn = draw(assembly.config, assembly.drawn, seed)
-    model = build_model(assembly.model, AssemblyTensors(assembly.pieces, drawn), placing)
+    initialized = initialize(assembly.config, assembly.initialized, seed)
+    model = build_model(assembly.model, AssemblyTensors(assembly.tensors, initialized), placing)
     tokenizer = Tokenizer(assembly.decoder.tokenizer_path, pad_token=assembly.settings.pad_token)
-    manifest = Manifest(Path(where).stem, {"read from": where}, assembly.drawn)
+    manifest = Manifest(Path(where).stem, {"read from": where}, assembly.initialized)
     return ModelFolder(None, model, tokenizer, assembly.settings, manifest)

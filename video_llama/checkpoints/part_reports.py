@@ -1,4 +1,4 @@
-"""What a model's files hold, a row per part: tensors, parameters, types, and what is wrong with them."""
+"""Report the contents of a model's files, a row per part: tensors, parameters, data types and errors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from video_llama.checkpoints.completeness import check_tensors, expected_shapes
+from video_llama.checkpoints.completeness import check_tensors, expected_shapes, first_names
 from video_llama.checkpoints.files import Shape, StoredTensor, dtype_code, read_values, scan
 from video_llama.checkpoints.folder import read_config, read_manifest, read_settings
 from video_llama.errors import CheckpointError
@@ -28,16 +28,16 @@ PART_NAMES = {
     "model.language_model.": "decoder",
     "lm_head.": "decoder",
 }
-"""Beginnings of names -> the part that such tensors belong to; the first that fits counts."""
+"""Name prefix -> part of the model; the first match applies."""
 
 
 @dataclass
 class PartReport:
-    """The tensors of one part of the model; the lists hold names."""
+    """The tensors of one part of the model. The lists contain names."""
 
     part: str
     files: dict[str, str] = field(default_factory=dict)
-    """The files that they lie in -> sha256."""
+    """File name -> sha256."""
     tensors: int = 0
     parameters: int = 0
     bytes: int = 0
@@ -51,7 +51,7 @@ class PartReport:
 
 @dataclass
 class ModelReport:
-    """A model folder: its manifest, a row per part, and the first thing that keeps it from answering, if any."""
+    """A model's provenance, a row per part, and the reason that it cannot be loaded, or None."""
 
     path: str
     name: str
@@ -61,11 +61,14 @@ class ModelReport:
     parts: list[PartReport]
     problem: str | None = None
     leftovers: dict[str, dict[str, int]] = field(default_factory=dict)
-    """Of published files: what they hold besides, which nobody needs; counted by what it belongs to."""
+    """Published file -> number of tensors that the model does not need, by the module that they belong to."""
 
 
 def inspect_model(path: Path) -> ModelReport:
-    """Read every tensor of a folder once. Raises CheckpointError where there is no config, manifest or weights file."""
+    """Inspect a model folder; every tensor is read once.
+
+    Raises CheckpointError if config, settings, manifest or weights are missing or invalid.
+    """
     config, manifest = read_config(path), read_manifest(path)
     read_settings(path)
     expected, stored = expected_shapes(config), scan(path, safetensors_only=True)
@@ -82,7 +85,7 @@ def part_reports(
     stored: Mapping[str, StoredTensor],
     values: Iterable[tuple[str, torch.Tensor]],
 ) -> list[PartReport]:
-    """A row per part for tensors by our names: those that a model needs, those that there are, and their values."""
+    """Return a row per part, from the shapes that a model needs, the stored tensors and their values, by our names."""
     parts: dict[str, PartReport] = {}
     hashes = {file: sha256(file) for file in sorted({tensor.file for tensor in stored.values()})}
     for name in [*expected, *(name for name in stored if name not in expected)]:
@@ -91,19 +94,23 @@ def part_reports(
         if name in stored:
             part.files[stored[name].file.name] = hashes[stored[name].file]
     for name, tensor in values:
-        _look_at(parts[part_of(name)], name, tensor)
+        _check_values(parts[part_of(name)], name, tensor)
     return list(parts.values())
 
 
 def part_of(name: str) -> str:
-    """The part that a tensor belongs to; of a name that is not ours, what stands before its first dot."""
+    """Return the part that a tensor belongs to; for a name that is not ours, the text before the first dot."""
     return next((part for start, part in PART_NAMES.items() if name.startswith(start)), name.partition(".")[0])
 
 
 def unreadable_values(parts: Sequence[PartReport]) -> str | None:
-    """What keeps a model with these parts from answering, if its tensors hold NaN or infinity."""
+    """Return an error message if tensors of these parts contain NaN or infinity, else None."""
     broken = [name for part in parts for name in part.not_finite]
-    return f"{len(broken)} tensors hold NaN or infinity, {broken[0]} first. Copy the weights again." if broken else None
+    return (
+        f"tensors with NaN or infinity ({len(broken)}): {first_names(broken)}. Copy the weights again."
+        if broken
+        else None
+    )
 
 
 def _count(part: PartReport, name: str, expected: Mapping[str, Shape], stored: Mapping[str, StoredTensor]) -> None:
@@ -120,7 +127,7 @@ def _count(part: PartReport, name: str, expected: Mapping[str, Shape], stored: M
         part.dtypes.append(dtype_code(stored[name].dtype))
 
 
-def _look_at(part: PartReport, name: str, tensor: torch.Tensor) -> None:
+def _check_values(part: PartReport, name: str, tensor: torch.Tensor) -> None:
     part.bytes += tensor.numel() * tensor.element_size()
     if not tensor.is_floating_point():
         return

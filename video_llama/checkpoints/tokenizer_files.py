@@ -1,7 +1,7 @@
-"""What transformers' Auto classes read of a prompt: tokenizer_config.json, chat_template.jinja, generation_config.json.
+"""Write the tokenizer and prompt files that transformers reads.
 
-The template writes a conversation as ``conversation`` renders it (tested text by text); a medium is the reference's
-``<ImageHere>``. Our own code does not read these files.
+These are tokenizer_config.json, chat_template.jinja and generation_config.json. The chat template renders a
+conversation exactly as ``video_llama.conversation`` does; a medium is the reference's placeholder ``<ImageHere>``.
 """
 
 from __future__ import annotations
@@ -80,9 +80,9 @@ _LLAMA_2 = """\
 
 
 def chat_template(name: str) -> str:
-    """The Jinja text of one of the templates in ``TEMPLATES``."""
+    """Return the Jinja chat template for one of the prompt templates in ``TEMPLATES``."""
     template = TEMPLATES[name]
-    words = {
+    values = {
         "SOUND_INTRODUCTION": SOUND_INTRODUCTION,
         "SIGHT_INTRODUCTION": SIGHT_INTRODUCTION,
         "SOUND_GAP": SOUND_GAP,
@@ -96,18 +96,18 @@ def chat_template(name: str) -> str:
         "ASSISTANT": template.roles[1],
     }
     text = _CONTENT + _body(template)
-    for word, value in words.items():
-        text = text.replace(word, value)
+    for name, value in values.items():
+        text = text.replace(name, value)
     return text
 
 
 def _body(template: Template) -> str:
-    assert template.style is not Style.TWO, "no decoder is served with TWO"
+    assert template.style is not Style.TWO, "no decoder uses Style.TWO"
     return _SINGLE if template.style is Style.SINGLE else _LLAMA_2
 
 
 def write_tokenizer_files(folder: Path, tokenizer: Tokenizer, pad_token: str | None, template: str) -> None:
-    """Write the three files into a folder that has (or will have) its ``tokenizer.model``."""
+    """Write the three files into a folder that contains ``tokenizer.model``; ``template`` is a key of TEMPLATES."""
     config = {
         "tokenizer_class": "LlamaTokenizer",
         "bos_token": "<s>",

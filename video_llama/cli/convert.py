@@ -50,7 +50,7 @@ def convert(
     """
     source, target = _source_and_target(paths, hub)
     if to_reference:
-        from video_llama.checkpoints.reference import to_reference as write
+        from video_llama.checkpoints.export import export_to_reference as write
 
         if any((hub, dtype, overrides, model_type)):
             raise ValueError("--to-reference takes only SOURCE and OUT. Remove the other options.")

@@ -317,7 +317,7 @@ def is_existing(path: str) -> bool:
 
 def as_model_type(name: str | None) -> ModelType | None:
     """Return the prompt style of this name. Raises ValueError for an unknown one."""
-    from video_llama.checkpoints.decoder import MODEL_TYPE_TEMPLATES
+    from video_llama.checkpoints.decoder_folder import MODEL_TYPE_TEMPLATES
 
     known: dict[str, ModelType] = {each: each for each in MODEL_TYPE_TEMPLATES}
     if name is not None and name not in known:

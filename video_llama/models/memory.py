@@ -1,11 +1,11 @@
-"""How much memory a model will take, from its configuration alone: weights, cache of keys and values, activations.
+"""Predict the memory that a model needs from its configuration: weights, key-value cache and activations.
 
-Weights and cache are counted exactly. Activations are the largest of what the stages hold at once, each from the
-tensors that live at its widest point (a block's second linear layers) in inference; kernels' own scratch is not
-counted. ``tests/models/test_memory.py`` compares with what a process took.
+Weights and cache are exact. The activations are those of the largest stage: for each stage, the tensors that exist at
+the same time at its widest point (the second linear layer of a block) in inference. Scratch memory of kernels is not
+included. ``tests/models/test_memory.py`` compares the prediction with the memory of a process.
 """
 
-# n tokens, D width, H width of the block's middle, L prompt length
+# D hidden size, H intermediate size
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ import torch
 from torch import Tensor
 
 from video_llama.models.configuration import ImageBindTowerConfig, VideoLlamaConfig
-from video_llama.models.packed_linear import INT8_WIDENS_FROM
+from video_llama.models.packed_linear import INT8_DEQUANTIZE_FROM
 from video_llama.models.placement import MODEL_PARTS, Placing, empty_model, part_of
 
 REFERENCE_CONTEXT = 2000
-"""Tokens of prompt and answer in the reference (its ``max_length``)."""
+"""Number of tokens of prompt and answer in the reference (``max_length``)."""
 
 PUBLISHED_DECODERS: dict[str, dict[str, int]] = {
     "7b": {},
     "13b": {"hidden_size": 5120, "intermediate_size": 13824, "num_hidden_layers": 40, "num_attention_heads": 40},
 }
-"""Size -> where its decoder differs from the configuration's defaults."""
+"""Size -> values of the decoder that differ from the configuration's defaults."""
 
 
 def published_config(size: str) -> VideoLlamaConfig:
-    """The model with LLaMA-2 of this size. Raises ValueError for another."""
+    """Return the configuration with LLaMA-2 of size "7b" or "13b". Raises ValueError for any other size."""
     if size not in PUBLISHED_DECODERS:
         raise ValueError(f"size is {size!r}. Choose {' or '.join(PUBLISHED_DECODERS)}.")
     text = {**PUBLISHED_DECODERS[size], "max_position_embeddings": 4096, "dtype": "bfloat16"}
@@ -40,7 +40,7 @@ def published_config(size: str) -> VideoLlamaConfig:
 
 @dataclass(frozen=True)
 class MemoryPrediction:
-    """Bytes. ``weights`` by part; ``activations`` are those of the widest stage."""
+    """Predicted memory in bytes: ``weights`` by part, key-value ``cache``, ``activations`` of the largest stage."""
 
     weights: dict[str, int]
     cache: int
@@ -48,11 +48,11 @@ class MemoryPrediction:
 
     @property
     def total(self) -> int:
-        """What the process takes over what it takes without a model."""
+        """Memory of a process with the model minus that of a process without one."""
         return sum(self.weights.values()) + self.cache + self.activations
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the fields and ``total``, for JSON."""
         return {**asdict(self), "total": self.total}
 
 
@@ -64,11 +64,18 @@ def predict_memory(
     num_clips: int = 0,
     num_tokens: int | None = None,
 ) -> MemoryPrediction:
-    """For one answer about a video of ``num_frames`` with ``num_clips`` of sound; 0 is a model built without hearing.
+    """Predict the memory for one answer about one video.
 
-    ``num_tokens`` is the length of prompt and answer; all of it counts as prompt, the wider case. None is the
-    reference's 2000, or the model's context where that is less. Raises ValueError for more frames or tokens than the
-    model takes, or less than 1.
+    Args:
+        config: configuration of the model.
+        placing: data types and quantization.
+        num_frames: number of frames of the video.
+        num_clips: number of audio clips; 0 is a model without the audio branch.
+        num_tokens: length of prompt and answer, all counted as prompt, which needs more memory. None is the reference's
+            2000, or the model's context length if that is less.
+
+    Raises:
+        ValueError: a number of frames or tokens that is less than 1 or more than the model supports.
     """
     text = config.text_config
     num_tokens = min(REFERENCE_CONTEXT, text.max_position_embeddings) if num_tokens is None else num_tokens
@@ -77,7 +84,7 @@ def predict_memory(
         ("num_tokens", num_tokens, text.max_position_embeddings),
     ):
         if not 1 <= count <= limit:
-            raise ValueError(f"{name} is {count}. This model takes 1 to {limit}.")
+            raise ValueError(f"{name} is {count}. This model supports 1 to {limit}.")
     config = copy.deepcopy(config)
     config.with_audio_branch = config.with_audio_branch and num_clips > 0
     head_size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
@@ -86,7 +93,7 @@ def predict_memory(
     stages = [
         _vision_bytes(config, placing, num_frames),
         _query_bytes(config, placing, num_frames),
-        _hearing_bytes(config.imagebind_audio_config, placing, num_clips),
+        _audio_bytes(config.imagebind_audio_config, placing, num_clips),
         _prefill_bytes(config, placing, num_tokens),
     ]
     return MemoryPrediction(_weights(config, placing), cache, max(stages))
@@ -102,16 +109,16 @@ def _weights(config: VideoLlamaConfig, placing: Placing) -> dict[str, int]:
 
 
 def _vision_bytes(config: VideoLlamaConfig, placing: Placing, num_frames: int) -> int:
-    """Residual and its norm (D each), the middle before and after its activation (H each), for every patch."""
+    """Return the size, per patch, of residual and norm (D each) and the MLP before and after activation (H each)."""
     vision = config.vision_config
-    size: int = vision.image_size  # type: ignore[assignment]  # one number in every ViT of ours
+    size: int = vision.image_size  # type: ignore[assignment]  # a single number in this model
     pixels = num_frames * 3 * size**2 * torch.float32.itemsize
     width = 2 * vision.hidden_size + 2 * vision.intermediate_size
     return int(_num_patches(config, num_frames) * width * placing.dtypes["vision"].itemsize + pixels)
 
 
 def _query_bytes(config: VideoLlamaConfig, placing: Placing, num_frames: int) -> int:
-    """The ViT's output as it came and in the Q-Former's type, and a cross-attention's keys and values of it."""
+    """Return the size of the ViT's output in both data types, and the keys and values of one cross-attention."""
     vision, queries = config.vision_config, config.qformer_config
     item = placing.dtypes["qformer"].itemsize
     width = vision.hidden_size * (placing.dtypes["vision"].itemsize + item) + 2 * queries.hidden_size * item
@@ -119,21 +126,24 @@ def _query_bytes(config: VideoLlamaConfig, placing: Placing, num_frames: int) ->
 
 
 def _num_patches(config: VideoLlamaConfig, num_frames: int) -> int:
-    """With the class tokens."""
+    """Return the number of patches, including a class token per frame."""
     size: Any = config.vision_config.image_size
     patch: Any = config.vision_config.patch_size
     return int(num_frames * ((size // patch) ** 2 + 1))
 
 
-def _hearing_bytes(config: ImageBindTowerConfig, placing: Placing, num_clips: int) -> int:
+def _audio_bytes(config: ImageBindTowerConfig, placing: Placing, num_clips: int) -> int:
     tokens = num_clips * (config.num_patches + 1)
     return tokens * (2 * config.hidden_size + 2 * config.intermediate_size) * placing.dtypes["audio"].itemsize
 
 
 def _prefill_bytes(config: VideoLlamaConfig, placing: Placing, num_tokens: int) -> int:
-    """Embeddings, residual and its norm (D each), gate, up and their product (H each); an int8 matrix, widened."""
+    """Return the size, per token, of embedding, residual and norm (D each), gate, up and their product (H each).
+
+    With int8, one matrix is also converted to the decoder's data type.
+    """
     text, item = config.text_config, placing.dtypes["decoder"].itemsize
     width = 3 * text.hidden_size + 3 * text.intermediate_size
-    is_widened = placing.quantization == "int8" and num_tokens >= INT8_WIDENS_FROM
-    matrix = text.hidden_size * text.intermediate_size * item if is_widened else 0
+    is_dequantized = placing.quantization == "int8" and num_tokens >= INT8_DEQUANTIZE_FROM
+    matrix = text.hidden_size * text.intermediate_size * item if is_dequantized else 0
     return int(num_tokens * width * item + matrix)

@@ -1,7 +1,7 @@
 """Quantize and restore the linear layers of the LLaMA decoder.
 
-Only the linear layers inside the decoder's blocks are packed; embeddings, norms and the output head keep their type, as
-in the reference's 8-bit mode. The packed layers and their kernels are in ``packed_linear.py``.
+Only the linear layers in the decoder's blocks are quantized; embeddings, norms and the output head keep their data
+type, as in the reference's 8-bit mode. The packed layers and their kernels are in ``packed_linear.py``.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from video_llama.models.packed_linear import (
 
 
 def pack_linears(decoder: nn.Module, quantization: Quantization, dtype: torch.dtype, device: torch.device) -> None:
-    """Replace the linear layers of a decoder, still on the meta device, by empty packed ones for ``device``.
+    """Replace the linear layers of a decoder on the meta device with empty packed layers for ``device``.
 
-    Raises ValueError for a layer with a bias, a width that the 4-bit kernel cannot take and devices other than CPU and
-    CUDA; MissingExtraError for CUDA without bitsandbytes.
+    Raises ValueError for a layer with a bias, a size that the 4-bit kernel does not support, and a device other than
+    CPU and CUDA; MissingExtraError for CUDA without bitsandbytes.
     """
     if device.type not in ("cpu", "cuda"):
-        raise ValueError(f"{quantization} has kernels for cpu and cuda, not for {device}. Load without quantization.")
+        raise ValueError(f"{quantization} is supported on cpu and cuda, not on {device}. Load without quantization.")
     linears = [(name, module) for name, module in decoder.named_modules() if type(module) is nn.Linear]
     for name, linear in linears:
         if "bias" in dict(linear.named_parameters()):
-            raise ValueError(f"{name} has a bias, and packed layers have none. Load without quantization.")
+            raise ValueError(f"{name} has a bias, which quantized layers do not support. Load without quantization.")
         sizes = (linear.in_features, linear.out_features)
         packed: PackedLinear
         with torch.device("meta"):
@@ -42,7 +42,7 @@ def pack_linears(decoder: nn.Module, quantization: Quantization, dtype: torch.dt
 
 
 def unpack_linears(decoder: nn.Module, dtype: torch.dtype) -> None:
-    """Replace packed layers on the CPU by linear ones with the weights that the integers stand for, in ``dtype``."""
+    """Replace packed layers on the CPU with linear layers that have the dequantized weights in ``dtype``."""
     for name, module in list(decoder.named_modules()):
         if isinstance(module, KernelLinear):
             with torch.device("meta"):
@@ -52,5 +52,5 @@ def unpack_linears(decoder: nn.Module, dtype: torch.dtype) -> None:
 
 
 def is_packed(model: nn.Module) -> bool:
-    """Whether some of its layers hold integers in the place of their weights."""
+    """Return whether a model has quantized layers."""
     return any(isinstance(module, PackedLinear) for module in model.modules())

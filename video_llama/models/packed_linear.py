@@ -1,13 +1,12 @@
-"""The decoder with its big matrices in 8 or 4 bits: linear layers that keep integers and compute in a float type.
+"""Linear layers with 8-bit or 4-bit weights that compute in a floating-point type.
 
-Only the linear layers inside the decoder's blocks are packed; embeddings, norms and the vocabulary head stay as they
-are, as in the reference's 8-bit mode. On a CPU the products are torch's own weight-only kernels
-(``_weight_int8pack_mm``, ``_weight_int4pack_mm_for_cpu``), on CUDA those of bitsandbytes (optional). Weights are packed
-row block by row block as they come from the file, so the decoder is never in memory as floats. They never train;
-gradients pass through them to whatever does (adapters, Q-Formers).
+On a CPU they use torch's weight-only kernels (``_weight_int8pack_mm``, ``_weight_int4pack_mm_for_cpu``), on CUDA those
+of bitsandbytes (optional). A weight is quantized block by block as it is read from the file, so the decoder never
+exists in memory in floating point. The weights are not trained; gradients pass through to the inputs (adapters,
+Q-Formers).
 """
 
-# O outputs, I inputs, G groups of inputs that share a scale (I / group size), N vectors to multiply
+# O outputs, I inputs, G groups of inputs that share a scale (I / group size), g group size, N input vectors
 
 from __future__ import annotations
 
@@ -26,26 +25,26 @@ QUANTIZATIONS: tuple[Quantization, ...] = ("int8", "int4")
 INT8_MAX = 127
 INT4_LEVELS = 15
 INT4_MIDDLE = 8
-"""What torch's kernel subtracts from the stored 0..15 before it scales."""
+"""torch's kernel subtracts this from the stored levels 0..15 before scaling."""
 GROUP_SIZES = (64, 32)
-"""Inputs of int4 that share a scale; the first that divides the width. 64 was the fastest of what was tried."""
+"""int4: numbers of inputs that share a scale. The first that divides the number of inputs is used; 64 was fastest."""
 ROW_MULTIPLE = 16
-"""The int4 kernel takes outputs in such groups."""
+"""int4: the number of outputs must be a multiple of this."""
 INT8_INPUT_MULTIPLE = 16
-"""Of another number of inputs torch's int8 kernel (2.13, bfloat16) reads beyond them: noise, or a crash."""
-INT8_WIDENS_FROM = 16
-"""From this many vectors on, the int8 matrix is widened and multiplied by the usual kernel, which is then faster."""
+"""For other numbers of inputs, torch's int8 kernel (2.13, bfloat16) reads out of bounds: wrong results, or a crash."""
+INT8_DEQUANTIZE_FROM = 16
+"""int8: from this number of vectors, converting the weight and using the ordinary kernel is faster."""
 
 _FLOATS_AT_ONCE = 2**18
-"""Of a matrix that is packed: larger temporaries are slower, and their freed places in the heap stay the process's."""
+"""Size of the blocks that are quantized. Larger temporaries are slower, and glibc does not return their memory."""
 _ROWS_TOGETHER = 64
-"""torch lays int4 out in blocks of this many outputs at most."""
+"""Largest number of outputs in a block of torch's int4 layout."""
 _INNER_TILES = 2
-"""An argument of torch's packing that its CPU kernel does not use."""
+"""Argument of torch's packing function that is ignored on a CPU."""
 
 
 class PackedLinear(nn.Module):
-    """A linear layer without bias whose weight is kept as integers: made empty, filled by :meth:`pack`."""
+    """A linear layer without bias and with an integer weight: created empty, filled by :meth:`pack`."""
 
     weight_name = "weight"
 
@@ -54,28 +53,28 @@ class PackedLinear(nn.Module):
         self.in_features, self.out_features = in_features, out_features
 
     def pack(self, weight_OI: Tensor, device: torch.device) -> None:
-        """Take the float weight [O, I] in; scales are kept in the type that the layer computes in."""
+        """Quantize the floating-point weight [O, I] and store it on ``device``."""
         raise NotImplementedError
 
 
 class KernelLinear(PackedLinear):
-    """A packed layer on the CPU: a kernel of torch's multiplies, and gradients go back through the unpacked weight."""
+    """A packed layer for the CPU: the forward pass uses torch's kernels, the backward pass the dequantized weight."""
 
     def multiply(self, vectors_NI: Tensor) -> Tensor:
-        """[N, I] -> [N, O], in the type of the scales; torch knows no derivative of it."""
+        """[N, I] -> [N, O], in ``compute_dtype``. torch's kernels are not differentiable."""
         raise NotImplementedError
 
     def unpacked(self) -> Tensor:
-        """The weight [O, I] that the integers stand for, in the type of the scales."""
+        """Return the dequantized weight [O, I] in ``compute_dtype``."""
         raise NotImplementedError
 
     @property
     def compute_dtype(self) -> torch.dtype:
-        """The type of the scales."""
+        """Data type of the scales and of the computation."""
         raise NotImplementedError
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """[..., I] -> [..., O], in the type of the scales."""
+        """[..., I] -> [..., O], in ``compute_dtype``."""
         vectors_NI = inputs.reshape(-1, self.in_features).to(self.compute_dtype)
         needs_gradient = torch.is_grad_enabled() and vectors_NI.requires_grad
         output_NO = _Product.apply(vectors_NI, self) if needs_gradient else self.multiply(vectors_NI)
@@ -83,7 +82,7 @@ class KernelLinear(PackedLinear):
 
 
 class _Product(torch.autograd.Function):
-    """``layer.multiply`` with its gradient for the vectors. The weight is unpacked again rather than kept."""
+    """``layer.multiply`` with a gradient for the vectors. The weight is dequantized again in the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, vectors_NI: Tensor, layer: KernelLinear) -> Tensor:
@@ -97,7 +96,7 @@ class _Product(torch.autograd.Function):
 
 
 class Int8Linear(KernelLinear):
-    """One signed byte for each weight, one scale for each output: w = q * scale."""
+    """8-bit weights with one scale per output: w = q * scale."""
 
     def __init__(self, in_features: int, out_features: int, dtype: torch.dtype) -> None:
         super().__init__(in_features, out_features)
@@ -121,7 +120,7 @@ class Int8Linear(KernelLinear):
         return self.scale.dtype
 
     def multiply(self, vectors_NI: Tensor) -> Tensor:
-        if len(vectors_NI) < INT8_WIDENS_FROM and self.in_features % INT8_INPUT_MULTIPLE == 0:
+        if len(vectors_NI) < INT8_DEQUANTIZE_FROM and self.in_features % INT8_INPUT_MULTIPLE == 0:
             return torch._weight_int8pack_mm(vectors_NI, self.weight, self.scale)
         return nn.functional.linear(vectors_NI, self.weight.to(vectors_NI.dtype)).mul_(self.scale)
 
@@ -130,7 +129,7 @@ class Int8Linear(KernelLinear):
 
 
 class Int4Linear(KernelLinear):
-    """Half a byte for each weight; a scale and an offset for each group of inputs: w = (q - 8) * scale + offset."""
+    """4-bit weights with a scale and an offset per group of inputs: w = (q - 8) * scale + offset."""
 
     def __init__(self, in_features: int, out_features: int, dtype: torch.dtype) -> None:
         super().__init__(in_features, out_features)
@@ -150,9 +149,9 @@ class Int4Linear(KernelLinear):
         self.weight, self.scale_and_offset = packed.to(device), scales_GO2.to(device)
 
     def _levels(self, block_OI: Tensor) -> tuple[Tensor, Tensor]:
-        """The nearest of 16 levels for each weight, int32 [O, I], and the groups' [G, O, 2] scales and offsets.
+        """Return the nearest of 16 levels for each weight, int32 [O, I], and scales and offsets [G, O, 2].
 
-        ``block_OI`` is float32, and is used up.
+        ``block_OI`` is float32 and is modified.
         """
         dtype = self.scale_and_offset.dtype
         groups_OGg = block_OI.unflatten(1, (-1, self.group_size))
@@ -182,7 +181,7 @@ class Int4Linear(KernelLinear):
 
 
 class BitsAndBytesLinear(PackedLinear):
-    """The same on CUDA, by bitsandbytes: LLM.int8 for int8, NF4 for int4. Not run here: there is no GPU."""
+    """A packed layer for CUDA, by bitsandbytes: LLM.int8 for int8, NF4 for int4. Not tested here, for lack of a GPU."""
 
     def __init__(self, in_features: int, out_features: int, dtype: torch.dtype, quantization: Quantization) -> None:
         super().__init__(in_features, out_features)
@@ -197,7 +196,7 @@ class BitsAndBytesLinear(PackedLinear):
 
     @property
     def weight(self) -> Tensor:
-        """As the library keeps it; PEFT looks here for the device that adapters go to."""
+        """The library's weight; PEFT places adapters on its device."""
         weight: Tensor = self.inner.weight
         return weight
 
@@ -208,7 +207,7 @@ class BitsAndBytesLinear(PackedLinear):
             if self._quantization == "int8"
             else library.nn.Params4bit(weight_OI, requires_grad=False, quant_type="nf4")
         )
-        self.inner.to(device)  # this is where the library packs
+        self.inner.to(device)  # quantizes the weight
 
     def forward(self, inputs: Tensor) -> Tensor:
         """[..., I] -> [..., O]."""
@@ -217,7 +216,7 @@ class BitsAndBytesLinear(PackedLinear):
 
 
 def _row_blocks(weight: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Some rows at a time: a whole matrix of 7B is 180 MB of floats, and needed three times."""
+    """Yield blocks of rows: a whole matrix of a 7B decoder would need 180 MB in float32, three times."""
     num_rows = max(_FLOATS_AT_ONCE // weight.shape[1] // _ROWS_TOGETHER, 1) * _ROWS_TOGETHER
     for start in range(0, len(weight), num_rows):
         rows = slice(start, start + num_rows)
@@ -225,26 +224,26 @@ def _row_blocks(weight: Tensor) -> Iterator[tuple[slice, Tensor]]:
 
 
 def _halves(packed: Tensor) -> Tensor:
-    """The two levels of every byte, in the order in which they are stored: uint8 [2 x bytes]."""
+    """Return the two levels of every byte, in stored order: uint8 [2 x bytes]."""
     return torch.stack([packed & INT4_LEVELS, packed >> 4], dim=-1).flatten()
 
 
 @lru_cache(maxsize=8)
 def _stored_order(num_rows: int, num_columns: int) -> Tensor:
-    """For every level of a packed block, in stored order, the flat place of its weight.
+    """Return, for every level of a packed block in stored order, the flat index of its weight.
 
-    torch's layout depends on the processor; so the places' numbers are packed themselves, four bits at a time.
+    torch's layout depends on the processor, so the indices themselves are packed, four bits at a time.
     """
-    places = torch.arange(num_rows * num_columns).view(num_rows, num_columns)
+    indices = torch.arange(num_rows * num_columns).view(num_rows, num_columns)
     order = torch.zeros(num_rows * num_columns, dtype=torch.long)
     for shift in range(0, (num_rows * num_columns - 1).bit_length(), 4):
-        digits = (places >> shift & INT4_LEVELS).to(torch.int32)
+        digits = (indices >> shift & INT4_LEVELS).to(torch.int32)
         order |= _halves(torch._convert_weight_to_int4pack_for_cpu(digits, _INNER_TILES)).long() << shift
     return order
 
 
 def _without_zeros(scale: Tensor) -> Tensor:
-    """A row or group of equal weights has scale 0, and any integer stands for it."""
+    """Return the scale with 1 for 0: a row or group of equal weights has scale 0."""
     return scale.where(scale != 0, 1.0)
 
 
@@ -252,8 +251,8 @@ def _group_size(in_features: int, out_features: int) -> int:
     size = next((size for size in GROUP_SIZES if in_features % size == 0), None)
     if size is None or out_features % ROW_MULTIPLE:
         raise ValueError(
-            f"A layer of {in_features} inputs and {out_features} outputs has no 4-bit form: inputs go in groups of "
-            f"{GROUP_SIZES[-1]}, outputs of {ROW_MULTIPLE}. Use int8."
+            f"int4 does not support a layer with {in_features} inputs and {out_features} outputs: they must be "
+            f"multiples of {GROUP_SIZES[-1]} and {ROW_MULTIPLE}. Use int8."
         )
     return size
 

@@ -21,7 +21,7 @@ from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
 
 ModelPart = Literal["vision", "qformer", "audio", "decoder"]
 MODEL_PARTS: tuple[ModelPart, ...] = get_args(ModelPart)
-DTYPES = ("float32", "bfloat16", "float16")
+DTYPE_NAMES = ("float32", "bfloat16", "float16")
 VIT = "model.frame_encoder.vision_model"
 DISK = "disk"
 
@@ -48,7 +48,7 @@ class LoadOptions:
     """Device of the model and of its inputs."""
     dtype: Dtypes | None = None
     """Data type of the weights and of the computation. None keeps the stored type, except that float16 becomes float32
-    on a CPU. A single type applies to every part but the Q-Formers, which stay in float32 beside a half-precision
+    on a CPU. A single type applies to every part but the Q-Formers, which stay in float32 with a half-precision
     decoder, as in the reference. A mapping sets single parts: vision, qformer, audio, decoder."""
     quantization: str | None = None
     """"int8" or "int4": quantize the linear layers of the decoder."""
@@ -62,7 +62,7 @@ class LoadOptions:
 
 @dataclass(frozen=True)
 class Placing:
-    """In what form a model is held, and where. ``dtypes`` has a type for each of PARTS."""
+    """The data types, quantization and devices of a model. ``dtypes`` has a data type for each of MODEL_PARTS."""
 
     dtypes: Mapping[ModelPart, torch.dtype]
     quantization: Quantization | None = None
@@ -76,7 +76,7 @@ class Placing:
 
 
 def resolve_placing(stored: DtypeName, options: LoadOptions) -> Placing:
-    """Check ``options`` and resolve them against ``stored``, the data type that the folder's config gives.
+    """Check ``options`` and resolve them against ``stored``, the data type of the folder's config.
 
     Raises ValueError for unknown names and for options that exclude each other.
     """
@@ -119,11 +119,11 @@ def _part_dtypes(
 
 
 def as_dtype(dtype: DtypeName) -> torch.dtype:
-    """Return the torch dtype of a name in DTYPES. Raises ValueError for any other name."""
+    """Return the torch dtype of a name in DTYPE_NAMES. Raises ValueError for any other name."""
     if isinstance(dtype, torch.dtype):
         return dtype
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype is {dtype!r}. Choose {', '.join(DTYPES)}.")
+    if dtype not in DTYPE_NAMES:
+        raise ValueError(f"dtype is {dtype!r}. Choose {', '.join(DTYPE_NAMES)}.")
     named: torch.dtype = getattr(torch, dtype)
     return named
 
@@ -134,7 +134,7 @@ def part_of(name: str) -> ModelPart:
 
 
 def meta_model(config: VideoLlamaConfig) -> VideoLlamaForConditionalGeneration:
-    """Return the model on the meta device: every tensor has its shape and takes no memory."""
+    """Return the model on the meta device: every tensor has its shape and needs no memory."""
     with torch.device("meta"):
         return VideoLlamaForConditionalGeneration(config)
 
@@ -145,7 +145,7 @@ def empty_model(config: VideoLlamaConfig, placing: Placing) -> VideoLlamaForCond
 
 
 def set_form(model: VideoLlamaForConditionalGeneration, placing: Placing) -> VideoLlamaForConditionalGeneration:
-    """Give a meta model the data types and packed layers of ``placing``, in place."""
+    """Set the data types and packed layers of ``placing`` in a meta model, in place."""
     for name, parameter in list(model.named_parameters()):
         put_tensor(model, name, parameter.detach().to(placing.dtypes[part_of(name)]))
     if placing.quantization is not None:

@@ -23,7 +23,7 @@ from video_llama.checkpoints.folder import (
     read_model_folder,
     read_settings,
 )
-from video_llama.checkpoints.initial import DRAWN_PARTS
+from video_llama.checkpoints.initialization import INITIALIZABLE_PARTS
 from video_llama.checkpoints.loading import load_assembly, plan
 from video_llama.conversation import Tokenizer
 from video_llama.errors import CheckpointError, ConfigError
@@ -79,12 +79,12 @@ def plan_published(config: TrainConfig, source: str) -> Assembly:
         }
     )
     given = [name for path in trained_checkpoints(model) for name in scan(trained_file(path))]
-    may_be_drawn = [
+    initializable = [
         part
-        for part in DRAWN_PARTS
+        for part in INITIALIZABLE_PARTS
         if stage.trains(part) or not stage.reads(part) or any(name.startswith(part) for name in given)
     ]
-    return plan(config.model_copy(update={"model": published}), source, may_be_drawn=may_be_drawn)
+    return plan(config.model_copy(update={"model": published}), source, initializable=initializable)
 
 
 def pretrained_folder(model: ModelConfig) -> Path | None:

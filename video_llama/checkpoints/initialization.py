@@ -1,8 +1,8 @@
-"""First values of what training makes and no published file gives: a branch's sequence Q-Former and projection.
+"""Randomly initialize the parts that are trained from scratch: a branch's sequence Q-Former and its projection.
 
-Source: the reference's models/video_llama.py (``__init__`` and ``init_video_Qformer``): positions and projection are
-torch's own ``nn.Embedding`` (standard deviation 1) and ``nn.Linear``; queries and Q-Former are BERT's, normal with its
-``initializer_range`` of 0.02.
+Source: the reference's models/video_llama.py (``__init__`` and ``init_video_Qformer``). Position embeddings and
+projection have the default initialization of ``nn.Embedding`` (standard deviation 1) and ``nn.Linear``; queries and
+Q-Former have BERT's: normal with its ``initializer_range`` of 0.02.
 """
 
 from __future__ import annotations
@@ -15,16 +15,19 @@ from torch import Tensor, nn
 from video_llama.models.configuration import VideoLlamaConfig
 from video_llama.models.qformer import SequenceQFormer
 
-DRAWN_PARTS = tuple(
+INITIALIZABLE_PARTS = tuple(
     f"model.{kind}_qformer.{part}"
     for kind in ("video", "audio")
     for part in ("qformer.", "query_tokens", "position_embeddings.", "language_projection.")
 )
-"""Beginnings of names: each is drawn whole, or not at all."""
+"""Name prefixes. Each part is initialized as a whole, or not at all."""
 
 
-def draw(config: VideoLlamaConfig, parts: Collection[str], seed: int) -> dict[str, Tensor]:
-    """The tensors of some of DRAWN_PARTS by name, float32; a seed's are the same whichever parts are asked for."""
+def initialize(config: VideoLlamaConfig, parts: Collection[str], seed: int) -> dict[str, Tensor]:
+    """Return the float32 tensors of ``parts`` (of INITIALIZABLE_PARTS) by name.
+
+    The values of a part depend only on ``seed``, not on the other parts.
+    """
     tensors: dict[str, Tensor] = {}
     branches = {
         "video": (config.video_qformer_config, config.num_video_query_tokens, config.max_frame_pos),

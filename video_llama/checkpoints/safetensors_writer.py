@@ -1,8 +1,8 @@
-"""Tensors in, one after the other; safetensors files out, of which never more than one tensor is in memory.
+"""Write safetensors files with one tensor in memory at a time.
 
-The format is a length, a JSON header with each tensor's place, and the values (github.com/huggingface/safetensors). The
-library's own writer wants all tensors of a file at once; sizes are known before values here, so the header comes first
-and the values follow as they are read.
+The format is the length of the header, a JSON header with the position of each tensor, and the values
+(github.com/huggingface/safetensors). The library's own writer needs all tensors of a file at once. Here, shapes are
+known before values, so the header is written first, and each tensor when it is read.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor
 from video_llama.checkpoints.files import INDEX_FILE, WEIGHTS_FILE, Shape, dtype_code
 
 MAX_SHARD_BYTES = 2_000_000_000
-"""Largest file, unless one tensor alone is larger."""
+"""Largest size of a file, except for a file with a single larger tensor."""
 
 _ALIGNMENT = 8
 
@@ -29,13 +29,14 @@ Key = TypeVar("Key")
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """A tensor to be written."""
+    """Shape and data type of a tensor to be written."""
 
     shape: Shape
     dtype: torch.dtype
 
     @property
     def num_bytes(self) -> int:
+        """Size of the values in bytes."""
         return prod(self.shape) * self.dtype.itemsize
 
 
@@ -45,10 +46,10 @@ def write_shards(
     read: Callable[[list[str]], Iterable[tuple[str, Tensor]]],
     max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> Iterator[str]:
-    """Write ``specs`` into ``folder`` as model.safetensors, or shards with their index; yields each name when written.
+    """Write tensors into ``folder`` as model.safetensors, or as shards with an index; yield each name when written.
 
-    ``read`` gives the values of some names in any order, with the shapes and dtypes of ``specs``. Nothing is written
-    unless the result is iterated.
+    ``read`` returns the values of the given names, in any order, with the shapes and data types of ``specs``. Nothing
+    is written until the result is iterated.
     """
     groups = split_by_size({name: spec.num_bytes for name, spec in specs.items()}, max_shard_bytes)
     files = [WEIGHTS_FILE] if len(groups) == 1 else [_shard_name(i, len(groups)) for i in range(1, len(groups) + 1)]
@@ -62,7 +63,7 @@ def write_shards(
 
 
 def split_by_size(sizes: Mapping[Key, int], limit: int) -> list[list[Key]]:
-    """The keys in their order, in groups of at most ``limit`` bytes; what is larger than that is alone."""
+    """Split keys, in order, into groups of at most ``limit`` bytes; a larger item has a group of its own."""
     groups: list[list[Key]] = [[]]
     total = 0
     for key, size in sizes.items():
@@ -75,7 +76,7 @@ def split_by_size(sizes: Mapping[Key, int], limit: int) -> list[list[Key]]:
 
 
 def _write_file(path: Path, specs: Mapping[str, TensorSpec], values: Iterable[tuple[str, Tensor]]) -> Iterator[str]:
-    # Wide types first, so that every tensor begins at a multiple of its own element.
+    # Wide types first, so that every tensor is aligned to its element size.
     ordered = sorted(specs, key=lambda name: (-specs[name].dtype.itemsize, name))
     offsets, header = _header(ordered, specs)
     written = set()
@@ -87,11 +88,11 @@ def _write_file(path: Path, specs: Mapping[str, TensorSpec], values: Iterable[tu
             _write_values(file, tensor)
             written.add(name)
             yield name
-    assert written == set(specs), "read() gives what was asked for"
+    assert written == set(specs), "read() returns the requested names"
 
 
 def _header(ordered: list[str], specs: Mapping[str, TensorSpec]) -> tuple[dict[str, int], bytes]:
-    """Where each tensor begins after the header, and the header with its length before it."""
+    """Return the offset of each tensor after the header, and the header preceded by its length."""
     offsets: dict[str, int] = {}
     entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
     end = 0

@@ -1,8 +1,8 @@
-"""A model folder of ours in, the reference's files out: the way back of ``convert``, exact to the bit.
+"""Export a model folder to the reference's files: the exact inverse of ``convert``.
 
-The parts go where the published layout has them, whichever files they came from: the ViT, BLIP-2 and ImageBind each in
-a file, the decoder in its folder, the two branches in ``VL_...pth`` and ``AL_...pth``. What conversion left out (the
-text side of the Q-Formers, ImageBind's other modalities) does not come back; the reference does not read it.
+The files have the published layout, whichever files the parts were read from: one file each for ViT, BLIP-2 and
+ImageBind, a folder for the decoder, ``VL_...pth`` and ``AL_...pth`` for the branches. Tensors that ``convert`` does not
+keep (the text side of the Q-Formers, ImageBind's other modalities) are not restored; the reference does not read them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from video_llama.checkpoints.folder import (
 )
 from video_llama.checkpoints.keys import ADAPTER, reference_names, revert_state_dict
 from video_llama.checkpoints.published_files import BLIP2_FILE, IMAGEBIND_FILE, PUBLISHED, ROLES, VIT_FILE
-from video_llama.checkpoints.shards import TensorSpec, write_shards
+from video_llama.checkpoints.safetensors_writer import TensorSpec, write_shards
 from video_llama.checkpoints.tokenizer_files import write_tokenizer_files
 from video_llama.conversation import Tokenizer
 from video_llama.errors import CheckpointError
@@ -46,22 +46,26 @@ ROLE_OF = {
     "model.imagebind_": "ImageBind",
     "": "decoder",
 }
-"""Beginnings of our names -> the file that they go into; the first that fits counts."""
+"""Prefix of our names -> role of the file that contains these tensors; the first match applies."""
 
 FILES = {"ViT": VIT_FILE, "BLIP-2": BLIP2_FILE, "ImageBind": IMAGEBIND_FILE}
-BRANCHES = {"video branch": ("ckpt", "VL_{}.pth"), "audio branch": ("ckpt_2", "AL_{}.pth")}
-"""The branches' keys in PUBLISHED, and how their files are called if nothing is known."""
+BRANCH_FILES = {"video branch": ("ckpt", "VL_{}.pth"), "audio branch": ("ckpt_2", "AL_{}.pth")}
+"""Role -> key in PUBLISHED, and the name of the file if the manifest records none."""
 DECODER_FOLDERS = {"llama2": "llama-2-chat-hf", "default": "vicuna-v0"}
 WRAPPED = ("BLIP-2", "video branch", "audio branch")
-"""Files whose state dict stands under "model"."""
+"""Roles of the files that contain their state dict under the key "model"."""
 
 
-def to_reference(source: str | Path, target: str | Path) -> Path:
-    """Write the reference's files for ``source``.
+def export_to_reference(source: str | Path, target: str | Path) -> Path:
+    """Write the reference's files for ``source``, and return ``target``.
 
-    Of a model folder: a folder in the published layout. Of trained parts (a .safetensors file, or a training
-    checkpoint's folder with one): a .pth file that the reference loads as ``ckpt``. Raises CheckpointError for anything
-    else, for adapters, and for a target that is there.
+    Args:
+        source: a model folder, or trained parts (a .safetensors file, or a training checkpoint's folder).
+        target: for a model folder, a folder in the published layout; for trained parts, a .pth file that the reference
+            loads as ``ckpt``.
+
+    Raises:
+        CheckpointError: any other source, a source with adapters, or a target that exists.
     """
     source, target = Path(source), Path(target)
     if (source / CONFIG_FILE).is_file() and (source / MANIFEST_FILE).is_file():
@@ -96,9 +100,9 @@ def _in_reference_names(tensors: Mapping[str, StoredTensor], role: str) -> dict[
 
 
 def _save(tensors: Mapping[str, Tensor], is_wrapped: bool, path: Path) -> None:
-    """``torch.save``; half of a joined bias is copied first, or the whole that it is a view of would be written."""
-    whole = {name: tensor.clone() if _is_view(tensor) else tensor for name, tensor in tensors.items()}
-    torch.save({"model": whole} if is_wrapped else whole, path)
+    """Save tensors with ``torch.save``. Views are copied: otherwise the complete storage (a joined bias) is saved."""
+    own = {name: tensor.clone() if _is_view(tensor) else tensor for name, tensor in tensors.items()}
+    torch.save({"model": own} if is_wrapped else own, path)
 
 
 def _is_view(tensor: Tensor) -> bool:
@@ -106,12 +110,12 @@ def _is_view(tensor: Tensor) -> bool:
 
 
 def _write_decoder(folder: Path, source: Path, config: VideoLlamaConfig, stored: Mapping[str, StoredTensor]) -> None:
-    """The decoder in Hugging Face's layout, as the reference's ``from_pretrained`` reads it."""
+    """Write the decoder in Hugging Face's layout, which the reference reads with ``from_pretrained``."""
     names = {reference_names(ours)[0].removeprefix(ROLES["decoder"].prefix): ours for ours in stored}
     specs = {theirs: TensorSpec(stored[ours].shape, stored[ours].dtype) for theirs, ours in names.items()}
 
-    def read(wanted: list[str]) -> Iterator[tuple[str, Tensor]]:
-        back = {names[theirs]: theirs for theirs in wanted}
+    def read(requested: list[str]) -> Iterator[tuple[str, Tensor]]:
+        back = {names[theirs]: theirs for theirs in requested}
         for ours, tensor in read_values({ours: stored[ours] for ours in back}):
             yield back[ours], tensor
 
@@ -133,32 +137,35 @@ def _write_decoder_files(folder: Path, source: Path, config: VideoLlamaConfig) -
 
 
 def _file_name(role: str, manifest: Manifest) -> str:
-    """A branch keeps its file's name if it is one of the published form; two could both be checkpoint_4.pth."""
+    """Return the recorded name if it is a published one, else a name that differs by branch.
+
+    Both branches may have been read from files of the same name, such as checkpoint_4.pth.
+    """
     if role in FILES:
         return FILES[role]
-    key, form = BRANCHES[role]
+    key, form = BRANCH_FILES[role]
     recorded = _recorded(manifest, role, "")
     is_published = any(fnmatch(recorded, pattern) for pattern in PUBLISHED[key])
     return recorded if is_published else form.format(manifest.name)
 
 
 def _recorded(manifest: Manifest, role: str, default: str) -> str:
-    """What the manifest says that the source of this role was called, or a name of the same form."""
+    """Return the name of the source with this role as recorded in the manifest, else ``default``."""
     files = manifest.sources.get("files")
     sources = [each.get("source") for each in files if each.get("role") == role] if isinstance(files, list) else []
     return Path(str(sources[0])).name if sources and sources[0] else default
 
 
 def _write_trained_parts(source: Path, target: Path) -> None:
-    """A branch that was trained here, as one of the reference's trainer checkpoints."""
+    """Write the trained parts of a training checkpoint in the format of the reference's trainer."""
     found = [source] if source.suffix == SAFETENSORS else sorted(source.glob(f"*{SAFETENSORS}"))
     if len(found) != 1:
         raise CheckpointError(
-            f"{source} is no model folder and holds {len(found)} {SAFETENSORS} files. Give a model folder, or the "
-            "folder of one training checkpoint."
+            f"{source} is not a model folder, and has {len(found)} {SAFETENSORS} files instead of one. Give a model "
+            "folder, or the folder of a training checkpoint."
         )
     if target.suffix != ".pth" or target.exists():
-        raise CheckpointError(f"{target} has to be a new file whose name ends in .pth. Choose another name.")
+        raise CheckpointError(f"{target} must be a new file whose name ends in .pth. Choose another name.")
     with new_file(target) as unfinished, opened(found[0]) as tensors:
         _refuse_adapters(tensors, found[0])
         _save(revert_state_dict(tensors), True, unfinished)
@@ -168,6 +175,6 @@ def _refuse_adapters(names: Iterable[str], file: Path) -> None:
     adapters = [name for name in names if ADAPTER.search(name)]
     if adapters:
         raise CheckpointError(
-            f"{file} holds {len(adapters)} tensors of adapters ({adapters[0]}, ...), unknown to the reference. "
-            "Merge them into the model folder first (merge_into_folder, docs/training.md), and convert that folder."
+            f"{file} contains adapters ({len(adapters)} tensors, such as {adapters[0]}), which the reference does not "
+            "support. Merge them into a model folder with `video-llama merge`, and convert that folder."
         )
