@@ -48,7 +48,7 @@ print(seconds, peak, own)
 """
 STEPS = {
     "convert": "from video_llama.checkpoints.convert import convert; convert(sys.argv[1], sys.argv[2])",
-    "back": "from video_llama.checkpoints.export import export_to_reference; export_to_reference(sys.argv[2], sys.argv[3])",
+    "back": "from video_llama.checkpoints.export import export_to_reference as export; export(*sys.argv[2:4])",
     "load": "from video_llama.chat import read_model_folder; folder = read_model_folder(sys.argv[2])",
 }
 """The measured steps. Each runs in a separate process; imports are included."""

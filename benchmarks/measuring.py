@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from video_llama.checkpoints.shards import TensorSpec
+from video_llama.checkpoints.safetensors_writer import TensorSpec
 
 BLOCK_BYTES = 2**24
 

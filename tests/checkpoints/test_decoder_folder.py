@@ -94,7 +94,7 @@ def test_a_tokenizer_of_another_size(write):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, r"config\.json does not exist\. Copy the decoder's whole folder"),
+        (None, r"config\.json does not exist\. Copy the complete folder of the decoder"),
         ("{", r"config\.json is not valid JSON"),
         ("[1]", r"config\.json contains a list instead of an object"),
     ],

@@ -58,7 +58,7 @@ def test_nothing_is_written_for_another_size(tmp_path, folders):
 def test_nothing_is_written_for_a_delta_without_config(tmp_path, folders):
     base, delta = folders
     (delta / "config.json").unlink()
-    with pytest.raises(CheckpointError, match=r"has no config\.json\. Copy the whole folder of the delta"):
+    with pytest.raises(CheckpointError, match=r"has no config\.json\. Copy the complete folder of the delta"):
         apply_delta(base, delta, tmp_path / "sum")
     assert {path.name for path in tmp_path.iterdir()} == {base.name, delta.name}
 

@@ -140,7 +140,7 @@ def test_folders(tmp_path):
     saved(tmp_path / "pytorch_model-2.bin", {"b": TENSORS["b"]})
     assert [tensor.file.name for tensor in scan(tmp_path).values()] == ["pytorch_model-1.bin", "pytorch_model-2.bin"]
     saved(tmp_path / "pytorch_model-2.bin", TENSORS)
-    with pytest.raises(CheckpointError, match="both hold a"):
+    with pytest.raises(CheckpointError, match="both contain a"):
         scan(tmp_path)
     index.write_text("[1]")
     with pytest.raises(CheckpointError, match="is not a valid index of shards"):

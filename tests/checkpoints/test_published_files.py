@@ -101,7 +101,7 @@ def test_absent_paths(published, tmp_path):
     path = write_yaml(tmp_path / "eval.yaml", published, ckpt="path/visual_branch", vit_ckpt_path="none.pth")
     config = read_eval_config(path)
     assert absent_paths(config) == {"ckpt": "path/visual_branch", "vit_ckpt_path": "none.pth"}
-    without = read_eval_config(path, ["model.ckpt=", "model.vit_ckpt_path=", "model.llama_model="])
+    without = read_eval_config(path, ['model.ckpt=""', 'model.vit_ckpt_path=""', 'model.llama_model=""'])
     assert {source.role for source in find_sources(without, "x")} == FILES.keys() - {"decoder", "video branch"}
 
 

@@ -132,8 +132,13 @@ def test_resuming_gives_the_same_losses(write_published_yaml: Write, losses: Cal
     ("branch", "model", "missing", "message"),
     [
         ("vision", {}, "eva_vit_g.pth", r"do not contain visual_encoder\.\S+,.*eva_vit_g\.pth"),
-        ("vision", {"frozen_video_Qformer": True}, None, r"video_Qformer\.bert\.\S+ is in none .* set model\.ckpt"),
-        ("audio", {"imagebind_ckpt_path": ""}, "imagebind_huge.pth", r"audio_encoder\S+ is in none .*imagebind_huge"),
+        ("vision", {"frozen_video_Qformer": True}, None, r"do not contain video_Qformer\.bert\.\S+,.* set model\.ckpt"),
+        (
+            "audio",
+            {"imagebind_ckpt_path": ""},
+            "imagebind_huge.pth",
+            r"do not contain audio_encoder\S+,.*imagebind_huge",
+        ),
         ("vision", {"llama_model": ""}, None, "neither model.pretrained nor model.llama_model is set"),
         ("vision", {"ckpt": "nowhere.pth"}, None, r"model\.ckpt is nowhere\.pth, which does not exist"),
         ("vision", {"pretrained": "x", "ckpt": "a.pth"}, None, r"a\.pth is a file of the reference, and model\.pre"),

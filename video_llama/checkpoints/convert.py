@@ -45,7 +45,7 @@ def convert(
         target: the model folder; an existing model folder is replaced.
         options: overrides of the YAML ("model.ckpt=...").
         model_type: prompt style; None takes it from the YAML or the decoder's folder.
-        dtype: data type of the floating-point tensors ("float32", "bfloat16" or "float16"). None keeps the stored types,
+        dtype: data type of the floating-point tensors: "float32", "bfloat16" or "float16". None keeps the stored types,
             so that ``export_to_reference`` restores the files exactly.
         max_shard_bytes: largest size of a file.
 
