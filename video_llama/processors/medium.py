@@ -192,16 +192,15 @@ def _read_sound(media: MediaFile, settings: ProcessorSettings, options: MediaOpt
     duration = track.num_samples / track.rate
     if sampling.start is None and sampling.end is None:
         return _shifted(cut_clips(track, settings), track.delay if abs(track.delay) >= DELAY_SECONDS else 0.0)
-    start = sampling.start or 0.0
-    end = duration + track.delay if sampling.end is None else sampling.end
-    if not track.has_video:
-        end = min(end, duration)
-        if start >= duration:
-            raise MediaError(
-                f"{track.name}: start is {start:g} s, but its sound lasts {duration:.2f} s. "
-                "Choose a start before its end."
-            )
-    first, last = round((start - track.delay) * track.rate), round((max(end, start) - track.delay) * track.rate)
+    start, sound_end = sampling.start or 0.0, duration + track.delay
+    if start >= sound_end and not track.has_video:
+        raise MediaError(
+            f"{track.name}: start is {start:g} s, but its sound lasts {duration:.2f} s. Choose a start before its end."
+        )
+    end = sound_end if sampling.end is None else min(sampling.end, sound_end)
+    if end <= start:  # the sound ends before the segment
+        end = start + settings.clip_seconds
+    first, last = round((start - track.delay) * track.rate), round((end - track.delay) * track.rate)
     clips = cut_clips(track.span(first, last, f"{track.name} from {start:g} s to {end:g} s"), settings)
     return _shifted(replace(clips, source=track.name), start)
 
