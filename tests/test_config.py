@@ -1,6 +1,8 @@
 """Reading settings from YAML and overrides, the error messages, and the round trip through a dump."""
 
+import itertools
 import math
+import time
 from pathlib import Path
 from typing import Literal
 
@@ -56,6 +58,34 @@ def write(tmp_path: Path):
         return path
 
     return write_text
+
+
+def nested_aliases(width: int, keys: str, line: str) -> str:
+    """Return YAML in which each line refers ``width`` times to the line before it."""
+    lines = [f"{keys[0]}: &{keys[0]} {{x: 1}}"]
+    lines += [line.format(b=b, a=",".join([f"*{a}"] * width)) for a, b in itertools.pairwise(keys)]
+    return "\n".join(lines)
+
+
+HOSTILE = {
+    "aliases that expand": (nested_aliases(9, "abcdefghijklm", "{b}: &{b} [{a}]"), "more than 20000 values"),
+    "merges that expand": (nested_aliases(9, "abcdefghijklm", "{b}: &{b} {{<<: [{a}]}}"), "more than 20000 values"),
+    "two aliases per line": (nested_aliases(2, "abcdefghijklmnopqrstu", "{b}: &{b} [{a}]"), "more than 20000 values"),
+    "an alias of itself": ("note: &a [*a]", "the alias *a is inside its own value"),
+    "a mapping of itself": ("model: &a\n  ckpt: *a", "the alias *a is inside its own value"),
+    "an alias of itself in another anchor": ("a: &a [&b [*a]]", "the alias *a is inside its own value"),
+    "deep lists": ("a: " + "[" * 100_000, "more than 50 lists and mappings are inside each other"),
+    "deep dashes": ("- " * 100_000 + "x", "more than 50 lists and mappings are inside each other"),
+    "deep mappings": ("".join(" " * i + "a:\n" for i in range(800)), "more than 50 lists and mappings"),
+    "many keys": ("".join(f"k{i}: 1\n" for i in range(50_000)), "more than 20000 values"),
+    "a long integer": ("steps: " + "1" * 100_000, "a number has 100000 characters, more than 100"),
+    "a long integer of base 60": ("steps: 1" + ":59" * 50_000, "a number has 150001 characters"),
+    "a long file": ("note: " + "x" * 2**21, "at most 1,048,576 are allowed"),
+    "an empty integer": ("steps: !!int ''", "a value does not fit its tag"),
+    "a wrong truth value": ("steps: !!bool x", "a value does not fit its tag"),
+    "a wrong time": ("steps: !!timestamp x", "a value does not fit its tag"),
+    "a control character": ("note: \x00", "special characters are not allowed"),
+}
 
 
 def refused(path: Path, overrides: tuple[str, ...] = ()) -> str:
@@ -150,6 +180,38 @@ class TestRefused:
     )
     def test_other_bad_yaml(self, text, write):
         assert "not valid YAML" in refused(write(text))
+
+    @pytest.mark.parametrize("name", HOSTILE)
+    def test_hostile_yaml_is_refused_in_bounded_time(self, name, write):
+        text, message = HOSTILE[name]
+        start = time.perf_counter()
+        line = refused(write(text))
+        assert message in line
+        assert len(line) < 600
+        assert time.perf_counter() - start < 20  # seconds; without the limits, minutes or no end
+
+    def test_hostile_overrides_are_refused(self, write):
+        assert "the alias *a is inside its own value" in refused(write("steps: 1"), ("note=&a [*a]",))
+        assert "inside each other" in refused(write("steps: 1"), ("note=" + "[" * 2000,))
+
+    def test_many_unknown_keys_are_counted(self, write):
+        line = refused(write("steps: 1\n" + "".join(f"k{i}: 1\n" for i in range(5000))))
+        assert line.count("unknown key") == 10
+        assert line.endswith("And 4990 more invalid keys.")
+
+    def test_long_values_are_shortened(self, write):
+        assert len(refused(write(f"steps: {'x' * 100_000}"))) < 400
+
+    @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+    def test_a_byte_order_mark_is_skipped(self, encoding, write):
+        path = write("")
+        path.write_text("steps: 5\nnote: café", encoding=encoding)
+        assert load_config(Run, path).note == "café"
+
+    def test_aliases_and_merges_of_ordinary_files(self, write):
+        text = "model: &m {num_query_token: 8}\nsteps: &s 5\ndata: [{turns: *s}]\n"
+        assert load_yaml(write(text))["data"] == [{"turns": 5}]
+        assert load_yaml(write(f"{text}more: {{<<: *m, ckpt: x}}"))["more"] == {"num_query_token": 8, "ckpt": "x"}
 
     def test_list_file(self, write):
         assert refused(write("- 1")) == "x.yaml:1: contains a list. Write 'key: value' lines."

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import NoneType
@@ -18,6 +19,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from video_llama.errors import ConfigError
+from video_llama.files import read_text
 
 _Key = str | int
 ConfigT = TypeVar("ConfigT", bound="Config")
@@ -29,6 +31,16 @@ _EXPONENT = re.compile(r"^[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$")
 # "ckpt/..." is not a placeholder: users of the recipes create that folder.
 _PLACEHOLDER = re.compile(r"^[./]*(?:path|your)/|<[^>]+>", re.IGNORECASE)
 _MERGE_TAG = "tag:yaml.org,2002:merge"
+
+MAX_YAML_BYTES = 2**20
+MAX_YAML_DEPTH = 50
+"""Largest number of lists and mappings inside each other."""
+MAX_YAML_VALUES = 20_000
+"""Largest number of values, where each alias (``*name``) counts as all the values that it stands for."""
+MAX_NUMBER_LENGTH = 100
+"""Most characters of a number; reading a number takes time that grows with the square of its length."""
+NUM_PROBLEMS = 10
+"""Number of invalid keys that an error names before it counts the rest."""
 
 
 class Config(BaseModel):
@@ -68,21 +80,24 @@ def parse_config(
     try:
         return kind.model_validate(dict(data))
     except ValidationError as error:
-        problems = [_describe(kind, data, details, source, changed or {}) for details in error.errors()]
-        raise ConfigError("; ".join(dict.fromkeys(problems))) from error
+        problems = [_describe(kind, data, details, source, changed or {}) for details in error.errors()[:NUM_PROBLEMS]]
+        rest = error.error_count() - NUM_PROBLEMS
+        more = f" And {rest} more invalid keys." if rest > 0 else ""
+        raise ConfigError("; ".join(dict.fromkeys(problems)) + more) from error
 
 
 def load_yaml(path: str | Path) -> dict[str, Any]:
     """Read the mapping in a YAML file. An empty file gives an empty mapping.
 
-    1e-4 is read as a float. Raises ConfigError with the line number for invalid YAML and duplicate keys.
+    1e-4 is read as a float. Raises ConfigError with the line number for invalid YAML, duplicate keys, and aliases or
+    nesting beyond MAX_YAML_VALUES and MAX_YAML_DEPTH.
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path, max_bytes=MAX_YAML_BYTES)
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such file.{_suggest_file(path)}") from error
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot read the file as text: {error}. Give a YAML file.") from error
     data = _parse_yaml(text, str(path))
     if data is None:
@@ -155,6 +170,18 @@ class _Loader(yaml.SafeLoader):
             seen.add(key_node.value)
         return super().construct_mapping(node, deep)
 
+    def construct_number(self, node: yaml.ScalarNode) -> int | float:
+        """Return an integer or a float. Raises ConstructorError for more than MAX_NUMBER_LENGTH characters."""
+        if len(node.value) > MAX_NUMBER_LENGTH:
+            raise _at(node, f"a number has {len(node.value)} characters, more than {MAX_NUMBER_LENGTH}")
+        is_float = node.tag.endswith(":float")
+        value: int | float = (self.construct_yaml_float if is_float else self.construct_yaml_int)(node)
+        return value
+
+
+for _tag in ("int", "float"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _Loader.construct_number)
+
 
 class _Dumper(yaml.SafeDumper):
     """SafeDumper that quotes strings which `_Loader` would read as numbers."""
@@ -164,12 +191,46 @@ for _class in (_Loader, _Dumper):
     _class.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
 
 
-def _at(node: yaml.Node, problem: str) -> yaml.MarkedYAMLError:
-    return yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+def _at(node: yaml.Node | yaml.Event, problem: str) -> yaml.MarkedYAMLError:
+    mark: Any = node.start_mark
+    return yaml.constructor.ConstructorError(None, None, problem, mark)
+
+
+def _check_size(text: str) -> None:
+    """Raise MarkedYAMLError for aliases and nesting that would take too much memory or time to read.
+
+    PyYAML's events are read one by one, without recursion, so this check itself is bounded by the length of the text.
+    """
+    sizes: dict[str, int | None] = {}  # values below each anchor; None while the anchor's own value is being read
+    opened: list[tuple[str | None, int]] = []  # the anchors of the open lists and mappings, and the total before them
+    total = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        anchor = getattr(event, "anchor", None)
+        if isinstance(event, yaml.AliasEvent):
+            size = sizes.get(str(event.anchor), 0)
+            if size is None:
+                raise _at(event, f"the alias *{event.anchor} is inside its own value")
+            total += size
+        elif isinstance(event, yaml.CollectionStartEvent):
+            opened.append((anchor, total))
+            if anchor is not None:
+                sizes[anchor] = None
+            if len(opened) > MAX_YAML_DEPTH:
+                raise _at(event, f"more than {MAX_YAML_DEPTH} lists and mappings are inside each other")
+        elif isinstance(event, yaml.CollectionEndEvent):
+            name, before = opened.pop()
+            if name is not None:
+                sizes[name] = total - before + 1
+        elif isinstance(event, yaml.ScalarEvent) and anchor is not None:
+            sizes[anchor] = 1
+        total += isinstance(event, yaml.NodeEvent)
+        if total > MAX_YAML_VALUES:
+            raise _at(event, f"the file stands for more than {MAX_YAML_VALUES} values, with its aliases")
 
 
 def _parse_yaml(text: str, source: str) -> Any:
     try:
+        _check_size(text)
         return yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -177,8 +238,10 @@ def _parse_yaml(text: str, source: str) -> Any:
         lines = text.splitlines()
         line = lines[number].strip() if number < len(lines) else ""
         raise ConfigError(
-            f"{source}:{number + 1}: not valid YAML: {error.problem or error.context}: {line!r}."
+            f"{source}:{number + 1}: not valid YAML: {error.problem or error.context}: {_short(line)}."
         ) from error
+    except (LookupError, AttributeError, TypeError) as error:  # in PyYAML, of "!!int ''", "!!bool x", "!!timestamp x"
+        raise ConfigError(f"{source}: not valid YAML: a value does not fit its tag (!!...). Remove the tag.") from error
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{source}: not valid YAML: {' '.join(str(error).split())}.") from error
 
@@ -228,7 +291,14 @@ def _describe(kind: type[BaseModel], data: Any, details: Any, source: str, chang
     if details["type"] == "missing":
         return f"{where}: missing. This key has no default; set it."
     message = details["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    return f"{where}: {message} (it is {details['input']!r})."
+    return f"{where}: {message} (it is {_short(details['input'])})."
+
+
+def _short(value: Any) -> str:
+    """Return ``repr(value)``, shortened in the middle if it is long."""
+    shortener = reprlib.Repr()
+    shortener.maxstring = shortener.maxother = 200
+    return shortener.repr(value)
 
 
 def _path_in(data: Any, location: Sequence[_Key]) -> list[_Key]:

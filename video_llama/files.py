@@ -1,16 +1,24 @@
-"""Atomic files and folders (written under a temporary name, then renamed), and SHA-256 hashes."""
+"""Atomic files and folders (written under a temporary name, then renamed), text and JSON, and SHA-256 hashes."""
 
 from __future__ import annotations
 
+import codecs
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+MAX_JSON_DEPTH = 100
+"""Largest number of lists and objects inside each other. Code that walks the value may be recursive."""
+MAX_JSON_BYTES = 4 * 2**20
+"""Largest JSON file that describes something (a configuration, a manifest, a state). Data files have no such limit."""
 
 _BYTES_PER_READ = 2**20
+_UTF_16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 @contextmanager
@@ -69,6 +77,55 @@ def replace_text(path: Path, text: str) -> None:
     """Write text (UTF-8) to ``path`` atomically: if writing fails, the old file stays."""
     with new_file(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
+
+
+def text_encoding(path: Path) -> str:
+    """Return the encoding of a text file by its byte order mark: UTF-8 with or without a mark, or UTF-16 with one.
+
+    The mark is not part of the text that is read with this encoding. Raises OSError if the file cannot be read.
+    """
+    with path.open("rb") as file:
+        return "utf-16" if file.read(2) in _UTF_16_MARKS else "utf-8-sig"
+
+
+def read_text(path: Path, *, max_bytes: int | None = None) -> str:
+    """Return the text of a file without its byte order mark; see :func:`text_encoding`.
+
+    Raises OSError if it cannot be read, and ValueError if it is not text or has more than ``max_bytes`` bytes.
+    """
+    if max_bytes is not None and path.stat().st_size > max_bytes:
+        raise ValueError(f"the file has {path.stat().st_size:,} bytes; at most {max_bytes:,} are allowed")
+    return path.read_text(encoding=text_encoding(path))
+
+
+def parse_json(text: str) -> Any:
+    """Return the value of a JSON text.
+
+    Raises ValueError for invalid JSON and for more than MAX_JSON_DEPTH lists and objects inside each other.
+    """
+    too_deep = f"more than {MAX_JSON_DEPTH} lists and objects are inside each other"
+    try:
+        value = json.loads(text)
+    except RecursionError as error:
+        raise ValueError(too_deep) from error
+    if text.count("[") + text.count("{") > MAX_JSON_DEPTH and _is_deeper(value, MAX_JSON_DEPTH):
+        raise ValueError(too_deep)
+    return value
+
+
+def _is_deeper(value: Any, depth: int) -> bool:
+    level = [value]
+    while level := [each for each in level if isinstance(each, (list, dict))]:
+        if depth == 0:
+            return True
+        level = [each for one in level for each in (one.values() if isinstance(one, dict) else one)]
+        depth -= 1
+    return False
+
+
+def read_json(path: Path, *, max_bytes: int | None = MAX_JSON_BYTES) -> Any:
+    """Return the value of a JSON file. Raises OSError and ValueError as :func:`read_text` and :func:`parse_json` do."""
+    return parse_json(read_text(path, max_bytes=max_bytes))
 
 
 def sha256(file: Path | BinaryIO) -> str:

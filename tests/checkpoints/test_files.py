@@ -1,7 +1,10 @@
 """Read weight files: both formats, folders of shards, and files that are not weights."""
 
+import json
 import os
 import pickle
+import random
+import time
 import zipfile
 from pathlib import Path
 
@@ -10,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from tests.factories.published_weights import golden_weights, trainer_checkpoint, with_prefix
-from video_llama.checkpoints.files import dtype_code, opened, read_values, scan, weight_files
+from video_llama.checkpoints.files import dtype_code, opened, read_values, scan, weight_files, without_wrappers
 from video_llama.errors import CheckpointError
 
 TENSORS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(4, dtype=torch.float16)}
@@ -174,3 +177,151 @@ def test_an_index_must_not_name_files_outside_its_folder(tmp_path):
     (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../secret.safetensors"}}')
     with pytest.raises(CheckpointError, match=r"names \.\./secret\.safetensors, which is not a file of its folder"):
         weight_files(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("stored", "name"),
+    [
+        ("module.a.weight", "a.weight"),
+        ("module.module.a.weight", "a.weight"),
+        ("_orig_mod.a.weight", "a.weight"),
+        ("module._orig_mod.a.weight", "a.weight"),
+        ("_fsdp_wrapped_module.model.layers.0._fsdp_wrapped_module.a.weight", "model.layers.0.a.weight"),
+        ("model.layers.0._checkpoint_wrapped_module._orig_mod.a.weight", "model.layers.0.a.weight"),
+        ("llama_proj.module.bias", "llama_proj.bias"),
+        ("modules.a.weight", "modules.a.weight"),
+        ("a.module_list.weight", "a.module_list.weight"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_names_of_training_wrappers_are_removed(tmp_path, stored, name, suffix):
+    assert without_wrappers(stored) == name
+    path, value = tmp_path / f"a{suffix}", torch.arange(3.0)
+    save_file({stored: value}, path) if suffix == ".safetensors" else torch.save({"model": {stored: value}}, path)
+    found = scan(path)
+    assert list(found) == [name]
+    assert found[name].stored_name == stored
+    assert torch.equal(dict(read_values(found))[name], value)
+    with opened(path) as tensors:
+        assert torch.equal(tensors[name], value)
+
+
+def test_two_names_that_become_one_are_an_error(tmp_path):
+    path = saved(tmp_path / "a.pth", {"module.a": torch.ones(2), "a": torch.zeros(2)})
+    refuses(path, r"has both module\.a and a\. Remove one of them")
+
+
+@pytest.mark.parametrize(
+    "content", [{"module": TENSORS}, {"state_dict": {"model": TENSORS}}, {"model": {"module": TENSORS}}]
+)
+def test_a_state_dict_inside_a_state_dict_is_found(tmp_path, content):
+    assert set(scan(saved(tmp_path / "a.pth", content))) == {"a", "b"}
+
+
+@pytest.mark.parametrize("shape", [(0,), (0, 4096)])
+@pytest.mark.parametrize("suffix", [".bin", ".safetensors"])
+def test_a_zero_3_shard_is_named(tmp_path, shape, suffix):
+    path, tensors = tmp_path / f"a{suffix}", {**TENSORS, "empty": torch.zeros(shape)}
+    save_file(tensors, path) if suffix == ".safetensors" else torch.save(tensors, path)
+    refuses(path, r"empty has no values.*is a shard of DeepSpeed ZeRO-3 or FSDP.*zero_to_fp32\.py")
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [torch.ones(1).expand(10**6, 10**6), torch.ones(3).to_sparse(), torch.empty(3, device="meta")],
+    ids=["expanded", "sparse", "meta"],
+)
+def test_tensors_without_all_their_values_are_an_error(tmp_path, tensor):
+    refuses(saved(tmp_path / "a.pth", {"a": tensor}), "a (does not hold all its values|.*)")
+
+
+def test_many_tensors_are_refused_in_bounded_time(tmp_path):
+    start = time.perf_counter()
+    header = {f"layers.{i}": {"dtype": "F32", "shape": [1], "data_offsets": [4 * i, 4 * i + 4]} for i in range(300_000)}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(4 * 300_000))
+    refuses(path, "has more than 100,000 tensors")
+    archive = tmp_path / "a.pth"
+    with zipfile.ZipFile(archive, "w") as file:
+        for i in range(100_100):
+            file.writestr(f"archive/data/{i}", b"")
+    refuses(archive, "has more than 100,000 members")
+    assert time.perf_counter() - start < 60
+
+
+def test_a_compressed_archive_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.pth", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", bytes(10**7))
+    refuses(tmp_path / "a.pth", "is a compressed zip archive, which torch.save does not write")
+
+
+@pytest.mark.parametrize(
+    "name", ["../b.safetensors", "/etc/passwd", "..", "x/b.safetensors", "", ".", "./b.safetensors"]
+)
+def test_an_index_names_files_of_its_folder_only(tmp_path, name):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    save_file(TENSORS, tmp_path / "b.safetensors")
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": name}}))
+    refuses(folder, "which is not a (file of its folder|safetensors file)")
+
+
+def test_a_symbolic_link_to_a_shard_is_followed(tmp_path):
+    """Folders of the cache of Hugging Face consist of links to files elsewhere."""
+    folder = tmp_path / "snapshot"
+    folder.mkdir()
+    save_file(TENSORS, tmp_path / "blob.safetensors")
+    (folder / "b.safetensors").symlink_to("../blob.safetensors")
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "b.safetensors"}}))
+    assert set(scan(folder)) == {"a", "b"}
+
+
+def test_an_index_of_safetensors_names_no_pickles(tmp_path):
+    saved(tmp_path / "a.pth", TENSORS)
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "a.pth"}}))
+    refuses(tmp_path, "names a.pth, which is not a safetensors file")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 100_000, "[1]", "{}", '{"weight_map": 3}', '{"weight_map": {"a": 3}}', '{"weight_map": {"a": ["b"]}}'],
+)
+def test_a_damaged_index_is_one_line(tmp_path, text):
+    (tmp_path / "model.safetensors.index.json").write_text(text)
+    with pytest.raises(CheckpointError, match="is not a valid index of shards") as caught:
+        scan(tmp_path)
+    assert len(str(caught.value)) < 400
+
+
+def test_missing_shards_are_counted(tmp_path):
+    weight_map = {f"a{i}": f"{i}.safetensors" for i in range(20_000)}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    with pytest.raises(CheckpointError, match="and 19995 more, which") as caught:
+        scan(tmp_path)
+    assert len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize("name", ["a.pth", "old.pth", "a.safetensors"])
+def test_damaged_files_raise_one_kind_of_error(tmp_path, name):
+    """Bytes are changed, removed and inserted at random places; the seed is fixed."""
+    path, chance = tmp_path / name, random.Random(5)
+    if name.endswith(".safetensors"):
+        save_file(TENSORS, path)
+    else:
+        saved(path, {"model": TENSORS}, _use_new_zipfile_serialization=name == "a.pth")
+    whole = path.read_bytes()
+    messages = []
+    for _ in range(300):
+        data = bytearray(whole)
+        for _ in range(chance.randint(1, 8)):
+            place = chance.randrange(min(len(data), 900))
+            data[place : place + chance.randint(0, 2)] = chance.randbytes(chance.randint(0, 2))
+        path.write_bytes(data)
+        try:
+            scan(path)
+        except CheckpointError as error:
+            messages.append(str(error))
+    assert len(messages) > 100
+    assert all("\n" not in message for message in messages)

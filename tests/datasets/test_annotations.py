@@ -146,3 +146,41 @@ def test_errors_name_the_line_of_invalid_json(tmp_path: Path) -> None:
     path.write_text(json.dumps({"video": "a.mp4", "caption": "A clip."}) + "\n{oops\n")
     with pytest.raises(DataError, match=r"own.jsonl:2 is not one JSON object per line"):
         read_samples("captions", BuildInfo(anno_dir=path), where="x")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_is_skipped(tmp_path: Path, encoding: str) -> None:
+    """Spreadsheets and Windows editors write one."""
+    (tmp_path / "a.csv").write_text("videoid,page_dir,name\n3,x,café\n", encoding=encoding)
+    [sample] = read_samples("webvid", BuildInfo(anno_dir=tmp_path / "a.csv", videos_dir=tmp_path), where="datasets.x")
+    assert sample.caption == "café"
+    row = json.dumps({"audio": "a.wav", "caption": "café"}, ensure_ascii=False)
+    for name, text in (("a.jsonl", row), ("a.json", f"[{row}]")):
+        (tmp_path / name).write_text(text, encoding=encoding)
+        [sample] = read_samples("captions", BuildInfo(anno_dir=tmp_path / name), where="datasets.x")
+        assert sample.caption == "café"
+    (tmp_path / "report.jsonl").write_text(json.dumps({"sample": "x:1", "level": "error"}), encoding=encoding)
+    assert excluded_ids(tmp_path / "report.jsonl") == {"x:1"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", b"videoid,page_dir,name\n1,x,ok\n2,x,\xe9\n", "cannot be read as a table after row"),
+        (
+            "a.csv",
+            b"videoid,page_dir,name\n1,x," + b"y" * 200_000,
+            "cannot be read as a table after row 1: field larger",
+        ),
+        ("a.json", b"[" * 100_000, "a.json cannot be read as JSON: more than 100 lists"),
+        ("a.json", b"[" * 500 + b"]" * 500, "a.json cannot be read as JSON: more than 100 lists"),
+        ("a.jsonl", b"\n" + b"[" * 100_000, "a.jsonl:2 is not one JSON object per line: more than 100 lists"),
+        ("a.jsonl", b'{"audio": "a.wav", "caption": "\\ud800"}', "a.jsonl:1: a text contains half of a surrogate pair"),
+    ],
+)
+def test_unusual_files_are_errors_that_name_the_row(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    kind = "webvid" if name == "a.csv" else "captions"
+    with pytest.raises(DataError, match=message):
+        read_samples(kind, BuildInfo(anno_dir=path, videos_dir=tmp_path), where="datasets.x")

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from video_llama.checkpoints.architecture import infer_config
-from video_llama.checkpoints.completeness import first_names, shapes_of
+from video_llama.checkpoints.completeness import EMBEDDING, OUTPUT, check_tied_output, first_names, shapes_of
 from video_llama.checkpoints.config import ModelType, ModelYaml
 from video_llama.checkpoints.decoder_folder import MODEL_TYPE_TEMPLATES, DecoderFolder, read_decoder_folder
 from video_llama.checkpoints.files import Shape, StoredTensor, opened, scan
@@ -29,7 +29,6 @@ from video_llama.models.placement import meta_model
 from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
 from video_llama.processors.settings import ProcessorSettings
 
-EMBEDDING = "model.language_model.embed_tokens.weight"
 POSITIONS = "model.frame_encoder.vision_model.embeddings.position_embedding"
 
 
@@ -238,10 +237,13 @@ def _remove_surplus(
     """Remove tensors that the model does not have, and report them as unexpected in their source."""
     for name in [name for name in tensors if name not in expected]:
         planned = tensors.pop(name)
+        if name == OUTPUT:
+            pair = dict(read_planned([planned, tensors[EMBEDDING]]))
+            check_tied_output(pair[OUTPUT], pair[EMBEDDING], str(planned.source.path))
         report = next(report for report in reports if report.source == planned.source)
         report.num_taken -= len(planned.parts)
-        if name == "lm_head.weight":  # tied embeddings: the file stores the same tensor twice
-            report.leftovers.update(planned.parts)
+        if name == OUTPUT:  # a copy of the embedding
+            report.leftovers.update(list(planned.parts))
         else:
             report.unexpected += planned.parts
 

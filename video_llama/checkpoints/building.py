@@ -40,8 +40,8 @@ class TensorReader(Protocol):
         ...
 
     @property
-    def files(self) -> Mapping[str, Path]:
-        """The safetensors file that contains each tensor under this name; empty if disk offloading is unsupported."""
+    def files(self) -> Mapping[str, tuple[Path, str]]:
+        """The safetensors file of each tensor and its name there; empty if disk offloading is unsupported."""
         ...
 
     def read(self, names: Sequence[str], *, is_kept: bool) -> Iterator[tuple[str, Tensor]]:
@@ -76,7 +76,7 @@ def build_model(
     _compute_buffers(model, computes_on)
     model.tie_weights()
     if placing.device_map is not None:
-        _dispatch(model, device_map, {name: (file, dtypes[name]) for name, file in tensors.files.items()})
+        _dispatch(model, device_map, {name: (*stored, dtypes[name]) for name, stored in tensors.files.items()})
     elif placing.is_vit_on_cpu and placing.device.type != "cpu":
         _run_on_cpu(model.model.frame_encoder.vision_model)
     return model
@@ -115,14 +115,16 @@ def _compute_buffers(model: VideoLlamaForConditionalGeneration, device: torch.de
 
 
 def _dispatch(
-    model: VideoLlamaForConditionalGeneration, device_map: dict[str, Any], files: Mapping[str, tuple[Path, torch.dtype]]
+    model: VideoLlamaForConditionalGeneration,
+    device_map: dict[str, Any],
+    files: Mapping[str, tuple[Path, str, torch.dtype]],
 ) -> None:
     """Add accelerate's hooks, which move inputs and offloaded weights to the device of each module."""
     from accelerate import dispatch_model
 
     index = {
-        name: {"safetensors_file": str(file), "weight_name": name, "dtype": str(dtype).removeprefix("torch.")}
-        for name, (file, dtype) in files.items()
+        name: {"safetensors_file": str(file), "weight_name": stored_name, "dtype": str(dtype).removeprefix("torch.")}
+        for name, (file, stored_name, dtype) in files.items()
         if device_of(name, device_map) == DISK
     }
     dispatch_model(

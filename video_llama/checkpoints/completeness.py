@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from video_llama.checkpoints.files import Shape, StoredTensor
+import torch
+from torch import Tensor
+
+from video_llama.checkpoints.files import Shape, StoredTensor, read_values
 from video_llama.errors import CheckpointError
 from video_llama.models.configuration import VideoLlamaConfig
 from video_llama.models.placement import meta_model
 from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
 
+OUTPUT, EMBEDDING = "lm_head.weight", "model.language_model.embed_tokens.weight"
 NUM_NAMED = 5
 """Number of tensors that an error names before it counts the rest."""
 
@@ -23,6 +27,29 @@ def shapes_of(model: VideoLlamaForConditionalGeneration) -> dict[str, Shape]:
     """Return name -> shape of the stored tensors of a model; of tied tensors, only the stored one."""
     tied = model.all_tied_weights_keys
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items() if name not in tied}
+
+
+def without_tied_output(
+    stored: Mapping[str, StoredTensor], expected: Mapping[str, Shape], where: str
+) -> dict[str, StoredTensor]:
+    """Return ``stored`` without the decoder's output layer if the model shares it with the word embedding.
+
+    Raises CheckpointError if the stored layer has other values than the embedding.
+    """
+    if OUTPUT in expected or OUTPUT not in stored or EMBEDDING not in stored:
+        return dict(stored)
+    pair = dict(read_values({name: stored[name] for name in (OUTPUT, EMBEDDING)}))
+    check_tied_output(pair[OUTPUT], pair[EMBEDDING], where)
+    return {name: tensor for name, tensor in stored.items() if name != OUTPUT}
+
+
+def check_tied_output(output: Tensor, embedding: Tensor, where: str) -> None:
+    """Raise CheckpointError unless a stored output layer equals the word embedding that is used in its place."""
+    if output.shape != embedding.shape or not torch.equal(output.to(embedding.dtype), embedding):
+        raise CheckpointError(
+            f"{where}: tie_word_embeddings is true, but the stored {OUTPUT} differs from embed_tokens.weight. Set "
+            "tie_word_embeddings to false in the config.json of the decoder."
+        )
 
 
 def check_tensors(expected: Mapping[str, Shape], stored: Mapping[str, StoredTensor], where: str) -> None:

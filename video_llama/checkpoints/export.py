@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from video_llama.checkpoints.completeness import check_tensors, expected_shapes
+from video_llama.checkpoints.completeness import check_tensors, expected_shapes, without_tied_output
 from video_llama.checkpoints.files import SAFETENSORS, StoredTensor, opened, read_values, scan
 from video_llama.checkpoints.folder import (
     CONFIG_FILE,
@@ -77,8 +77,9 @@ def export_to_reference(source: str | Path, target: str | Path) -> Path:
 
 def _write_folder(source: Path, target: Path) -> None:
     config, manifest = read_config(source), read_manifest(source)
-    stored = scan(source, safetensors_only=True)
-    check_tensors(expected_shapes(config), stored, str(source))
+    expected = expected_shapes(config)
+    stored = without_tied_output(scan(source, safetensors_only=True), expected, str(source))
+    check_tensors(expected, stored, str(source))
     groups: dict[str, dict[str, StoredTensor]] = {}
     for name, tensor in stored.items():
         role = next(role for start, role in ROLE_OF.items() if name.startswith(start))

@@ -2,17 +2,19 @@
 
 A ``.pth`` or ``.bin`` file is unpickled without running code and memory-mapped, and so is a ``.safetensors`` file. A
 folder has Hugging Face's layout: one file, or shards with an index. Files that are not weights are recognized and
-named: an empty file, a partial download, a Git LFS pointer, a saved error page, a pickle that contains code.
+named: an empty file, a partial download, a Git LFS pointer, a saved error page, a pickle that contains code, a shard of
+DeepSpeed's ZeRO-3. Prefixes that training wrappers add to names (DistributedDataParallel, FSDP, torch.compile) are
+removed. An index may name files of its own folder only; these may be symbolic links, as in the cache of Hugging Face.
 """
 
 from __future__ import annotations
 
-import json
 import pickle
 import re
+import struct
 import sys
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
@@ -24,13 +26,22 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from video_llama.errors import CheckpointError
+from video_llama.files import read_json
 
 SAFETENSORS = ".safetensors"
 PICKLES = (".pth", ".pt", ".bin")
 WEIGHTS_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
 PICKLED_WEIGHTS_FILE, PICKLED_INDEX_FILE = "pytorch_model.bin", "pytorch_model.bin.index.json"
-WRAPPERS = ("model", "state_dict")
+WRAPPERS = ("model", "state_dict", "module")
 """Keys under which a training checkpoint contains its tensors, next to optimizer, epoch and others."""
+MAX_WRAPPERS = 3
+"""Largest number of such dicts inside each other."""
+WRAPPER_MODULES = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+"""Parts of names that DistributedDataParallel, torch.compile, FSDP and its activation checkpointing add."""
+MAX_TENSORS = 100_000
+"""Most tensors of a file or folder. The published files have about 2,600 together."""
+MAX_INDEX_BYTES = 2**25
+"""Largest index of shards."""
 BYTES_AT_ONCE = 2**24
 """How much of a file is mapped at a time when its tensors are converted; mapped pages count as the process's memory."""
 
@@ -41,6 +52,11 @@ _LFS = b"version https://git-lfs.github.com/spec/"
 _ZIP = b"PK\x03\x04"
 _PICKLE = b"\x80"
 _PAGE = re.compile(rb"\s*(<!doctype|<html|<\?xml|<head)", re.IGNORECASE)
+_PICKLE_ERRORS = (
+    *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError, NotImplementedError),
+    *(OSError, RuntimeError, TypeError, ValueError, struct.error, zipfile.BadZipFile),
+)
+"""Exceptions that torch.load raises for damaged files, apart from UnpicklingError."""
 _FORBIDDEN = re.compile(r"GLOBAL ([\w.]+)")
 _DTYPE_CODES = {
     torch.bool: "BOOL",
@@ -69,9 +85,11 @@ class StoredTensor:
 
     file: Path
     name: str
-    """The tensor's name in the file."""
+    """The tensor's name, without WRAPPER_MODULES."""
     shape: Shape
     dtype: torch.dtype
+    stored_name: str = ""
+    """The tensor's name in the file; empty if unknown."""
 
     @property
     def num_bytes(self) -> int:
@@ -82,6 +100,11 @@ class StoredTensor:
 def dtype_code(dtype: torch.dtype) -> str:
     """Return the name of a data type in the safetensors format, such as BF16."""
     return _DTYPE_CODES[dtype]
+
+
+def without_wrappers(name: str) -> str:
+    """Return the name of a tensor without the parts that training wrappers add, at any position."""
+    return ".".join(part for part in name.split(".") if part not in WRAPPER_MODULES)
 
 
 def weight_files(path: Path, *, safetensors_only: bool = False) -> list[Path]:
@@ -106,9 +129,10 @@ def weight_files(path: Path, *, safetensors_only: bool = False) -> list[Path]:
 
 
 def scan(path: Path, *, safetensors_only: bool = False) -> dict[str, StoredTensor]:
-    """Return every tensor of a file or folder by its stored name; no values are read.
+    """Return every tensor of a file or folder by its name, without WRAPPER_MODULES; no values are read.
 
-    Raises CheckpointError as :func:`weight_files` and :func:`opened` do, and for a name stored in two shards.
+    Raises CheckpointError as :func:`weight_files` and :func:`opened` do, for a name stored in two shards, and for
+    more than MAX_TENSORS tensors.
     """
     found: dict[str, StoredTensor] = {}
     for file in weight_files(path, safetensors_only=safetensors_only):
@@ -117,15 +141,22 @@ def scan(path: Path, *, safetensors_only: bool = False) -> dict[str, StoredTenso
                 other = found[tensor.name].file
                 raise CheckpointError(f"{file} and {other} both contain {tensor.name}. Remove one of them.")
             found[tensor.name] = tensor
+        if len(found) > MAX_TENSORS:
+            raise CheckpointError(f"{path} has more than {MAX_TENSORS:,} tensors. Give the weights of a Video-LLaMA.")
     return found
 
 
 def _described(file: Path) -> Iterator[StoredTensor]:
     with opened(file) as tensors:
-        if isinstance(tensors, _SafeTensors):
-            yield from (tensors.described(name, file) for name in tensors)
-        else:
-            yield from (StoredTensor(file, name, tuple(each.shape), each.dtype) for name, each in tensors.items())
+        for name in tensors:
+            tensor = tensors.described(name)
+            if 0 in tensor.shape:
+                raise CheckpointError(
+                    f"{file}: {tensor.stored_name} has no values (its shape is {list(tensor.shape)}): the file is a "
+                    "shard of DeepSpeed ZeRO-3 or FSDP. Consolidate the checkpoint with zero_to_fp32.py, which "
+                    "DeepSpeed writes beside it, and give the result."
+                )
+            yield tensor
 
 
 def read_values(stored: Mapping[str, StoredTensor], *, is_kept: bool = False) -> Iterator[tuple[str, Tensor]]:
@@ -155,52 +186,91 @@ def _groups(stored: Mapping[str, StoredTensor], limit: int) -> Iterator[tuple[Pa
 
 
 @contextmanager
-def opened(file: Path) -> Iterator[Mapping[str, Tensor]]:
-    """Open one weight file as a mapping of memory-mapped tensors.
+def opened(file: Path) -> Iterator[_Tensors]:
+    """Open one weight file as a mapping of memory-mapped tensors, by their names without WRAPPER_MODULES.
 
-    Raises CheckpointError, naming the kind of file, if it does not contain weights. Only ``.pth`` files written before
-    PyTorch 1.6, which cannot be mapped, are read into memory.
+    Raises CheckpointError, naming the kind of file, if it does not contain weights, or has two tensors of one name.
+    Only ``.pth`` files written before PyTorch 1.6, which cannot be mapped, are read into memory.
     """
     _refuse_other_kinds(file)
     if file.suffix == SAFETENSORS:
         with _opened_safetensors(file) as tensors:
             yield tensors
     else:
-        yield _tensors_in(_unpickled(file), file)
+        yield _PickledTensors(file, _tensors_in(_unpickled(file), file))
 
 
-class _SafeTensors(Mapping[str, Tensor]):
+class _Tensors(Mapping[str, Tensor]):
+    """The tensors of an open file by their names without WRAPPER_MODULES."""
+
+    def __init__(self, file: Path, stored_names: Iterable[str]) -> None:
+        self._file = file
+        self._stored: dict[str, str] = {}
+        for stored in stored_names:
+            name = without_wrappers(stored)
+            if name in self._stored:
+                raise CheckpointError(f"{file} has both {self._stored[name]} and {stored}. Remove one of them.")
+            self._stored[name] = stored
+
+    def described(self, name: str) -> StoredTensor:
+        """Return a tensor's location, shape and data type."""
+        raise NotImplementedError
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._stored)
+
+    def __len__(self) -> int:
+        return len(self._stored)
+
+
+class _PickledTensors(_Tensors):
+    """The tensors of a ``torch.save`` file."""
+
+    def __init__(self, file: Path, tensors: Mapping[str, Tensor]) -> None:
+        super().__init__(file, tensors)
+        self._tensors = tensors
+
+    def described(self, name: str) -> StoredTensor:
+        """Return a tensor's location, shape and data type. Raises CheckpointError unless it holds all its values."""
+        tensor, stored = self[name], self._stored[name]
+        is_plain = tensor.layout is torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
+        if not is_plain or tensor.numel() * tensor.itemsize > tensor.untyped_storage().nbytes():
+            raise CheckpointError(
+                f"{self._file}: {stored} does not hold all its values (it is sparse, quantized, expanded or without "
+                "data). Save it as an ordinary tensor."
+            )
+        return StoredTensor(self._file, name, tuple(tensor.shape), tensor.dtype, stored)
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._tensors[self._stored[name]]
+
+
+class _SafeTensors(_Tensors):
     """An open safetensors file. Each access maps the tensor's pages anew; they belong to the returned tensor."""
 
-    def __init__(self, handle: Any) -> None:
+    def __init__(self, file: Path, handle: Any) -> None:
+        super().__init__(file, handle.keys())
         self._handle = handle
-        self._names = dict.fromkeys(handle.keys())
 
-    def described(self, name: str, file: Path) -> StoredTensor:
+    def described(self, name: str) -> StoredTensor:
         """Return a tensor's shape and data type from the header. Raises CheckpointError for unsupported types."""
-        header = self._handle.get_slice(name)
+        stored = self._stored[name]
+        header = self._handle.get_slice(stored)
         dtype = _CODED_DTYPES.get(header.get_dtype())
         if dtype is None:
             raise CheckpointError(
-                f"{file}: {name} has data type {header.get_dtype()}, which is not supported. Convert it to BF16 first."
+                f"{self._file}: {stored} has data type {header.get_dtype()}, which is not supported. Convert it to "
+                "BF16 first."
             )
-        return StoredTensor(file, name, tuple(header.get_shape()), dtype)
+        return StoredTensor(self._file, name, tuple(header.get_shape()), dtype, stored)
 
     def __getitem__(self, name: str) -> Tensor:
-        if name not in self._names:
-            raise KeyError(name)
-        tensor: Tensor = self._handle.get_tensor(name)
+        tensor: Tensor = self._handle.get_tensor(self._stored[name])
         return tensor
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
 
 
 @contextmanager
-def _opened_safetensors(file: Path) -> Iterator[Mapping[str, Tensor]]:
+def _opened_safetensors(file: Path) -> Iterator[_SafeTensors]:
     try:
         handle = safe_open(file, framework="pt")
     except (SafetensorError, OSError) as error:
@@ -208,23 +278,37 @@ def _opened_safetensors(file: Path) -> Iterator[Mapping[str, Tensor]]:
             f"{file} is truncated or not a safetensors file ({error}; {_size(file)}). Copy or download it again."
         ) from error
     with handle:
-        yield _SafeTensors(handle)
+        yield _SafeTensors(file, handle)
 
 
 def _unpickled(file: Path) -> Any:
     """Load a ``torch.save`` file without running code, memory-mapped if its format allows it."""
     is_zip = zipfile.is_zipfile(file)
     try:
+        if is_zip:
+            _check_archive(file)
         return torch.load(file, weights_only=True, mmap=is_zip or None, map_location="cpu")
     except pickle.UnpicklingError as error:
         raise _refused_pickle(file, error) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except _PICKLE_ERRORS as error:
         what = (
             "is a zip archive that torch.save did not write"
             if is_zip
             else "is truncated, or was not written by torch.save"
         )
         raise CheckpointError(f"{file} {what} ({_first_line(error)}; {_size(file)}). Download it again.") from error
+
+
+def _check_archive(file: Path) -> None:
+    """Raise CheckpointError for compressed members, whose size is not limited by the file's, and for too many."""
+    with zipfile.ZipFile(file) as archive:
+        members = archive.infolist()
+    if len(members) > MAX_TENSORS:
+        raise CheckpointError(f"{file} has more than {MAX_TENSORS:,} members. Give the weights of a Video-LLaMA.")
+    if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+        raise CheckpointError(
+            f"{file} is a compressed zip archive, which torch.save does not write. Download it again."
+        )
 
 
 def _refused_pickle(file: Path, error: Exception) -> CheckpointError:
@@ -242,7 +326,9 @@ def _refused_pickle(file: Path, error: Exception) -> CheckpointError:
 def _tensors_in(content: Any, file: Path) -> dict[str, Tensor]:
     """Return the state dict of a file: its content, or the value of one of the keys WRAPPERS."""
     if isinstance(content, dict):
-        inner = next((content[key] for key in WRAPPERS if isinstance(content.get(key), dict)), content)
+        inner = content
+        for _ in range(MAX_WRAPPERS):
+            inner = next((inner[key] for key in WRAPPERS if isinstance(inner.get(key), dict)), inner)
         tensors = {str(name): value for name, value in inner.items() if isinstance(value, torch.Tensor)}
         if tensors:
             return tensors
@@ -290,15 +376,19 @@ def _refuse_other_pickles(file: Path, head: bytes) -> None:
 
 def _shards(index: Path) -> list[Path]:
     try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        outside = [name for name in names if Path(name).name != name]
+        names = sorted(set(read_json(index, max_bytes=MAX_INDEX_BYTES)["weight_map"].values()))
+        outside = [name for name in names if Path(name).name != name or name == ".."]
     except (ValueError, KeyError, AttributeError, TypeError, OSError) as error:
         raise CheckpointError(f"{index} is not a valid index of shards ({error!r}). Copy it again.") from error
     if outside:
         raise CheckpointError(f"{index} names {outside[0]}, which is not a file of its folder. Use the original index.")
+    other = [name for name in names if index.name == INDEX_FILE and not name.endswith(SAFETENSORS)]
+    if other:
+        raise CheckpointError(f"{index} names {other[0]}, which is not a safetensors file. Use the original index.")
     missing = [name for name in names if not (index.parent / name).is_file()]
     if missing:
-        raise CheckpointError(f"{index.parent} lacks {', '.join(missing)}, which {index.name} names. Copy them there.")
+        listed = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+        raise CheckpointError(f"{index.parent} lacks {listed}, which {index.name} names. Copy them there.")
     return [index.parent / name for name in names]
 
 

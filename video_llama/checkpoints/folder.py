@@ -22,7 +22,7 @@ from transformers import GenerationConfig
 from transformers.utils import logging
 
 from video_llama.checkpoints.building import build_model
-from video_llama.checkpoints.completeness import check_tensors, shapes_of
+from video_llama.checkpoints.completeness import check_tensors, shapes_of, without_tied_output
 from video_llama.checkpoints.files import StoredTensor, read_values, scan
 from video_llama.conversation import TEMPLATES, Tokenizer
 from video_llama.errors import CheckpointError
@@ -78,9 +78,9 @@ class FolderTensors:
         return {name: tensor.dtype for name, tensor in self.stored.items()}
 
     @property
-    def files(self) -> Mapping[str, Path]:
-        """The file of each tensor."""
-        return {name: tensor.file for name, tensor in self.stored.items()}
+    def files(self) -> Mapping[str, tuple[Path, str]]:
+        """The file of each tensor and its name there."""
+        return {name: (tensor.file, tensor.stored_name) for name, tensor in self.stored.items()}
 
     def read(self, names: Sequence[str], *, is_kept: bool) -> Iterator[tuple[str, Tensor]]:
         """Yield the named tensors, mapped. Raises CheckpointError for a file that cannot be read."""
@@ -102,6 +102,7 @@ def read_model_folder(path: str | Path, options: LoadOptions = LoadOptions()) ->
     stored = scan(path, safetensors_only=True)
     model = meta_model(config)
     shapes = shapes_of(model)
+    stored = without_tied_output(stored, shapes, str(path))
     check_tensors(shapes, stored, str(path))
     _check_untrained_parts(manifest, shapes, str(path))
     placing = resolve_placing(getattr(config, "dtype", None) or "float32", options)

@@ -25,7 +25,7 @@ class AssemblyTensors:
 
     tensors: Mapping[str, PlannedTensor]
     initialized: Mapping[str, Tensor]
-    files: Mapping[str, Path] = field(default_factory=dict)
+    files: Mapping[str, tuple[Path, str]] = field(default_factory=dict)
     """Empty: the published files store the tensors under other names."""
 
     @property

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from video_llama.checkpoints.completeness import check_tensors, expected_shapes, first_names
+from video_llama.checkpoints.completeness import check_tensors, expected_shapes, first_names, without_tied_output
 from video_llama.checkpoints.files import Shape, StoredTensor, dtype_code, read_values, scan
 from video_llama.checkpoints.folder import read_config, read_manifest, read_settings
 from video_llama.errors import CheckpointError
@@ -71,7 +71,8 @@ def inspect_model(path: Path) -> ModelReport:
     """
     config, manifest = read_config(path), read_manifest(path)
     read_settings(path)
-    expected, stored = expected_shapes(config), scan(path, safetensors_only=True)
+    expected = expected_shapes(config)
+    stored = without_tied_output(scan(path, safetensors_only=True), expected, str(path))
     rows = part_reports(expected, stored, read_values(stored))
     report = ModelReport(
         str(path), manifest.name, manifest.notice, manifest.sources, list(manifest.untrained_parts), rows

@@ -9,7 +9,6 @@ Source: the reference's datasets/datasets/{webvid,cc_sbu,llava_instruct,video_in
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,8 @@ from video_llama.datasets.own_rows import own_sample
 from video_llama.datasets.sample import MEDIUM_PLACE, Sample
 from video_llama.datasets.webdataset import shard_rows, shard_sample
 from video_llama.errors import DataError
+from video_llama.files import parse_json, read_text, text_encoding
+from video_llama.files import read_json as read_json_file
 
 COCO_PREFIX = "COCO_train2014_"
 """Prefix of the file names in COCO's own folder; LLaVA's annotations omit it ("000000033471.jpg")."""
@@ -64,7 +65,7 @@ def excluded_ids(report: Path | None) -> frozenset[str]:
     if report is None:
         return frozenset()
     try:
-        rows = [json.loads(line) for line in report.read_text(encoding="utf-8").splitlines()]
+        rows = [parse_json(line) for line in read_text(report).splitlines()]
         return frozenset(row["sample"] for row in rows if row["level"] == "error")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{report} is not a validate-data report ({error}). Run validate-data again.") from error
@@ -76,7 +77,7 @@ def excluded_ids(report: Path | None) -> frozenset[str]:
 def read_json(path: Path) -> Any:
     """Return the content of a JSON file. Raises DataError if it is missing or invalid."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json_file(path, max_bytes=None)
     except FileNotFoundError as error:
         raise DataError(f"{path} is missing. Correct the path, or download the annotations first.") from error
     except (OSError, ValueError) as error:
@@ -101,10 +102,10 @@ def json_rows(path: Path) -> Iterator[NamedRow]:
 def _json_lines(path: Path) -> Iterator[NamedRow]:
     number = 0
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding=text_encoding(path)) as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
-                    yield f"{path}:{number}", json.loads(line)
+                    yield f"{path}:{number}", parse_json(line)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}. Correct the path.") from error
     except ValueError as error:
@@ -140,10 +141,20 @@ def _webvid_rows(info: BuildInfo, where: str) -> Iterator[NamedRow]:
     _required_path(info, where, "videos_dir")
     files = sorted(path for path in anno.iterdir() if path.suffix in (".csv", ".tsv")) if anno.is_dir() else [anno]
     for path in files:
-        with path.open(newline="", encoding="utf-8") as file:
+        yield from _table_rows(path)
+
+
+def _table_rows(path: Path) -> Iterator[NamedRow]:
+    number = 1
+    try:
+        with path.open(newline="", encoding=text_encoding(path)) as file:
             rows = csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",")
             for number, row in enumerate(rows, start=2):
                 yield f"{path}:{number}", row
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}. Correct the path.") from error
+    except (csv.Error, UnicodeError) as error:
+        raise DataError(f"{path}: cannot be read as a table after row {number}: {error}. Correct this row.") from error
 
 
 def _webvid_sample(info: BuildInfo, name: str, row: Any) -> Sample:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from video_llama.datasets.sample import FetchedMember, SampleFile, TarMember
 from video_llama.errors import DataError, MediaError
-from video_llama.files import replace_text, sha256
+from video_llama.files import parse_json, replace_text, sha256
 from video_llama.log import logger
 from video_llama.processors.images import frame_paths
 
@@ -77,7 +77,7 @@ class ContentHashes:
         with self._path.open(encoding="utf-8") as file:
             for line in file:
                 try:
-                    row = json.loads(line)
+                    row = parse_json(line)
                     known[row["file"]] = row["state"], row["sha256"]
                 except (ValueError, KeyError, TypeError):
                     num_damaged += 1

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from video_llama.conversation import Slot, TrainingTurn, media_message
-from video_llama.errors import MediaError
+from video_llama.errors import DataError, MediaError
 
 SampleKind = Literal["video", "image", "audio"]
 
@@ -94,7 +94,7 @@ class Sample:
 
     ``id`` names the annotation in error messages ("file.json:17"). The turns contain ``MEDIUM_PLACE`` once per medium,
     in the order of ``media``. ``video_words`` and ``audio_words`` (ours) describe the other medium in words, for the
-    prompt that has both a video and a sound.
+    prompt that has both a video and a sound. Raises DataError for text that cannot be encoded.
     """
 
     id: str
@@ -109,6 +109,17 @@ class Sample:
     more_media: tuple[SampleMedium, ...] = ()
     system: str | None = None
     """System text of this row. None: the default of the prompt template."""
+
+    def __post_init__(self) -> None:
+        texts = [self.caption, self.system or "", self.video_words or "", self.audio_words or ""]
+        texts += [text for turn in self.turns for text in (turn.question, turn.answer)]
+        try:
+            "".join(texts).encode()
+        except UnicodeEncodeError as error:
+            raise DataError(
+                f"{self.id}: a text contains half of a surrogate pair ({error.object[error.start]!r}). Correct or "
+                "remove the row."
+            ) from error
 
     @property
     def media(self) -> tuple[SampleMedium, ...]:

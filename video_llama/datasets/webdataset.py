@@ -20,7 +20,7 @@ from typing import Any
 from video_llama.datasets.own_rows import conversation_sample
 from video_llama.datasets.sample import Sample, SampleKind, SampleMedium, TarMember
 from video_llama.errors import DataError
-from video_llama.files import replace_text
+from video_llama.files import parse_json, replace_text
 from video_llama.log import logger, progress
 
 SUFFIX_KINDS: dict[str, SampleKind] = {
@@ -84,7 +84,7 @@ def _row(entry: ShardEntry, name: str) -> dict[str, Any]:
     if "json" not in entry.texts:
         return {"caption": entry.texts["txt"].strip()}
     try:
-        row = json.loads(entry.texts["json"])
+        row = parse_json(entry.texts["json"])
     except ValueError as error:
         raise DataError(f"{name}.json is not valid JSON: {error}. Correct or remove it.") from error
     if not isinstance(row, dict):

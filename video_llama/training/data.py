@@ -25,6 +25,7 @@ from video_llama.datasets.media import FileReader, MediaForm, SampleReader, Soun
 from video_llama.datasets.rows import RowBuilder, TextRules
 from video_llama.datasets.sample import Sample, SampleMedium
 from video_llama.errors import ConfigError, DataError
+from video_llama.files import read_text
 from video_llama.log import logger
 from video_llama.processors.audio_processor import AudioProcessor
 from video_llama.processors.video_processor import VideoProcessor
@@ -115,7 +116,10 @@ def text_rules(config: ModelConfig, folder: ModelFolder) -> TextRules:
         path = Path(config.prompt_path)
         if not path.is_file():
             raise ConfigError(f"model.prompt_path: {path} does not exist. Give a file with one instruction per line.")
-        lines = path.read_text(encoding="utf-8").splitlines()
+        try:
+            lines = read_text(path).splitlines()
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"model.prompt_path: {path} cannot be read as text ({error}).") from error
         prompts = tuple(line.strip() for line in lines if "<ImageHere>" in line)
         if not prompts:
             raise ConfigError(
