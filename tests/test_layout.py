@@ -1,7 +1,6 @@
 """The layout of the package: test files, module sizes, imports inside functions, and names with one meaning.
 
-Each check lists its exceptions with a reason. The ``OPEN_`` sets list what is still to be changed; delete an entry with
-the change. The modules are parsed, not imported.
+Each check lists its exceptions with a reason. The modules are parsed, not imported.
 """
 
 from __future__ import annotations
@@ -54,25 +53,6 @@ LAZY_IMPORTS: dict[tuple[str, str], str] = {
 SAME_NAME: dict[str, str] = {}
 """Public classes and constants that several modules define -> reason."""
 
-OPEN_TEST_FILES: set[str] = {
-    "apps/media/limits.py",
-    "chat/decoding.py",
-    "chat/engine.py",
-    "chat/loading.py",
-    "chat/messages.py",
-    "chat/record.py",
-    "miniature/question_wordings.py",
-}
-OPEN_IMPORTS: set[str] = set()
-OPEN_NAMES: set[str] = {
-    "CAPTION_SHARE",
-    "Message",
-    "NO_PICTURE",
-    "SETTINGS_FILE",
-    "TWO_PART_SHARE",
-    "View",
-}
-
 
 def modules() -> dict[str, Path]:
     """Return the package's modules by their path below ``video_llama/``."""
@@ -91,7 +71,7 @@ def test_every_module_has_a_test_file_of_its_name() -> None:
         for name, path in modules().items()
         if not path.name.startswith("__") and not (ROOT / "tests" / name).with_name(f"test_{path.name}").exists()
     }
-    assert absent - WITHOUT_TEST_FILE.keys() - OPEN_TEST_FILES == set()
+    assert absent - WITHOUT_TEST_FILE.keys() == set()
     assert WITHOUT_TEST_FILE.keys() - absent == set(), "these exceptions are no longer needed"
 
 
@@ -119,9 +99,7 @@ def test_imports_are_at_the_top_of_the_module(trees: dict[str, ast.Module]) -> N
         if not name.startswith(LAZY_FOLDERS) and imported.partition(".")[0] not in OPTIONAL_PACKAGES
     }
     unexplained = {
-        f"{name}: {imported}"
-        for name, imported in lazy
-        if not {(name, imported), (name, "*")} & LAZY_IMPORTS.keys() and name not in OPEN_IMPORTS
+        f"{name}: {imported}" for name, imported in lazy if not {(name, imported), (name, "*")} & LAZY_IMPORTS.keys()
     }
     assert unexplained == set()
     used = lazy | {(name, "*") for name, _ in lazy}
@@ -149,6 +127,6 @@ def test_a_public_name_has_one_meaning(trees: dict[str, ast.Module]) -> None:
         for name in set(public_names(tree)):
             defined[name].append(module)
     several = {name: places for name, places in defined.items() if len(places) > 1}
-    unexplained = {name: places for name, places in several.items() if name not in SAME_NAME.keys() | OPEN_NAMES}
+    unexplained = {name: places for name, places in several.items() if name not in SAME_NAME}
     assert unexplained == {}
     assert SAME_NAME.keys() - several.keys() == set(), "these exceptions are no longer needed"

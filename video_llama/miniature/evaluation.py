@@ -25,7 +25,7 @@ from video_llama.miniature.world import Scene, SoundRelation
 from video_llama.processors.medium import ReadMedium
 
 TEST_SOUNDS: tuple[SoundRelation, ...] = ("matched", "mismatched", "silent")
-TWO_PART_SHARE = 0.3
+EVALUATION_TWO_PART_SHARE = 0.3
 BATCH_SIZE = 32
 MAX_NEW_TOKENS = 48
 
@@ -259,7 +259,7 @@ def evaluate(
         seed=seed,
         split="test",
         workers=workers,
-        two_part_share=TWO_PART_SHARE,
+        two_part_share=EVALUATION_TWO_PART_SHARE,
         sounds=TEST_SOUNDS,
     )
     clips = read_scenes(clips_dir)

@@ -63,7 +63,7 @@ class QA:
 
 
 @dataclass(frozen=True)
-class View:
+class QuestionView:
     """A scene, and which of its media are available for a question."""
 
     scene: Scene
@@ -84,21 +84,21 @@ class View:
         return self.scene.is_two_part and self.visual == "video"
 
 
-Asker = Callable[[View, np.random.Generator], tuple[str, str]]
+Asker = Callable[[QuestionView, np.random.Generator], tuple[str, str]]
 
 
-def _ask_desc(view: View, rng: np.random.Generator) -> tuple[str, str]:
+def _ask_desc(view: QuestionView, rng: np.random.Generator) -> tuple[str, str]:
     question = choose(rng, DESCRIBE_IMAGE if view.visual == "image" else DESCRIBE)
     return question, _seen(view)
 
 
-def _seen(view: View) -> str:
+def _seen(view: QuestionView) -> str:
     if view.visual == "nothing":
         return NO_PICTURE
     return sentence(noun(view.scene.parts[0])) if view.visual == "image" else canonical_caption(view.scene)
 
 
-def _ask_colour(view: View, rng: np.random.Generator) -> tuple[str, str]:
+def _ask_colour(view: QuestionView, rng: np.random.Generator) -> tuple[str, str]:
     word = "colour" if rng.random() < 0.5 else "color"
     if not view.shows_two:
         return choose(rng, COLOUR_OF_ONE).format(word), f"It is {view.scene.parts[0].colour}."
@@ -109,7 +109,7 @@ def _ask_colour(view: View, rng: np.random.Generator) -> tuple[str, str]:
     return choose(rng, COLOUR_OF_ORDINAL).format(word, ORDINALS[index]), f"It is {part.colour}."
 
 
-def _ask_shape(view: View, rng: np.random.Generator) -> tuple[str, str]:
+def _ask_shape(view: QuestionView, rng: np.random.Generator) -> tuple[str, str]:
     if not view.shows_two:
         return choose(rng, SHAPE_OF_ONE), f"It is a {view.scene.parts[0].shape}."
     index = int(rng.integers(2))
@@ -117,7 +117,7 @@ def _ask_shape(view: View, rng: np.random.Generator) -> tuple[str, str]:
     return question, f"It is a {view.scene.parts[index].shape}."
 
 
-def _ask_motion(view: View, rng: np.random.Generator) -> tuple[str, str]:
+def _ask_motion(view: QuestionView, rng: np.random.Generator) -> tuple[str, str]:
     if view.visual == "image":
         return choose(rng, MOTION), STILL_PICTURE
     if view.shows_two:
@@ -125,7 +125,7 @@ def _ask_motion(view: View, rng: np.random.Generator) -> tuple[str, str]:
     return choose(rng, MOTION), f"It {CANONICAL_MOTIONS[view.scene.parts[0].motion]}."
 
 
-def _ask_order(view: View, rng: np.random.Generator) -> tuple[str, str]:
+def _ask_order(view: QuestionView, rng: np.random.Generator) -> tuple[str, str]:
     index = int(rng.integers(2))
     question = choose(rng, ORDER[ORDINALS[index]])
     if not view.shows_two:
@@ -133,7 +133,7 @@ def _ask_order(view: View, rng: np.random.Generator) -> tuple[str, str]:
     return question, f"The {ORDINALS[index]} shape is {noun(view.scene.parts[index])}."
 
 
-def _ask_count(view: View, rng: np.random.Generator) -> tuple[str, str]:
+def _ask_count(view: QuestionView, rng: np.random.Generator) -> tuple[str, str]:
     return choose(rng, COUNT), "There are two shapes." if view.shows_two else "There is one shape."
 
 
@@ -146,7 +146,7 @@ def _verdict(is_so: bool) -> str:
     return "so yes." if is_so else "so no."
 
 
-def _ask_yes_no(view: View, rng: np.random.Generator) -> tuple[str, str]:
+def _ask_yes_no(view: QuestionView, rng: np.random.Generator) -> tuple[str, str]:
     index = int(rng.integers(2)) if view.shows_two else 0
     part = view.scene.parts[index]
     subject = f"the {ORDINALS[index]} shape" if view.shows_two else choose(rng, ("it", "it", "the shape"))
@@ -166,21 +166,21 @@ def _ask_yes_no(view: View, rng: np.random.Generator) -> tuple[str, str]:
     return question, f"{reason}, {_verdict(asked == part.motion)}"
 
 
-def _heard(view: View) -> str:
+def _heard(view: QuestionView) -> str:
     if not view.is_sounding:
         return NO_SOUND
     return f"I hear {', and then '.join(f'{SOUND_NAMES[s]}, the sound of a {s}' for s in view.scene.sounds)}."
 
 
-def _ask_hear(view: View, rng: np.random.Generator) -> tuple[str, str]:
+def _ask_hear(view: QuestionView, rng: np.random.Generator) -> tuple[str, str]:
     return choose(rng, HEAR), _heard(view)
 
 
-def _ask_any_sound(view: View, rng: np.random.Generator) -> tuple[str, str]:
+def _ask_any_sound(view: QuestionView, rng: np.random.Generator) -> tuple[str, str]:
     return choose(rng, ANY_SOUND), "Yes, I hear a sound." if view.is_sounding else NO_SOUND
 
 
-def _ask_source(view: View, rng: np.random.Generator) -> tuple[str, str]:
+def _ask_source(view: QuestionView, rng: np.random.Generator) -> tuple[str, str]:
     makers = " and then ".join(f"a {shape}" for shape in view.scene.sounds)
     answer = (
         sentence(f"{makers} {'makes' if len(view.scene.sounds) == 1 else 'make'} the sound") if makers else NO_SOUND
@@ -188,7 +188,7 @@ def _ask_source(view: View, rng: np.random.Generator) -> tuple[str, str]:
     return choose(rng, SOURCE), answer
 
 
-def _ask_match(view: View, rng: np.random.Generator) -> tuple[str, str]:
+def _ask_match(view: QuestionView, rng: np.random.Generator) -> tuple[str, str]:
     shapes = view.scene.shapes if view.shows_two else view.scene.shapes[:1]
     seen = " and then ".join(f"a {shape}" for shape in shapes)
     heard = " and then ".join(f"a {shape}" for shape in view.scene.sounds)
@@ -197,7 +197,7 @@ def _ask_match(view: View, rng: np.random.Generator) -> tuple[str, str]:
     return choose(rng, MATCH), answer
 
 
-def _ask_both(view: View, rng: np.random.Generator) -> tuple[str, str]:
+def _ask_both(view: QuestionView, rng: np.random.Generator) -> tuple[str, str]:
     return choose(rng, BOTH), f"{_seen(view)} {_heard(view)}"
 
 
@@ -247,7 +247,7 @@ def question(
     """
     if kind not in ASKERS:
         raise ValueError(f"{kind!r} is not a kind of question: use one of {', '.join(QUESTION_KINDS)}")
-    view = View(scene, visual, has_audio, named_share)
+    view = QuestionView(scene, visual, has_audio, named_share)
     asked, answer = ASKERS[kind](view, rng)
     if kind in (*SEEING_KINDS, "match") and visual == "nothing":
         answer = NO_PICTURE

@@ -27,7 +27,7 @@ from video_llama.files import replace_text
 from video_llama.log import logger
 
 POLL_SECONDS = 1.0
-SETTINGS_FILE = "settings.json"
+RUN_SETTINGS_FILE = "settings.json"
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def _mark(root: Path, name: str) -> Path:
 
 
 def _check_seed(root: Path, seed: int) -> None:
-    path = root / SETTINGS_FILE
+    path = root / RUN_SETTINGS_FILE
     if path.exists():
         found = json.loads(path.read_text(encoding="utf-8"))["seed"]
         if found != seed:

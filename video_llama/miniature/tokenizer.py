@@ -19,14 +19,14 @@ from video_llama.miniature.dialogues import caption_pair, dialogue, dialogue_con
 
 NUM_PIECES = 640
 NUM_DOCUMENTS = 12_000
-CAPTION_SHARE = 0.1
+TOKENIZER_CAPTION_SHARE = 0.1
 STOP_MARK = "###"
 
 
 def _texts(seed: int) -> Iterator[str]:
     rng = np.random.default_rng([seed, 20])
     for _ in range(NUM_DOCUMENTS):
-        if rng.random() < CAPTION_SHARE:
+        if rng.random() < TOKENIZER_CAPTION_SHARE:
             yield " ".join(caption_pair(rng))
         else:
             yield prompt_text(dialogue_conversation(dialogue(rng)).prompt())

@@ -20,7 +20,7 @@ from video_llama.processors.video_processor import SampledVideo, read_image, rea
 
 NO_TRACK = "no audio track"
 NOT_REQUESTED = "not asked for"
-NO_PICTURE = "no video track"
+NO_VIDEO_TRACK = "no video track"
 NO_BRANCH = "the model has no audio branch"
 
 
@@ -147,7 +147,7 @@ def _read_audio(
         raise MediaError(f"{media.name} is a sound file, but no_audio ignores sound. Remove one of the two.")
     _require_audio_branch(media.name, with_audio_branch)
     sound = _read_sound(media, settings, options)
-    return ReadMedium("audio", media.name, sound=sound, why_no_frames=NO_PICTURE)
+    return ReadMedium("audio", media.name, sound=sound, why_no_frames=NO_VIDEO_TRACK)
 
 
 def _require_audio_branch(name: str, with_audio_branch: bool) -> None:

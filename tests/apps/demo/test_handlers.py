@@ -11,7 +11,7 @@ from video_llama.apps.demo.handlers import (
     GREEDY,
     SAMPLING,
     Handlers,
-    View,
+    PageState,
     alert_html,
     decoding_of,
     error_text,
@@ -83,7 +83,7 @@ def test_clearing_during_an_answer_is_not_undone_by_it(visitors, media, button):
     [last] = views
     assert last.messages == cleared.messages
     assert last.stop["interactive"] is False
-    assert last.box == last.status == View().messages  # unchanged
+    assert last.box == last.status == PageState().messages  # unchanged
 
 
 def test_stop_is_enabled_only_during_an_answer(visitors):

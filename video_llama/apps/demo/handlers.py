@@ -1,7 +1,7 @@
 """Event handlers of the page.
 
-Every handler returns (or yields) ``View``: the new values of the output components, in the order in which ``page.py``
-lists them.
+Every handler returns (or yields) ``PageState``: the new values of the output components, in the order of
+``page.py``.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ ASK_ABOUT_IT = "Media added. Ask a question about it."
 STOPPED_EARLY = "Stopped before the first token. The question is back in the text box."
 FAILED = "Internal error. See the log of the server, then try again."
 
-Message = dict[str, Any]
+ChatbotMessage = dict[str, Any]
 
 
-class View(NamedTuple):
+class PageState(NamedTuple):
     """New values of the output components. ``gr.skip()`` leaves a component unchanged."""
 
     messages: Any = gr.skip()
@@ -58,26 +58,26 @@ class Handlers:
 
     def __init__(self, visitors: Visitors) -> None:
         self._visitors = visitors
-        self._messages: dict[str, list[Message]] = {}
+        self._messages: dict[str, list[ChatbotMessage]] = {}
 
     def attach(self, request: gr.Request, content: dict[str, Any]) -> None:
         """Register files that are attached but not sent yet, so that they are deleted when the visitor leaves."""
         for path in content.get("files") or []:
             self._visitors.hold(request.session_hash, Path(path))
 
-    def ask(self, request: gr.Request, content: dict[str, Any], *controls: Any) -> Iterator[View]:
+    def ask(self, request: gr.Request, content: dict[str, Any], *controls: Any) -> Iterator[PageState]:
         """Add the attached files to the conversation, then stream the answer to the question."""
         name, question = request.session_hash, (content.get("text") or "").strip()
         paths = [Path(path) for path in content.get("files") or []]
-        yield View(status=status_html(LOADING if paths else GENERATING))
+        yield PageState(status=status_html(LOADING if paths else GENERATING))
         problems = self._add(name, paths)
         visitor, messages = self._visitors[name], self._messages_of(name)
         model_input = media_html(visitor.media)
         if problems or not question:
             status = alert_html(problems) if problems else status_html(ASK_ABOUT_IT if visitor.media else "")
-            yield View(list(messages), box_value(question), model_input, status=status)
+            yield PageState(list(messages), box_value(question), model_input, status=status)
             return
-        yield View(
+        yield PageState(
             [*messages, text_message("user", question)],
             box_value(),
             model_input,
@@ -86,40 +86,40 @@ class Handlers:
         )
         yield from self._answer(name, question, controls)
 
-    def _answer(self, name: str, question: str, controls: Sequence[Any]) -> Iterator[View]:
+    def _answer(self, name: str, question: str, controls: Sequence[Any]) -> Iterator[PageState]:
         visitor, messages = self._visitors[name], self._messages_of(name)
         before, asked = visitor.last_answer, text_message("user", question)
         stop, generating = stop_button(is_running=False), status_html(GENERATING)
         try:
             for text in throttled(visitor.answer(question, decoding_of(*controls)), UPDATE_SECONDS):
-                yield View([*messages, asked, text_message("assistant", text)], status=generating)
+                yield PageState([*messages, asked, text_message("assistant", text)], status=generating)
         except (VideoLlamaError, ValueError) as error:
-            yield View(list(messages), box_value(question), status=alert_html([error_text(error)]), stop=stop)
+            yield PageState(list(messages), box_value(question), status=alert_html([error_text(error)]), stop=stop)
             return
         if self._messages_of(name) is not messages:  # cleared meanwhile; the handler that did it set the status
-            yield View(list(self._messages_of(name)), status=gr.skip(), stop=stop)
+            yield PageState(list(self._messages_of(name)), status=gr.skip(), stop=stop)
             return
         answer = visitor.last_answer
         if answer is None or answer is before:
-            yield View(list(messages), box_value(question), status=status_html(STOPPED_EARLY), stop=stop)
+            yield PageState(list(messages), box_value(question), status=status_html(STOPPED_EARLY), stop=stop)
             return
         messages += [asked, text_message("assistant", answer.text or "(empty answer)")]
-        yield View(list(messages), record=public_record(answer), status=status_html(summary(answer)), stop=stop)
+        yield PageState(list(messages), record=public_record(answer), status=status_html(summary(answer)), stop=stop)
         visitor.compute_attention()
-        yield View(model_input=media_html(visitor.media), status=gr.skip())
+        yield PageState(model_input=media_html(visitor.media), status=gr.skip())
 
-    def fail(self) -> View:
+    def fail(self) -> PageState:
         """Report an unexpected error of ``ask``; its traceback is in the log of the server."""
-        return View(status=alert_html([FAILED]), stop=stop_button(is_running=False))
+        return PageState(status=alert_html([FAILED]), stop=stop_button(is_running=False))
 
-    def show_example(self, request: gr.Request, path: str, question: str) -> Iterator[View]:
+    def show_example(self, request: gr.Request, path: str, question: str) -> Iterator[PageState]:
         """Start a new conversation about one of the shipped clips and fill in the question."""
         name = request.session_hash
-        yield View(status=status_html(LOADING))
+        yield PageState(status=status_html(LOADING))
         self._remove_media(name)
         problems = self._add(name, [Path(path)], is_upload=False)
         ready = "Example loaded. Send the question, or edit it first."
-        yield View(
+        yield PageState(
             list(self._messages_of(name)),
             box_value(question),
             media_html(self._visitors[name].media),
@@ -127,34 +127,34 @@ class Handlers:
             alert_html(problems) if problems else status_html(ready),
         )
 
-    def use_recording(self, request: gr.Request, path: str | None) -> View:
+    def use_recording(self, request: gr.Request, path: str | None) -> PageState:
         """Add a webcam recording to the conversation."""
         if path is None:
-            return View(status=alert_html(["No recording found. Record a clip first."]))
+            return PageState(status=alert_html(["No recording found. Record a clip first."]))
         name = request.session_hash
         problems = self._add(name, [Path(path)])
         status = alert_html(problems) if problems else status_html(ASK_ABOUT_IT)
         model_input = media_html(self._visitors[name].media)
-        return View(list(self._messages_of(name)), model_input=model_input, status=status)
+        return PageState(list(self._messages_of(name)), model_input=model_input, status=status)
 
     def stop(self, request: gr.Request) -> None:
         """Stop the current answer. ``ask`` then updates the page."""
         self._visitors[request.session_hash].stop()
 
-    def clear_chat(self, request: gr.Request) -> View:
+    def clear_chat(self, request: gr.Request) -> PageState:
         """Remove all questions and answers; keep the media."""
         name = request.session_hash
         self._visitors[name].clear_chat()
         self._reset_messages(name)
         status = status_html("Chat cleared. The media are still part of the conversation.")
-        return View(list(self._messages_of(name)), record=None, status=status)
+        return PageState(list(self._messages_of(name)), record=None, status=status)
 
-    def start_over(self, request: gr.Request) -> View:
+    def start_over(self, request: gr.Request) -> PageState:
         """Remove all questions, answers and media, and delete the uploads of the visitor."""
         self._remove_media(request.session_hash)
-        return View([], box_value(), media_html([]), None, status_html("Chat and media removed."))
+        return PageState([], box_value(), media_html([]), None, status_html("Chat and media removed."))
 
-    def set_audio(self, request: gr.Request, is_on: bool) -> View:
+    def set_audio(self, request: gr.Request, is_on: bool) -> PageState:
         """Turn the audio branch on or off, and process the media of the conversation again."""
         name = request.session_hash
         visitor = self._visitors[name]
@@ -164,14 +164,14 @@ class Handlers:
         if failed:
             status = alert_html([error_text(error, path) for path, error in failed])
         model_input = media_html(visitor.media)
-        return View(list(self._messages_of(name)), model_input=model_input, record=None, status=status)
+        return PageState(list(self._messages_of(name)), model_input=model_input, record=None, status=status)
 
     def leave(self, request: gr.Request) -> None:
         """Delete everything about a visitor who closed the page."""
         self._visitors.leave(request.session_hash)
         self._messages.pop(request.session_hash, None)
 
-    def _messages_of(self, name: str) -> list[Message]:
+    def _messages_of(self, name: str) -> list[ChatbotMessage]:
         return self._messages.setdefault(name, [])
 
     def _reset_messages(self, name: str) -> None:
@@ -243,12 +243,12 @@ def stop_button(*, is_running: bool) -> Any:
     return gr.update(interactive=is_running, variant="stop" if is_running else "secondary")
 
 
-def text_message(role: str, text: str) -> Message:
+def text_message(role: str, text: str) -> ChatbotMessage:
     """Return a chat message. The chat component interprets text as HTML, so it is escaped here."""
     return {"role": role, "content": escape(text, quote=False)}
 
 
-def file_message(path: Path) -> Message:
+def file_message(path: Path) -> ChatbotMessage:
     """Return a chat message of the user that displays a media file."""
     return {"role": "user", "content": {"path": str(path), "alt_text": path.name}}
 
