@@ -53,7 +53,7 @@ class TestSources:
         own["llama_proj.bias"] = own["llama_proj.bias"][:-1]
         own["llama_proj.weight"][:] = 0
         own["video_query_tokens"][0, 0, 0] = float("nan")
-        own["stranger"] = torch.ones(2)
+        own["extra"] = torch.ones(2)
         del own["video_frame_position_embedding.weight"]
         own["video_frame_position_embedding.weight"] = torch.ones(10, 40)
         del own["video_Qformer.bert.encoder.layer.1.attention.self.query.bias"]
@@ -64,8 +64,8 @@ class TestSources:
         assert projection.zero == ["model.video_qformer.language_projection.weight"]
         assert qformer.not_finite == ["model.video_qformer.query_tokens"]
         assert qformer.missing == ["model.video_qformer.qformer.encoder.layer.1.attention.attention.query.bias"]
-        assert rows(report)["unknown (video branch)"].unexpected == ["stranger"]
-        for expected in ("stranger", "llama_proj.bias is [23] and must be [24]", "layer.1.attention.self.query.bias"):
+        assert rows(report)["unknown (video branch)"].unexpected == ["extra"]
+        for expected in ("extra", "llama_proj.bias is [23] and must be [24]", "layer.1.attention.self.query.bias"):
             assert expected in report.problem
 
     def test_values_that_are_not_finite_are_a_problem(self, published):
@@ -121,9 +121,9 @@ class TestFile:
 
     def test_our_names_and_unexpected_ones(self, tmp_path):
         branch = convert_state_dict(with_prefix(golden_weights(), *BRANCHES["AL"]))[0]
-        save_file(branch | {"stranger": torch.zeros(3)}, tmp_path / "trained.safetensors")
+        save_file(branch | {"extra": torch.zeros(3)}, tmp_path / "trained.safetensors")
         found = rows(inspect_file(tmp_path / "trained.safetensors"))
-        assert (found["audio Q-Former"].tensors, found["stranger"].zero) == (56, ["stranger"])
+        assert (found["audio Q-Former"].tensors, found["extra"].zero) == (56, ["extra"])
 
 
 class TestNames:
@@ -138,14 +138,14 @@ class TestNames:
         packed = (repository / "tests" / "golden" / "full_keys.json.gz").read_bytes()
         model = json.loads(gzip.decompress(packed))["models"]["llama_7b"]
         keys = model["keys"]
-        keys["stranger.weight"] = [[2], "float32", "param"]
+        keys["extra.weight"] = [[2], "float32", "param"]
         keys["llama_proj.bias"] = [[5], "float32", "param"]
         del keys["visual_encoder.blocks.3.mlp.fc2.bias"]
         (tmp_path / "names.json").write_text(json.dumps({"models": {"odd": model}}))
         (report,) = inspect_names(tmp_path / "names.json")
         listed = "\n".join(report.left_over)
         assert len(report.left_over) == 3
-        assert "stranger.weight: unknown" in listed
+        assert "extra.weight: unknown" in listed
         assert "language_projection.bias: (5,); the model has (4096,)" in listed
         assert "layers.3.mlp.fc2.bias: missing; the model has (1408,)" in listed
 

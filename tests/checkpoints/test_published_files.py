@@ -119,7 +119,7 @@ def test_what_is_published(published, eval_yaml, tmp_path):
         ("ViT", "visual_encoder.blocks.39.mlp.fc1.weight", False, True),
         ("BLIP-2", "Qformer.cls.predictions.bias", False, True),
         ("BLIP-2", "opt_proj.weight", False, True),
-        ("BLIP-2", "stranger", False, False),
+        ("BLIP-2", "extra", False, False),
         ("projection", "llama_proj.weight", True, False),
         ("projection", "Qformer.bert.embeddings.LayerNorm.weight", False, True),
         ("decoder", "llama_model.model.layers.0.self_attn.rotary_emb.inv_freq", False, True),
