@@ -6,6 +6,7 @@ import pytest
 
 from video_llama.datasets.sample import Sample, SampleMedium, TarMember, source_of
 from video_llama.errors import MediaError
+from video_llama.processors.media_file import MediaFile
 
 
 def test_media_are_listed_in_prompt_order() -> None:
@@ -21,7 +22,9 @@ def test_a_tar_member_is_read_at_its_offset(tmp_path: Path) -> None:
     member = TarMember(str(shard), "a.mp4", offset=4, size=6, state="x")
     with member.open() as file:
         assert file.read() == b"frames"
-        assert file.name == f"{shard}:a.mp4"
+    source = source_of(member)
+    assert isinstance(source, MediaFile)
+    assert source.name == f"{shard}:a.mp4"
     assert source_of(tmp_path) == tmp_path
 
 

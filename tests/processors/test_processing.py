@@ -105,11 +105,11 @@ class TestInputs:
         assert inputs["pixel_values_videos"].shape == (1, 1, 3, 28, 28)
 
     def test_more_places_than_media(self, processor, clips):
-        with pytest.raises(PromptError, match="has 2 places for video, and 1 are given"):
+        with pytest.raises(PromptError, match="has 2 placeholders for video, but 1 media are given"):
             processor("<Video><ImageHere></Video><Video><ImageHere></Video>", videos=[clips["silent"]])
 
     def test_sound_without_a_place(self, processor, clips):
-        with pytest.raises(PromptError, match="has 0 places for audio, and 1 are given"):
+        with pytest.raises(PromptError, match="has 0 placeholders for audio, but 1 media are given"):
             processor("What?", audio=[clips["sound"]])
 
     def test_a_file_that_is_none(self, processor, tmp_path):

@@ -9,19 +9,12 @@ from typing import BinaryIO, Literal
 
 from video_llama.conversation import Slot, TrainingTurn, media_message
 from video_llama.errors import DataError, MediaError
+from video_llama.processors.media_file import MediaFile
 
 SampleKind = Literal["video", "image", "audio"]
 
 MEDIUM_PLACE = media_message(image=Slot("video"))
 """Marks the place of a medium in a turn; ``RowBuilder`` replaces it with the media message of the branch."""
-
-
-class NamedBytes(io.BytesIO):
-    """Bytes in memory with a name for error messages."""
-
-    def __init__(self, data: bytes, name: str) -> None:
-        super().__init__(data)
-        self.name = name
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +61,18 @@ class FetchedMember:
 
     def open(self) -> BinaryIO:
         """Return the member as a binary file."""
-        return NamedBytes(self.data, self.name)
+        return io.BytesIO(self.data)
 
 
 SampleFile = Path | TarMember | FetchedMember
 
 
-def source_of(file: SampleFile) -> Path | BinaryIO:
-    """Return the file in the form that the processors read."""
-    return file if isinstance(file, Path) else file.open()
+def source_of(file: SampleFile) -> Path | MediaFile:
+    """Return the file as the processors read it. Raises MediaError if a tar member cannot be read."""
+    if isinstance(file, Path):
+        return file
+    fetched = file if isinstance(file, FetchedMember) else file.fetch()
+    return MediaFile(fetched.data, name=fetched.name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,20 +27,21 @@ from video_llama.processors.settings import ProcessorSettings
 from video_llama.processors.video_processor import VideoProcessor, read_image, read_video
 
 MEDIA_PLACEHOLDER = "<ImageHere>"
-"""Where a medium goes, seen or heard; chat_template.jinja writes it."""
-SIGHT_TAGS = ("<Video>", "<Image>")
-"""Behind these a placeholder stands for frames, elsewhere for sound."""
+"""Text that the tokens of a medium replace, as written by chat_template.jinja."""
+VIDEO_TAGS = ("<Video>", "<Image>")
+"""A placeholder after one of these is replaced by frames, any other by sound."""
 
 _FROM_MODEL = ("num_video_query_tokens", "num_audio_query_tokens", "video_token_id", "audio_token_id", "max_frame_pos")
 _NOT_SCALARS = ("self", "tokenizer", "chat_template", "__class__")
 
 
 class VideoLlamaProcessor(ProcessorMixin):
-    """The scalars are those of ``processor_config.json`` and of the model's config; nothing here has a default.
+    """Prepare prompts and media for the model.
 
-    ``processor(text, videos=..., audio=...)`` gives ``input_ids`` and ``attention_mask`` [B, L] (padded on the left),
-    ``pixel_values_videos`` [N, T, 3, H, W] and ``input_features`` [N, S, 1, mel bins, frames], media in the order of
-    their places.
+    ``processor(text, videos=..., audio=...)`` returns ``input_ids`` and ``attention_mask`` [B, L] (left-padded),
+    ``pixel_values_videos`` [N, T, 3, H, W] and ``input_features`` [N, S, 1, mel bins, time steps], in the order of
+    their placeholders. The arguments of the constructor are those of ``processor_config.json`` and of the model's
+    config; none has a default.
     """
 
     def __init__(
@@ -80,13 +81,13 @@ class VideoLlamaProcessor(ProcessorMixin):
     def get_processor_dict(
         cls, pretrained_model_name_or_path: Any, **kwargs: Any
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The folder's scalars, with those that its ``config.json`` owns."""
+        """Return the folder's ``processor_config.json``, with the values taken from its ``config.json``."""
         scalars, kwargs = super().get_processor_dict(pretrained_model_name_or_path, **kwargs)
         config = AutoConfig.from_pretrained(pretrained_model_name_or_path)
         return {**scalars, **{name: getattr(config, name) for name in _FROM_MODEL}}, kwargs
 
     def to_dict(self) -> dict[str, Any]:
-        """What ``processor_config.json`` holds: the scalars that belong to no other file."""
+        """Return the content of ``processor_config.json``: the scalars that are not in ``config.json``."""
         return {name: value for name, value in self._scalars.items() if name not in _FROM_MODEL}
 
     @property
@@ -101,45 +102,57 @@ class VideoLlamaProcessor(ProcessorMixin):
         images: Sequence[Any] | None = None,
         frames: FrameSampling | None = None,
     ) -> BatchFeature:
-        """Prompts and the media of their places, in order: paths, bytes or file objects.
+        """Tokenize prompts and read their media.
 
-        ``videos`` and ``audio`` (files with sound) may be the same files. ``images`` stand in the places of videos of
-        one frame; a call has one of the two. ``frames`` None takes the model's own number, uniformly. Raises
-        PromptError where places and media do not agree in number, MediaError for files that cannot be used.
+        Args:
+            text: one prompt or several, with a placeholder for each medium.
+            videos: paths, bytes or file objects, in the order of the placeholders.
+            audio: files with sound; they can be the same files as ``videos``.
+            images: images, as videos of one frame; not together with ``videos``.
+            frames: which frames are sampled (default: the model's number of frames, uniformly).
+
+        Raises:
+            PromptError: the number of placeholders and media differ.
+            MediaError: a file cannot be used.
         """
         if videos and images:
-            raise ValueError("videos and images are given. Give the images as videos, in their places.")
+            raise ValueError("Both videos and images are given. Give the images as videos, in the same order.")
         prompts = [text] if isinstance(text, str) else list(text)
         rows = [self.encode(prompt) for prompt in prompts]
         size = self.video_processor.size
         sampling = frames or FrameSampling(num_frames=self.num_frames)
-        seen = [read_video(each, size=size, sampling=sampling, max_frames=self.max_frame_pos) for each in videos or ()]
-        seen += [read_image(each, size=size) for each in images or ()]
-        heard = [self.feature_extractor.read(each).mel for each in audio or ()]
-        self._check_count("video", rows, self.video_token_id, self.num_video_query_tokens, len(seen))
-        self._check_count("audio", rows, self.audio_token_id, self.num_audio_query_tokens, len(heard))
+        visual = [
+            read_video(each, size=size, sampling=sampling, max_frames=self.max_frame_pos) for each in videos or ()
+        ]
+        visual += [read_image(each, size=size) for each in images or ()]
+        mels = [self.feature_extractor.read(each).mel for each in audio or ()]
+        self._check_count("video", rows, self.video_token_id, self.num_video_query_tokens, len(visual))
+        self._check_count("audio", rows, self.audio_token_id, self.num_audio_query_tokens, len(mels))
         inputs: dict[str, Any] = self._padded(rows)
-        if seen:
-            inputs["pixel_values_videos"] = _batched([self.video_processor(each.frames) for each in seen])
-        if heard:
-            inputs["input_features"] = _batched(heard)
+        if visual:
+            inputs["pixel_values_videos"] = _batched([self.video_processor(each.frames) for each in visual])
+        if mels:
+            inputs["input_features"] = _batched(mels)
         return BatchFeature(inputs)
 
     def encode(self, prompt: str) -> list[int]:
-        """Ids of one prompt with a run of placeholder ids for each medium; a written ``<s>`` at its begin is BOS."""
+        """Return the token ids of a prompt, with a run of placeholder ids per medium; a leading ``<s>`` is BOS."""
         segments = prompt.removeprefix(self.tokenizer.bos_token).split(MEDIA_PLACEHOLDER)
         ids = [self.tokenizer.bos_token_id]
         for index, segment in enumerate(segments):
             if index:
-                is_seen = segments[index - 1].endswith(SIGHT_TAGS)
-                token = self.video_token_id if is_seen else self.audio_token_id
-                ids += [token] * (self.num_video_query_tokens if is_seen else self.num_audio_query_tokens)
+                is_video = segments[index - 1].endswith(VIDEO_TAGS)
+                token = self.video_token_id if is_video else self.audio_token_id
+                ids += [token] * (self.num_video_query_tokens if is_video else self.num_audio_query_tokens)
             ids += [token for stretch in self._stretches(segment) for token in stretch]
         return ids
 
     def _stretches(self, segment: str) -> Iterator[list[int]]:
-        """Ids between and of special tokens. SentencePiece puts its mark before every stretch, transformers' tokenizer
-        only where no space stands: it is given one more there."""
+        """Yield the ids of the special tokens and of the text between them.
+
+        SentencePiece adds its space mark before every stretch; transformers' tokenizer omits it before a space, so a
+        space is added there.
+        """
         special = {token for token in self.tokenizer.all_special_tokens if token != MEDIA_PLACEHOLDER}
         for chunk in re.split("(" + "|".join(map(re.escape, sorted(special))) + ")", segment):
             if chunk in special:
@@ -149,11 +162,11 @@ class VideoLlamaProcessor(ProcessorMixin):
                 yield self.tokenizer(chunk, add_special_tokens=False).input_ids
 
     def _check_count(self, kind: str, rows: list[list[int]], token: int, length: int, num_media: int) -> None:
-        num_places = sum(row.count(token) for row in rows) // length
-        if num_places != num_media:
+        num_placeholders = sum(row.count(token) for row in rows) // length
+        if num_placeholders != num_media:
             raise PromptError(
-                f"The text has {num_places} places for {kind}, and {num_media} are given. A place is "
-                f"{MEDIA_PLACEHOLDER}, for frames behind {' or '.join(SIGHT_TAGS)}."
+                f"The text has {num_placeholders} placeholders for {kind}, but {num_media} media are given. A "
+                f"placeholder is {MEDIA_PLACEHOLDER}, for frames after {' or '.join(VIDEO_TAGS)}."
             )
 
     def _padded(self, rows: list[list[int]]) -> dict[str, Tensor]:
@@ -164,11 +177,11 @@ class VideoLlamaProcessor(ProcessorMixin):
 
 
 def _plain(value: Any) -> Any:
-    """Return lists, as JSON has them, as tuples."""
+    """Return lists (from JSON) as tuples."""
     return tuple(value) if isinstance(value, list) else value
 
 
 def _batched(media: list[np.ndarray]) -> Tensor | list[Tensor]:
-    """One tensor where all are of one length, else a list, as the model takes both."""
+    """Return one tensor if all media have the same length, else a list; the model accepts both."""
     tensors = [torch.from_numpy(each) for each in media]
     return torch.stack(tensors) if len({len(each) for each in tensors}) == 1 else tensors
