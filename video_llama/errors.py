@@ -21,6 +21,10 @@ class PromptError(VideoLlamaError):
     """A question or history that the model cannot process, for example one longer than its context."""
 
 
+class ContextLengthError(PromptError):
+    """A question that does not fit into the context of the model."""
+
+
 class ConfigError(VideoLlamaError):
     """A YAML file, override or flag that is unknown, has the wrong type, or is still a placeholder."""
 

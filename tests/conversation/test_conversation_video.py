@@ -147,3 +147,30 @@ def test_invalid_media_messages_are_refused() -> None:
         media_message(image=Slot("video"), audio=Slot("audio"))
     with pytest.raises(ValueError, match="no medium given"):
         media_message(sentence=SENTENCE)
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        ("default", "###Human: Who?###Assistant: ###Human: Where?###Assistant:"),
+        ("llama2", "[INST] <<SYS>>\nS\n<</SYS>>\n\nWho? [/INST]  </s><s>[INST] Where? [/INST]"),
+    ],
+)
+def test_an_empty_answer_is_a_turn_of_its_own(template: str, expected: str) -> None:
+    conversation = Conversation(TEMPLATES[template], "" if template == "default" else "S")
+    conversation.ask("Who?")
+    conversation.answer("")
+    conversation.ask("Where?")
+    assert conversation.text() == expected
+
+
+@pytest.mark.parametrize("template", ["default", "llama2"])
+def test_turns_of_empty_texts_are_separated_like_others(template: str) -> None:
+    def text(question: str, answer: str) -> str:
+        conversation = Conversation(TEMPLATES[template], "S")
+        for _ in range(2):
+            conversation.ask(question)
+            conversation.answer(answer)
+        return conversation.text()
+
+    assert text("", "") == text("QQ", "AA").replace("QQ", "").replace("AA", "")

@@ -18,7 +18,6 @@ from video_llama.chat.messages import message_for
 from video_llama.chat.record import Answer
 from video_llama.chat.session import Chat, search_beams
 from video_llama.checkpoints.folder import ModelFolder
-from video_llama.conversation import Conversation
 from video_llama.processors.media_file import MediaSource
 from video_llama.processors.medium import MediaFields, MediaOptions, ReadMedium
 from video_llama.processors.sampling import FrameSampling
@@ -47,6 +46,7 @@ class Assistant:
         frames: FrameSampling | None = None,
         no_audio: bool = False,
         require_audio: bool = False,
+        raw_prompt: bool = False,
     ) -> Chat:
         """Start a conversation about ``media``, in order; without media it is text only.
 
@@ -57,19 +57,23 @@ class Assistant:
                 for images; of sounds it selects the segment (``start``, ``end``).
             no_audio: ignore the sound of videos.
             require_audio: treat a medium without sound as an error.
+            raw_prompt: put texts into the prompt as they are, as in the reference: a typed ``</s>`` is the end token.
+                By default such sequences get a space, and the record contains them.
 
         Raises:
             MediaError: a medium that cannot be used.
             ValueError: invalid arguments.
         """
-        chat = Chat(self._engine, MediaOptions(frames, no_audio, require_audio), system)
+        chat = Chat(self._engine, MediaOptions(frames, no_audio, require_audio), system, raw_prompt=raw_prompt)
         for medium in media:
             chat.add(medium)
         return chat
 
-    async def achat(self, *media: GivenMedium, system: str | None = None, **options: Unpack[MediaFields]) -> AsyncChat:
+    async def achat(
+        self, *media: GivenMedium, system: str | None = None, raw_prompt: bool = False, **options: Unpack[MediaFields]
+    ) -> AsyncChat:
         """Start a conversation for asyncio. Takes the arguments of :func:`chat` and raises the same errors."""
-        chat = AsyncChat(self.chat(system=system, **options))
+        chat = AsyncChat(self.chat(system=system, raw_prompt=raw_prompt, **options))
         for medium in media:
             await chat.add(medium)
         return chat
@@ -122,7 +126,7 @@ class Assistant:
     def _turn(
         self, media: GivenMedium | None, question: str, options: MediaOptions, decoding: Decoding
     ) -> PreparedTurn:
-        conversation = Conversation(self._engine.template)
+        conversation = self._engine.conversation()
         encoded = [] if media is None else [self._engine.encode(media, options)]
         for medium in encoded:
             conversation.add_media(message_for(medium.read))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -21,7 +21,15 @@ from video_llama.chat.attention import QueryAttention, query_attention
 from video_llama.chat.decoding import Decoding
 from video_llama.chat.record import Record, describe_modalities, describe_weights
 from video_llama.checkpoints.folder import ModelFolder
-from video_llama.conversation import TEMPLATES, Conversation, EncodedPrompt, StreamDecoder, Tokenizer, fit_history
+from video_llama.conversation import (
+    TEMPLATES,
+    Conversation,
+    EncodedPrompt,
+    StreamDecoder,
+    TextGuard,
+    Tokenizer,
+    fit_history,
+)
 from video_llama.errors import CheckpointError, PromptError
 from video_llama.processors.audio_processor import AudioProcessor
 from video_llama.processors.media_file import MediaKind, MediaSource
@@ -121,6 +129,7 @@ class Engine:
         self.config = folder.model.config
         self.template = TEMPLATES[self.config.prompt_template]
         self._folder = folder
+        self._guard = TextGuard.of(self.template, self.tokenizer.special_texts)
         self._video_processor = VideoProcessor.from_settings(self.settings)
         self._audio_processor = AudioProcessor(self.settings)
 
@@ -177,6 +186,10 @@ class Engine:
         """Return the normalized log-mel clips [S, 1, bins, steps] of a medium, or None if it has no sound."""
         return None if read.sound is None else self._audio_processor.process(read.sound).mel
 
+    def conversation(self, system: str | None = None, *, raw_prompt: bool = False) -> Conversation:
+        """Start a conversation. Control tokens and turns in its texts are neutralized, except with ``raw_prompt``."""
+        return Conversation(self.template, system, guard=None if raw_prompt else self._guard)
+
     def turn(
         self, conversation: Conversation, media: Sequence[EncodedMedium], question: str, decoding: Decoding
     ) -> PreparedTurn:
@@ -184,7 +197,7 @@ class Engine:
         if not question.strip():
             raise PromptError("The question is empty. Enter a question.")
         decoding = decoding.resolved(self.context_length)
-        said = Conversation(conversation.template, conversation.system, list(conversation.messages))
+        said = replace(conversation, messages=list(conversation.messages))
         said.ask(question)
         assert decoding.max_new_tokens is not None, "resolved() sets it"
         shown, prompt = fit_history(
@@ -244,4 +257,5 @@ class Engine:
             },
             stop_reason=writer.stop_reason or CLOSED,
             dropped_turns=turn.dropped_turns,
+            neutralized=turn.shown.neutralized(),
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,8 @@ class Record:
     """stop_string, end_token, max_new_tokens, or closed (the caller stopped the answer)."""
     dropped_turns: int
     """Number of old turns that were removed because the context is too short."""
+    neutralized: list[str] = field(default_factory=list)
+    """Sequences in the texts of the prompt that got a space so that they are no control tokens or turns: ``</s>``."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain dicts, lists, strings and numbers."""

@@ -46,9 +46,11 @@ class Chat:
     If the context is too short, the oldest turns are removed from the prompt.
     """
 
-    def __init__(self, engine: Engine, options: MediaOptions, system: str | None = None) -> None:
-        self._engine, self._options, self._system = engine, options, system
-        self._conversation = Conversation(engine.template, system)
+    def __init__(
+        self, engine: Engine, options: MediaOptions, system: str | None = None, *, raw_prompt: bool = False
+    ) -> None:
+        self._engine, self._options, self._system, self._raw_prompt = engine, options, system, raw_prompt
+        self._conversation = self._new_conversation()
         self._media: list[EncodedMedium] = []
         self._num_recorded_media = 0
         self._cache: PromptCache | None = None
@@ -96,11 +98,14 @@ class Chat:
     def reset(self) -> None:
         """Clear the questions and answers; the media stay."""
         self._close_stream()
-        self._conversation = Conversation(self._engine.template, self._system)
+        self._conversation = self._new_conversation()
         for medium in self._media:
             self._conversation.add_media(message_for(medium.read))
         self._cache = None
         self.answers = []
+
+    def _new_conversation(self) -> Conversation:
+        return self._engine.conversation(self._system, raw_prompt=self._raw_prompt)
 
     def _close_stream(self) -> None:
         if self._open is not None:

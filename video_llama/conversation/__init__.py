@@ -34,6 +34,7 @@ from video_llama.conversation.training_examples import (
     video_turns,
 )
 from video_llama.conversation.training_text import training_example
+from video_llama.conversation.user_text import TextGuard
 
 __all__ = [
     "IGNORE_INDEX",
@@ -50,6 +51,7 @@ __all__ = [
     "StreamDecoder",
     "Style",
     "Template",
+    "TextGuard",
     "Tokenizer",
     "TrainingExample",
     "TrainingTurn",

@@ -7,10 +7,11 @@ segment boundaries are part of the format. The strings are those with which the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Literal, TypeAlias
+from itertools import groupby
+from typing import Literal, Protocol, TypeAlias
 
 from video_llama.errors import PromptError
 
@@ -163,10 +164,23 @@ class Message:
     @property
     def content(self) -> MessageContent:
         """The parts as text, slots and words, joined as the reference joins a question to its media message."""
+        return self.joined(lambda text: text)
+
+    def joined(self, clean: Callable[[str], str]) -> MessageContent:
+        """Return the content with ``clean`` applied to its texts: each run of adjacent texts, and each of Words."""
         content: list[MessagePart] = []
-        for index, part in enumerate(self.parts):
-            glue = [" "] if index else []
-            content += [*glue, *(part.content if isinstance(part, MediaMessage) else (part,))]
+        for is_text, group in groupby(self.parts, key=lambda part: isinstance(part, str)):
+            glue = [" "] if content else []
+            if is_text:
+                content += [*glue, clean(" ".join(str(part) for part in group))]
+                continue
+            for media in group:
+                assert isinstance(media, MediaMessage)
+                words = (
+                    replace(part, text=clean(part.text)) if isinstance(part, Words) else part for part in media.content
+                )
+                content += [*glue, *words]
+                glue = [" "]
         return tuple(content)
 
     @property
@@ -189,8 +203,13 @@ def render(
     at Words.
     """
     turns = [(role, content if content and content != ("",) else None) for role, content in messages]
+    return _joined(template, turns, template.system if system is None else system)
+
+
+def _joined(template: Template, turns: Sequence[tuple[str, MessageContent | None]], system: str) -> Prompt:
+    """Join messages to a prompt. Only a content that is None marks the answer to be generated; others may be empty."""
     join = {Style.SINGLE: _join_with_seps, Style.TWO: _join_with_seps, Style.LLAMA_2: _join_llama_2}[template.style]
-    return _merge(join(template, turns, template.system if system is None else system))
+    return _merge(join(template, turns, system))
 
 
 def _join_with_seps(
@@ -250,17 +269,31 @@ def _written(parts: Iterable[MessagePart]) -> str:
     return "".join(PLACEHOLDER if isinstance(part, Slot) else part for part in words)
 
 
+class Guard(Protocol):
+    """Finds and neutralizes sequences in a text."""
+
+    def clean(self, text: str) -> str:
+        """Return the text with the sequences neutralized."""
+
+    def found(self, text: str) -> list[str]:
+        """Return the sequences in the text."""
+
+
 @dataclass
 class Conversation:
     """The messages of a conversation. User messages may contain any number of media, in any order and turn.
 
     If ``system`` is None, the first medium decides the system text, as in the reference: "" for video or audio,
     ``IMAGE_SYSTEM`` for an image with a SINGLE template, otherwise the template's own.
+
+    ``guard`` neutralizes control tokens and turns in the texts of users (``user_text.TextGuard``). None puts them into
+    the prompt as they are, as in the reference.
     """
 
     template: Template = _VICUNA
     system: str | None = None
     messages: list[Message] = field(default_factory=list)
+    guard: Guard | None = None
 
     @property
     def media(self) -> list[MediaMessage]:
@@ -295,7 +328,7 @@ class Conversation:
     def resolved_system(self) -> str:
         """The system text of the prompt."""
         if self.system is not None:
-            return self.system
+            return self._clean(self.system)
         media = self.media
         if not media:
             return self.template.system
@@ -312,10 +345,29 @@ class Conversation:
         if not self.messages:
             raise PromptError("The conversation is empty. Ask a question first.")
         user, assistant = self.template.roles
-        turns: list[tuple[str, MessageContent | None]] = [(message.role, message.content) for message in self.messages]
+        turns: list[tuple[str, MessageContent | None]] = [
+            (message.role, message.joined(self._clean)) for message in self.messages
+        ]
         if turns[-1][0] == user:
             turns.append((assistant, None))
-        return render(self.template, turns, self.resolved_system)
+        return _joined(self.template, turns, self.resolved_system)
+
+    def neutralized(self) -> list[str]:
+        """Return the sequences that ``guard`` neutralizes in this conversation, each once."""
+        if self.guard is None:
+            return []
+        texts = [self.system or ""]
+
+        def collected(text: str) -> str:
+            texts.append(text)
+            return text
+
+        for message in self.messages:
+            message.joined(collected)
+        return list(dict.fromkeys(match for text in texts for match in self.guard.found(text)))
+
+    def _clean(self, text: str) -> str:
+        return text if self.guard is None else self.guard.clean(text)
 
     def text(self) -> str:
         """Return the prompt as one string, identical to the reference's (``<ImageHere>`` for every slot)."""

@@ -7,10 +7,11 @@ case gen_truncated).
 from __future__ import annotations
 
 from bisect import bisect_left
+from dataclasses import replace
 
 from video_llama.conversation.conversation_video import Conversation, MediaMessage, Message
 from video_llama.conversation.tokenization import EncodedPrompt, Tokenizer, encode_prompt
-from video_llama.errors import PromptError
+from video_llama.errors import ContextLengthError
 
 
 def fit_history(
@@ -28,8 +29,8 @@ def fit_history(
     order, to the front of the oldest remaining question, so that later questions can still refer to them and the order
     of the slots does not change. The given conversation is not modified.
 
-    Raises PromptError with the token counts if the media and the last question alone are too long, and ValueError if
-    ``max_new_tokens`` leaves no room for a prompt.
+    Raises ContextLengthError with the token counts if the media and the last question alone are too long, and
+    ValueError if ``max_new_tokens`` leaves no room for a prompt.
     """
     room = context_length - max_new_tokens
     if room <= 0:
@@ -52,7 +53,7 @@ def fit_history(
     if len(shortest.input_ids) > room:
         num_media_tokens = sum(span.length for span in shortest.spans)
         num_tokens = len(shortest.input_ids)
-        raise PromptError(
+        raise ContextLengthError(
             f"The question needs {num_tokens:,} tokens ({num_tokens - num_media_tokens:,} of text, "
             f"{num_media_tokens:,} of media) and the answer up to {max_new_tokens:,}; the model's context length is "
             f"{context_length:,}. Shorten the question, give fewer media, or lower max_new_tokens."
@@ -70,7 +71,7 @@ def without_old_turns(conversation: Conversation, num_dropped: int) -> Conversat
     media: tuple[MediaMessage, ...] = tuple(m for message in conversation.messages[:start] for m in message.media)
     oldest, *rest = conversation.messages[start:]
     first = Message(oldest.role, (*media, *oldest.parts))
-    return Conversation(conversation.template, conversation.system, [first, *rest])
+    return replace(conversation, messages=[first, *rest])
 
 
 def _turn_starts(conversation: Conversation) -> list[int]:

@@ -59,6 +59,11 @@ class Tokenizer:
         """The BOS, EOS, unknown and padding ids, which ``decode(skip_special_tokens=True)`` omits."""
         return frozenset(self._special)
 
+    @property
+    def special_texts(self) -> tuple[str, ...]:
+        """The texts that ``encode`` replaces by the BOS, EOS, unknown and padding ids, such as ``<s>``."""
+        return tuple(self._special.values())
+
     def encode(self, text: str, *, add_bos: bool = False, placeholders: bool = False) -> list[int]:
         """Return the token ids of one segment.
 

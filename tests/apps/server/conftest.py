@@ -143,7 +143,12 @@ def held(server: Running, num_jobs: int):
 def posted(server: Running, path: str, request: dict):
     """Send a request without reading the response; the client disconnects at the end of the block."""
     body = json.dumps(request).encode()
-    lines = (f"POST {path} HTTP/1.1", "Host: x", "Content-Type: application/json", f"Content-Length: {len(body)}")
+    lines = (
+        f"POST {path} HTTP/1.1",
+        "Host: localhost",
+        "Content-Type: application/json",
+        f"Content-Length: {len(body)}",
+    )
     with socket.create_connection(server.address) as connection:
         connection.sendall("\r\n".join((*lines, "", "")).encode() + body)
         yield

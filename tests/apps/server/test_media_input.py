@@ -1,12 +1,26 @@
 """Content of media parts: base64 and URLs, and only those local files that are below the media folder."""
 
+import base64
 import os
+import time
+from unittest.mock import patch
+from urllib.parse import quote, unquote_to_bytes
 
 import openai
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.apps.server.conftest import ask, running
-from video_llama.apps.server.media_input import MediaBytes, MediaInput, read_local_file
+from video_llama.apps.server import media_input
+from video_llama.apps.server.media_input import (
+    MediaBytes,
+    MediaInput,
+    decode_base64,
+    decode_data_url,
+    read_local_file,
+    unquote_bytes,
+)
 from video_llama.apps.server.protocol import ImagePart
 from video_llama.apps.server.settings import ServerSettings
 from video_llama.errors import MediaError
@@ -95,13 +109,18 @@ def test_server_reads_below_the_folder(assistant, clips):
 
 
 BAD_MEDIA = {
-    "invalid base64": ("data:video/mp4;base64,@@", "is not valid base64"),
-    "no comma": ("data:video/mp4", "has no comma"),
+    "invalid base64": (
+        "data:video/mp4;base64,@@@@",
+        "messages[0].content[1].video_url: The content is not valid base64",
+    ),
+    "cut base64": ("data:video/mp4;base64,AAA", "its length is not a multiple of 4"),
+    "no comma": ("data:video/mp4", "messages[0].content[1].video_url: The data: URL has no comma"),
     "empty": ("data:video/mp4;base64,", r"messages[0].content[1] is empty"),
     "not media": ("data:video/mp4;base64,aGVsbG8=", r"messages[0].content[1] cannot be read as video"),
-    "remote": ("https://example.org/clip.mp4", "--allow-host"),
+    "remote": ("https://example.org/clip.mp4", "messages[0].content[1].video_url: This server does not fetch media"),
+    "long local": ("file:///" + "a/" * 3000, "The URL has 6,008 characters; the limit is 4,096"),
     "local": ("file:///etc/passwd", "--media-root"),
-    "scheme": ("ftp://example.org/clip.mp4", "must start with data:, http:, https: or file:"),
+    "scheme": ("ftp://example.org/clip.mp4", "The URL must start with data:, http:, https: or file:"),
 }
 
 
@@ -111,7 +130,7 @@ def test_bad_media(client, name):
     with pytest.raises(openai.BadRequestError) as caught:
         client.chat.completions.create(model="tiny", messages=ask("What do you see?", video=url))
     assert message in caught.value.body["message"]
-    assert caught.value.code == "bad_media"
+    assert (caught.value.code, caught.value.param) == ("bad_media", "messages[0].content[1].video_url")
 
 
 def test_image_as_audio_is_refused(client, urls):
@@ -132,3 +151,29 @@ def test_content_of_data_urls():
 def test_size_limit():
     with pytest.raises(MediaError, match=r"here has 5 bytes; the limit is 4\. Send a smaller file"):
         MediaInput(ServerSettings(max_media_bytes=4)).get(image_part("data:,hello"), "here")
+
+
+@given(st.binary(max_size=100), st.sampled_from(["", "\n", "\r\n", " \t"]), st.integers(1, 9))
+def test_base64_with_line_breaks(data, line_break, width):
+    text = base64.b64encode(data).decode()
+    lines = line_break.join(text[start : start + width] for start in range(0, len(text), width))
+    assert decode_base64(lines.encode()) == data
+    assert decode_data_url(f"data:;base64,{lines}") == decode_data_url(f"data:;base64,{quote(text)}") == data
+
+
+@pytest.mark.parametrize("text", ["A", "AA=", "A===", "====", "AA==AAAA", "AA-_", "AAA\u00e9", "A" * 2**20 + "=AAA"])
+def test_invalid_base64(text):
+    with pytest.raises(MediaError, match="not valid base64"):
+        decode_base64(text.encode())
+
+
+@given(st.binary(max_size=60) | st.text("%0aF", max_size=60).map(str.encode), st.integers(1, 20))
+def test_percent_encoding(text, block_bytes):
+    with patch.object(media_input, "BLOCK_BYTES", max(3, block_bytes)):
+        assert unquote_bytes(text) == unquote_to_bytes(text)
+
+
+def test_percent_encoding_of_a_large_url_is_fast():
+    start = time.process_time()
+    assert unquote_bytes(b"%00" * 10**7) == bytes(10**7)
+    assert time.process_time() - start < 5

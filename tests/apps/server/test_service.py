@@ -25,7 +25,7 @@ from video_llama.apps.server.protocol import ChatRequest
 from video_llama.apps.server.scheduler import DecodeJob, SchedulerStoppedError
 from video_llama.apps.server.service import PendingAnswers, as_api_error
 from video_llama.chat.engine import PreparedTurn
-from video_llama.errors import CheckpointError, MediaError, PromptError
+from video_llama.errors import CheckpointError, ContextLengthError, MediaError, PromptError
 
 QUESTION = LONG_REQUEST["messages"]
 BROKEN = {"broken": data_url(b"no video")}
@@ -119,7 +119,8 @@ class TestDisconnectedClient:
     [
         (ApiError(404, "a"), 404, None, "a"),
         (MediaError("clip.mp4 is empty."), 400, "bad_media", "clip.mp4 is empty."),
-        (PromptError("Shorten it."), 400, "context_length_exceeded", "Shorten it."),
+        (ContextLengthError("Shorten it."), 400, "context_length_exceeded", "Shorten it."),
+        (PromptError("The question is empty."), 400, None, "The question is empty."),
         (SchedulerStoppedError("secret"), 503, None, "The server is shutting down. Try again later."),
         (CheckpointError("NaN"), 500, None, "NaN"),
         (RuntimeError("secret"), 500, None, "The server failed to answer. See the server log for details."),

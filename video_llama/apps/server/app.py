@@ -1,25 +1,24 @@
-"""The HTTP application: routes, error responses, and the middleware for authentication, body size and metrics."""
+"""The HTTP application: routes and error responses."""
 
 from __future__ import annotations
 
 import asyncio
-import hmac
 import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.requests import ClientDisconnect
 
 import video_llama
 from video_llama.apps.server.api_page import api_page
 from video_llama.apps.server.errors import ApiError
-from video_llama.apps.server.metrics import Metrics
+from video_llama.apps.server.middleware import CLIENT_DISCONNECTED, RequestMiddleware, error_response
 from video_llama.apps.server.protocol import ChatCompletion, ChatRequest, ErrorBody, Health, ModelInfo, ModelList
+from video_llama.apps.server.request_parser import RequestParser
 from video_llama.apps.server.service import PendingAnswers, Service
 from video_llama.apps.server.settings import ServerSettings
 from video_llama.apps.server.streaming import ReplyWriter
@@ -28,21 +27,29 @@ from video_llama.chat.assistant import Assistant
 ResponseT = TypeVar("ResponseT")
 
 API_DESCRIPTION = "Chat about videos, images and audio through an OpenAI-compatible chat completions API."
-COMMON_ERRORS = {401: "The API key is missing or wrong."}
+COMMON_ERRORS = {401: "The API key is missing or wrong.", 403: "The Host header names another host."}
 CHAT_ERRORS = {
     400: "The request or one of its media is invalid.",
     404: "The model does not exist.",
     413: "The request is too large.",
     429: "The queue is full. The Retry-After header gives the time to wait, in seconds.",
     500: "The server failed.",
-    503: "The server is shutting down.",
+    503: "The server is shutting down, or receives too many large requests.",
     504: "The time limit was exceeded.",
+}
+SCHEMA_REFERENCE = "#/components/schemas/{model}"
+REQUEST_BODY = {
+    "required": True,
+    "content": {"application/json": {"schema": {"$ref": SCHEMA_REFERENCE.format(model="ChatRequest")}}},
 }
 EVENT_STREAM_CONTENT = {"text/event-stream": {"schema": {"type": "string"}}}
 
 
 class VideoLlamaApi(FastAPI):
-    """FastAPI without status 422 in its OpenAPI description: invalid requests get status 400 here."""
+    """FastAPI with the schemas of chat requests, which the server parses itself, in its OpenAPI description.
+
+    Status 422 is removed: invalid requests get status 400 here.
+    """
 
     def openapi(self) -> dict[str, Any]:
         """Return the OpenAPI description."""
@@ -51,8 +58,12 @@ class VideoLlamaApi(FastAPI):
             for methods in description["paths"].values():
                 for operation in methods.values():
                     operation["responses"].pop("422", None)
+            schemas = description["components"]["schemas"]
             for name in ("HTTPValidationError", "ValidationError"):
-                description["components"]["schemas"].pop(name, None)
+                schemas.pop(name, None)
+            chat_request = ChatRequest.model_json_schema(ref_template=SCHEMA_REFERENCE)
+            schemas.update(chat_request.pop("$defs"))
+            schemas["ChatRequest"] = chat_request
         return super().openapi()
 
 
@@ -60,8 +71,11 @@ class ClientDisconnectedError(Exception):
     """The client has disconnected."""
 
 
-def build_app(assistant: Assistant, settings: ServerSettings) -> FastAPI:
-    """Create the application for one loaded model. Its lifespan starts and stops the scheduler."""
+def build_app(assistant: Assistant, settings: ServerSettings, *, is_local: bool = False) -> FastAPI:
+    """Create the application for one loaded model. Its lifespan starts and stops the scheduler.
+
+    ``is_local``: the server listens on a loopback address, so that requests must name it in their Host header.
+    """
     service = Service(assistant, settings)
 
     @asynccontextmanager
@@ -82,11 +96,8 @@ def build_app(assistant: Assistant, settings: ServerSettings) -> FastAPI:
     _add_errors(app)
     _add_routes(app, service)
     _add_chat(app, service)
-    key = None if settings.api_key is None else settings.api_key.get_secret_value()
     paths = {str(getattr(route, "path", "")) for route in app.routes}
-    app.add_middleware(
-        RequestMiddleware, key=key, max_body_bytes=settings.max_body_bytes, metrics=service.metrics, paths=paths
-    )
+    app.add_middleware(RequestMiddleware, settings=settings, metrics=service.metrics, paths=paths, is_local=is_local)
     return app
 
 
@@ -133,15 +144,29 @@ def _add_chat(app: FastAPI, service: Service) -> None:
         200: {"model": ChatCompletion, "content": EVENT_STREAM_CONTENT},
     }
 
-    @app.post("/v1/chat/completions", responses=responses)
-    async def chat_completions(request: ChatRequest, http: Request) -> Response:
+    parser = RequestParser(service.settings)
+
+    @app.post("/v1/chat/completions", responses=responses, openapi_extra={"requestBody": REQUEST_BODY})
+    async def chat_completions(http: Request) -> Response:
         """Answer a conversation about media, as one response or as a stream of events."""
+        request = await parser.parse(await _body(http), http.headers.get("content-type", ""))
         reply = ReplyWriter(request, service.notice)
         if request.stream:
             answers = await while_connected(http, service.answer(request))
             return EventStream(reply, answers)
         completion = await while_connected(http, _complete(service, request, reply))
         return JSONResponse(completion.model_dump(exclude_none=True))
+
+
+async def _body(http: Request) -> bytearray:
+    """Return the body of a request. Raises ClientDisconnectedError if it ends early."""
+    body = bytearray()
+    try:
+        async for chunk in http.stream():
+            body += chunk
+    except ClientDisconnect as error:
+        raise ClientDisconnectedError from error
+    return body
 
 
 async def _complete(service: Service, request: ChatRequest, reply: ReplyWriter) -> ChatCompletion:
@@ -158,6 +183,7 @@ class EventStream(StreamingResponse):
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Send the events until the last one or until the client disconnects."""
+        scope.setdefault("state", {})["is_event_stream"] = True
         try:
             await super().__call__(scope, receive, send)
         finally:
@@ -190,10 +216,6 @@ def _add_errors(app: FastAPI) -> None:
         assert isinstance(error, ApiError)
         return error_response(error)
 
-    async def invalid(request: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)
-        return error_response(_first_problem(error))
-
     async def http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         return error_response(ApiError(error.status_code, str(error.detail), headers=dict(error.headers or {})))
@@ -205,91 +227,11 @@ def _add_errors(app: FastAPI) -> None:
         return error_response(ApiError(500, "The server failed. See the server log for details."))
 
     app.add_exception_handler(ApiError, refused)
-    app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http_error)
     app.add_exception_handler(ClientDisconnectedError, disconnected)
     app.add_exception_handler(Exception, failed)
 
 
-def _first_problem(error: RequestValidationError) -> ApiError:
-    """Return the first validation error with its location in the request, without repeating the invalid value."""
-    problem = error.errors()[0]
-    location = ".".join(str(step) for step in problem["loc"][1:])
-    return ApiError(400, f"{location or 'The request'}: {problem['msg']}.", param=location or None)
-
-
 def _errors(descriptions: dict[int, str]) -> dict[int | str, dict[str, Any]]:
     """Return the error responses of a route for the OpenAPI description."""
     return {status: {"model": ErrorBody, "description": text} for status, text in descriptions.items()}
-
-
-OPEN_PATHS = ("/health",)
-"""Paths that require no API key. Health checks must work without one."""
-
-CLIENT_DISCONNECTED = 499
-"""Status in the metrics of a request whose client disconnected, as in nginx. It is never sent."""
-
-
-class RequestMiddleware:
-    """ASGI middleware that checks the API key, limits the body size, and counts requests by path and status."""
-
-    def __init__(
-        self, app: ASGIApp, *, key: str | None, max_body_bytes: int, metrics: Metrics, paths: set[str]
-    ) -> None:
-        self._app, self._max_body_bytes, self._metrics, self._paths = app, max_body_bytes, metrics, paths
-        self._expected = None if key is None else f"Bearer {key}".encode()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return await self._app(scope, receive, send)
-        status = CLIENT_DISCONNECTED
-
-        async def counted(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        try:
-            error = self._check(scope)
-            if error is not None:
-                return await error_response(error)(scope, receive, counted)
-            await self._app(scope, self._limited(receive), counted)
-        finally:
-            # Unknown paths share one counter; clients could otherwise create any number of counters.
-            path = scope["path"] if scope["path"] in self._paths else "other"
-            self._metrics.requests.labels(path, str(status)).inc()
-
-    def _check(self, scope: Scope) -> ApiError | None:
-        headers = dict(scope["headers"])
-        if self._expected is not None and scope["path"] not in OPEN_PATHS:
-            given = headers.get(b"authorization", b"")
-            if not hmac.compare_digest(given, self._expected):
-                message = "The API key is missing or wrong. Send it in the header Authorization: Bearer KEY"
-                return ApiError(401, message, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
-        length = headers.get(b"content-length", b"0")
-        if length.isdigit() and int(length) > self._max_body_bytes:
-            return ApiError(413, self._too_large_message())
-        return None
-
-    def _limited(self, receive: Receive) -> Receive:
-        """Wrap ``receive`` to enforce the limit independently of the Content-Length header."""
-        num_bytes = 0
-
-        async def limited() -> Message:
-            nonlocal num_bytes
-            message = await receive()
-            num_bytes += len(message.get("body", b""))
-            if num_bytes > self._max_body_bytes:
-                raise HTTPException(413, self._too_large_message())
-            return message
-
-        return limited
-
-    def _too_large_message(self) -> str:
-        return f"The request is larger than {self._max_body_bytes:,} bytes. Send a smaller one."
-
-
-def error_response(error: ApiError) -> JSONResponse:
-    """Return the response for an error."""
-    return JSONResponse(error.body(), error.status, headers=error.headers)

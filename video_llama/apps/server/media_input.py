@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-import base64
 import binascii
 import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote, unquote_to_bytes, urlsplit
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
 
 from video_llama.apps.server.protocol import AudioPart, ImagePart, InputAudioPart, MediaPart, VideoPart
 from video_llama.apps.server.settings import ServerSettings
 from video_llama.apps.server.url_fetcher import UrlFetcher
 from video_llama.errors import MediaError
 from video_llama.processors.media_file import MediaKind
+
+MAX_SCHEME = 16
+"""Number of characters that are searched for a URL's scheme, or for ``;base64``."""
+BLOCK_BYTES = 2**20
+"""Bytes that are decoded at once, a multiple of four. Between two blocks, other threads can run."""
+WHITESPACE = b" \t\r\n\v\f"
+BASE64_ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+MAX_PADDING = 2
+INVALID_BASE64, ENCODE_IT = "The content is not valid base64", "Encode the bytes of the file."
+HEX_DIGITS = np.array([int(chr(c), 16) if chr(c) in "0123456789abcdefABCDEF" else -1 for c in range(256)], np.int16)
+"""Value of each byte as a hexadecimal digit, or -1."""
 
 
 @dataclass(frozen=True)
@@ -38,23 +50,24 @@ class MediaInput:
     def get(self, part: MediaPart, location: str) -> MediaBytes:
         """Return the content of a part; ``location`` is its place in the request, such as ``messages[0].content[1]``.
 
-        Blocks while a URL is fetched. Raises MediaError for content that is unavailable, not allowed or too large.
+        Blocks while a URL is fetched. Raises MediaError, without the location, for content that is unavailable, not
+        allowed or too large.
         """
         if isinstance(part, InputAudioPart):
-            data = _decode_base64(part.input_audio.data, f"{location}.input_audio.data")
-            return self._checked(location, "audio", data)
+            return self._checked(location, "audio", decode_base64(part.input_audio.data.encode()))
         kind, url = _kind_and_url(part)
-        scheme = url.partition(":")[0].lower()
+        scheme = url[:MAX_SCHEME].partition(":")[0].lower()
         if scheme == "data":
-            return self._checked(location, kind, _decode_data_url(url, location))
+            return self._checked(location, kind, decode_data_url(url))
+        if len(url) > self._settings.max_url_characters:
+            limit = self._settings.max_url_characters
+            raise MediaError(f"The URL has {len(url):,} characters; the limit is {limit:,}. Send a data: URL.")
         if scheme == "file":
             data = read_local_file(url, self._settings.media_root, self._settings.max_media_bytes)
             return self._checked(url, kind, data)
         if scheme in ("http", "https"):
             return self._checked(url.partition("?")[0], kind, self._fetcher.fetch(url))
-        raise MediaError(
-            f"{location}: the URL must start with data:, http:, https: or file:. Send the file as a data: URL."
-        )
+        raise MediaError("The URL must start with data:, http:, https: or file:. Send the file as a data: URL.")
 
     def _checked(self, name: str, kind: MediaKind, data: bytes) -> MediaBytes:
         limit = self._settings.max_media_bytes
@@ -71,22 +84,57 @@ def _kind_and_url(part: ImagePart | VideoPart | AudioPart) -> tuple[MediaKind, s
     return "audio", part.audio_url.url
 
 
-def _decode_data_url(url: str, location: str) -> bytes:
+def decode_data_url(url: str) -> bytes:
     """Return the content of a ``data:`` URL. Its media type is ignored: the kind is detected from the content."""
     head, comma, body = url.partition(",")
     if not comma:
-        raise MediaError(f"{location}: the data: URL has no comma. Write data:video/mp4;base64,CONTENT.")
-    if head.lower().endswith(";base64"):
-        return _decode_base64(body, location)
-    return unquote_to_bytes(body)
+        raise MediaError("The data: URL has no comma. Write data:video/mp4;base64,CONTENT.")
+    data = unquote_bytes(body.encode())
+    return decode_base64(data) if head[-MAX_SCHEME:].rstrip().lower().endswith(";base64") else data
 
 
-def _decode_base64(text: str, location: str) -> bytes:
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        message = f"{location} is not valid base64 ({error}). Encode the bytes of the file, without line breaks."
-        raise MediaError(message) from error
+def decode_base64(text: bytes) -> bytes:
+    """Return the bytes of a text in base64, which may have line breaks. Raises MediaError if it is not valid."""
+    text = text.translate(None, WHITESPACE)
+    if len(text) % 4:
+        raise MediaError(f"{INVALID_BASE64} (its length is not a multiple of 4). {ENCODE_IT}")
+    blocks = []
+    for start in range(0, len(text), BLOCK_BYTES):
+        block = text[start : start + BLOCK_BYTES]
+        is_last = start + BLOCK_BYTES >= len(text)
+        content = block.rstrip(b"=") if is_last else block
+        if invalid := content.translate(None, BASE64_ALPHABET):
+            raise MediaError(f"{INVALID_BASE64} (it contains {chr(invalid[0])!r}). {ENCODE_IT}")
+        if len(block) - len(content) > MAX_PADDING:
+            raise MediaError(f"{INVALID_BASE64} (it has too much padding). {ENCODE_IT}")
+        blocks.append(binascii.a2b_base64(block))
+    return b"".join(blocks)
+
+
+def unquote_bytes(text: bytes) -> bytes:
+    """Return bytes with each ``%XX`` replaced by its value, as ``urllib.parse.unquote_to_bytes``, which takes minutes
+    for the largest URLs."""
+    if b"%" not in text:
+        return text
+    blocks, start = [], 0
+    while start < len(text):
+        end = start + BLOCK_BYTES
+        cut = text.rfind(b"%", max(start, end - 2), end)  # the last escape of a block must be whole
+        end = cut if cut > start and end < len(text) else end
+        blocks.append(_unquote_block(text[start:end]))
+        start = end
+    return b"".join(blocks)
+
+
+def _unquote_block(block: bytes) -> bytes:
+    values = np.frombuffer(block, np.uint8)
+    digits = HEX_DIGITS[values]
+    escapes = np.flatnonzero(values[:-2] == ord("%"))
+    escapes = escapes[(digits[escapes + 1] >= 0) & (digits[escapes + 2] >= 0)]
+    unquoted, kept = values.copy(), np.ones(len(values), bool)
+    unquoted[escapes] = 16 * digits[escapes + 1] + digits[escapes + 2]
+    kept[escapes + 1] = kept[escapes + 2] = False
+    return unquoted[kept].tobytes()
 
 
 def read_local_file(url: str, root: Path | None, max_bytes: int) -> bytes:

@@ -7,7 +7,20 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    GetJsonSchemaHandler,
+    StringConstraints,
+    Tag,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError
 
 EXTENSION = "video_llama"
 """Key for parameters and results that OpenAI's API does not define, in requests and responses."""
@@ -15,21 +28,111 @@ EXTENSION = "video_llama"
 MAX_LIST = 1024
 """Maximum number of messages in a request and of parts in a message."""
 
+UNSUPPORTED = "this parameter is not supported by this server. Leave it out"
+LEFT_OUTSIDE = ("default", "title", "description")
+"""Keywords of a property that are not part of an alternative of it."""
+
+
+def is_tag(step: str) -> bool:
+    """Return whether a step of an error's location is the name of an alternative and not a key of the request."""
+    return step.startswith("<") and step.endswith(">")
+
+
+def _whole(text: str) -> str:
+    """Return the text. Raises PydanticCustomError for a lone surrogate, which no text in UTF-8 has."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        code = f"U+{ord(text[error.start]):04X}"
+        message = f"character {error.start + 1} is {code}, half of a surrogate pair. Send the text as UTF-8"
+        raise PydanticCustomError("surrogate", message) from None
+    return text
+
+
+def _unsupported(*neutral: str | bool) -> Any:
+    """Return the type of a parameter whose only accepted values ask for nothing: null, empty ones and ``neutral``."""
+    accepted: list[Any] = [None, "", [], {}, False, 0, *neutral]
+
+    def check(value: Any) -> Any:
+        if not any(value == nothing and type(value) is type(nothing) for nothing in accepted):
+            raise PydanticCustomError("unsupported", UNSUPPORTED)
+        return value
+
+    return Annotated[Any, AfterValidator(check), WithJsonSchema({"enum": accepted})]
+
+
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Url = Annotated[str, StringConstraints(min_length=1)]
+Text = Annotated[str, AfterValidator(_whole)]
+Url = Annotated[str, StringConstraints(min_length=1), AfterValidator(_whole)]
 
 
 class RequestModel(BaseModel):
-    """Base class of request schemas. Unknown keys are errors."""
+    """Base class of request schemas. Keys whose value is null are ignored, other unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, fields: Any) -> Any:
+        """Remove null values: official clients send parameters that are not given as null."""
+        if not isinstance(fields, dict):
+            return fields
+        return {name: value for name, value in fields.items() if value is not None}
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Return the schema in which optional properties, and unknown ones, may be null."""
+        reference = handler(core_schema)
+        schema = handler.resolve_ref_schema(reference)
+        required = schema.get("required", ())
+        properties = schema.get("properties", {}).items()
+        schema["properties"] = {name: part if name in required else _nullable(part) for name, part in properties}
+        schema["additionalProperties"] = {"type": "null"}
+        return reference
+
+
+def _nullable(schema: dict[str, Any]) -> dict[str, Any]:
+    null = {"type": "null"}
+    if null in schema.get("anyOf", ()) or None in schema.get("enum", ()):
+        return schema
+    kept = {name: value for name, value in schema.items() if name in LEFT_OUTSIDE}
+    return {"anyOf": [{name: value for name, value in schema.items() if name not in kept}, null], **kept}
+
+
+def _by_key(key: str, values: tuple[str, ...]) -> Discriminator:
+    """Return the choice between schemas by the value of a key. Its tags are those of ``is_tag``."""
+
+    def tag_of(fields: Any) -> str | None:
+        value = fields.get(key) if isinstance(fields, dict) else getattr(fields, key, None)
+        return f"<{value}>" if value in values else None
+
+    message = f"must be an object whose {key} is {', '.join(values[:-1])} or {values[-1]}"
+    return Discriminator(tag_of, custom_error_type="alternative", custom_error_message=message)
+
+
+def _text_or_list(content: Any) -> str | None:
+    if isinstance(content, str):
+        return "<string>"
+    return "<list>" if isinstance(content, list) else None
+
+
+TEXT_OR_LIST = Discriminator(
+    _text_or_list, custom_error_type="alternative", custom_error_message="must be a string or a list"
+)
 
 
 class TextPart(RequestModel):
     """Text."""
 
     type: Literal["text"]
-    text: str
+    text: Text
+
+
+class RefusalPart(RequestModel):
+    """A refusal in an earlier answer, which is used as its text."""
+
+    type: Literal["refusal"]
+    refusal: Text
 
 
 class ImageUrl(RequestModel):
@@ -82,37 +185,81 @@ class InputAudioPart(RequestModel):
 
 
 MediaPart = ImagePart | VideoPart | AudioPart | InputAudioPart
-ContentPart = Annotated[TextPart | MediaPart, Field(discriminator="type")]
+ContentPart = Annotated[
+    Annotated[TextPart, Tag("<text>")]
+    | Annotated[ImagePart, Tag("<image_url>")]
+    | Annotated[VideoPart, Tag("<video_url>")]
+    | Annotated[AudioPart, Tag("<audio_url>")]
+    | Annotated[InputAudioPart, Tag("<input_audio>")],
+    _by_key("type", ("text", "image_url", "video_url", "audio_url", "input_audio")),
+]
+AnswerPart = Annotated[
+    Annotated[TextPart, Tag("<text>")] | Annotated[RefusalPart, Tag("<refusal>")],
+    _by_key("type", ("text", "refusal")),
+]
+PartList = Annotated[list[ContentPart], Field(min_length=1, max_length=MAX_LIST, fail_fast=True)]
+AnswerList = Annotated[list[AnswerPart], Field(max_length=MAX_LIST, fail_fast=True)]
+TextList = Annotated[list[TextPart], Field(min_length=1, max_length=MAX_LIST, fail_fast=True)]
 
 
 class UserMessage(RequestModel):
     """A question. The prompt contains its media before its text, as in training, regardless of their order here."""
 
     role: Literal["user"]
-    content: str | Annotated[list[ContentPart], Field(min_length=1, max_length=MAX_LIST)]
+    content: Annotated[Annotated[Text, Tag("<string>")] | Annotated[PartList, Tag("<list>")], TEXT_OR_LIST]
     name: str | None = None
     """Ignored."""
 
 
 class AssistantMessage(RequestModel):
-    """A previous answer."""
+    """A previous answer, as it was received: keys that clients copy from responses are accepted."""
 
     role: Literal["assistant"]
-    content: str | Annotated[list[TextPart], Field(min_length=1, max_length=MAX_LIST)]
+    content: Annotated[Annotated[Text, Tag("<string>")] | Annotated[AnswerList, Tag("<list>")], TEXT_OR_LIST] = ""
+    """Null is an empty answer."""
     name: str | None = None
     """Ignored."""
+    refusal: str | None = None
+    """Ignored."""
+    reasoning_content: str | None = None
+    """Ignored."""
+    reasoning: str | None = None
+    """Ignored."""
+    annotations: list[Any] | None = None
+    """Ignored."""
+    audio: dict[str, Any] | None = None
+    """Ignored."""
+    tool_calls: _unsupported() = None  # type: ignore[valid-type]
+    """Not supported."""
+    function_call: _unsupported() = None  # type: ignore[valid-type]
+    """Not supported."""
 
 
 class SystemMessage(RequestModel):
     """Replaces the system prompt of the model. Must be the first message."""
 
     role: Literal["system", "developer"]
-    content: str | Annotated[list[TextPart], Field(min_length=1, max_length=MAX_LIST)]
+    content: Annotated[Annotated[Text, Tag("<string>")] | Annotated[TextList, Tag("<list>")], TEXT_OR_LIST]
     name: str | None = None
     """Ignored."""
 
 
-ChatMessage = Annotated[UserMessage | AssistantMessage | SystemMessage, Field(discriminator="role")]
+def _role_tag(message: Any) -> str | None:
+    role = message.get("role") if isinstance(message, dict) else getattr(message, "role", None)
+    role = "system" if role == "developer" else role
+    return f"<{role}>" if role in ("user", "assistant", "system") else None
+
+
+ChatMessage = Annotated[
+    Annotated[UserMessage, Tag("<user>")]
+    | Annotated[AssistantMessage, Tag("<assistant>")]
+    | Annotated[SystemMessage, Tag("<system>")],
+    Discriminator(
+        _role_tag,
+        custom_error_type="alternative",
+        custom_error_message="must be an object whose role is user, assistant, system or developer",
+    ),
+]
 
 
 class StreamOptions(RequestModel):
@@ -120,12 +267,14 @@ class StreamOptions(RequestModel):
 
     include_usage: bool = False
     """Send the token counts in a final chunk."""
+    include_obfuscation: bool | None = None
+    """Ignored."""
 
 
 class TextFormat(RequestModel):
     """The only supported response format."""
 
-    type: Literal["text"]
+    type: Literal["text"] = "text"
 
 
 class RequestExtension(RequestModel):
@@ -161,9 +310,9 @@ Stop = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 class ChatRequest(RequestModel):
     """A chat completion request."""
 
-    model: str
+    model: Annotated[str, StringConstraints(max_length=1024)]
     """Model id as listed by ``/v1/models``."""
-    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_LIST)]
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_LIST, fail_fast=True)]
     """The conversation. The last message must have the role user."""
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
     """Sampling temperature; values below 0.001 select greedy decoding. Unlike OpenAI's API, decoding is also greedy if
@@ -176,7 +325,11 @@ class ChatRequest(RequestModel):
     """Newer name of max_tokens, which is ignored if both are given."""
     seed: Annotated[int, Field(ge=0, lt=2**62)] | None = None
     """Random seed for sampling (default: random; included in the record). Choice i uses the seed plus i."""
-    stop: Stop | Annotated[list[Stop], Field(max_length=4)] | None = None
+    stop: Annotated[
+        Annotated[Annotated[str, StringConstraints(max_length=256)], Tag("<string>")]
+        | Annotated[Annotated[list[Stop], Field(max_length=4)], Tag("<list>")],
+        TEXT_OR_LIST,
+    ] = ""
     """Stop strings. The answer ends before the first of them, which is not part of the answer."""
     n: Annotated[int, Field(ge=1)] = 1
     """Number of answers."""
@@ -188,8 +341,42 @@ class ChatRequest(RequestModel):
     """Only 0 is supported. Use video_llama.repetition_penalty instead."""
     presence_penalty: Annotated[float, Field(ge=0, le=0)] | None = None
     """Only 0 is supported."""
-    logprobs: Literal[False] | None = None
-    """Only false is supported."""
+    audio: _unsupported() = None  # type: ignore[valid-type]
+    """Not supported: answers are text."""
+    function_call: _unsupported("none", "auto") = None  # type: ignore[valid-type]
+    """Not supported."""
+    functions: _unsupported() = None  # type: ignore[valid-type]
+    """Not supported."""
+    logit_bias: _unsupported() = None  # type: ignore[valid-type]
+    """Not supported."""
+    logprobs: _unsupported() = None  # type: ignore[valid-type]
+    """Not supported."""
+    modalities: Annotated[list[Literal["text"]], Field(max_length=1)] | None = None
+    """Answers are text."""
+    parallel_tool_calls: bool | None = None
+    """Ignored."""
+    prediction: _unsupported() = None  # type: ignore[valid-type]
+    """Not supported."""
+    prompt_cache_key: str | None = None
+    """Ignored."""
+    prompt_cache_retention: str | None = None
+    """Ignored."""
+    reasoning_effort: _unsupported("none") = None  # type: ignore[valid-type]
+    """Not supported."""
+    safety_identifier: str | None = None
+    """Ignored."""
+    service_tier: _unsupported("auto", "default") = None  # type: ignore[valid-type]
+    """Not supported."""
+    tool_choice: _unsupported("none", "auto") = None  # type: ignore[valid-type]
+    """Not supported."""
+    tools: _unsupported() = None  # type: ignore[valid-type]
+    """Not supported."""
+    top_logprobs: _unsupported() = None  # type: ignore[valid-type]
+    """Not supported."""
+    verbosity: _unsupported("medium") = None  # type: ignore[valid-type]
+    """Not supported."""
+    web_search_options: _unsupported() = None  # type: ignore[valid-type]
+    """Not supported."""
     user: str | None = None
     """Ignored."""
     metadata: dict[str, Any] | None = None

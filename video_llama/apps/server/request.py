@@ -9,7 +9,9 @@ from video_llama.apps.server.errors import ApiError
 from video_llama.apps.server.protocol import (
     AssistantMessage,
     ChatRequest,
+    InputAudioPart,
     MediaPart,
+    RefusalPart,
     SystemMessage,
     TextPart,
     UserMessage,
@@ -34,8 +36,7 @@ def check_request(request: ChatRequest, settings: ServerSettings, model: str) ->
     last = request.messages[-1]
     if not isinstance(last, UserMessage) or not _text(last.content).strip():
         raise ApiError(400, "The last message must have the role user and contain text.", param="messages")
-    if any(isinstance(message, SystemMessage) for message in request.messages[1:]):
-        raise ApiError(400, "Only the first message can be a system message.", param="messages")
+    _check_order(request)
     num_characters = sum(len(_text(message.content)) for message in request.messages)
     _check_limit("messages", "characters", num_characters, settings.max_text_characters)
     _check_limit("messages", "media", len(media_parts(request)), settings.max_media)
@@ -44,6 +45,19 @@ def check_request(request: ChatRequest, settings: ServerSettings, model: str) ->
     if request.stream and request.video_llama.num_beams > 1:
         raise ApiError(400, "Beam search cannot be streamed. Leave out stream or num_beams.", param="stream")
     _check_limit("max_tokens", "tokens", requested_tokens(request) or 0, settings.max_new_tokens)
+
+
+def _check_order(request: ChatRequest) -> None:
+    """Raise ApiError for a system message after the first, or an answer that does not follow a question."""
+    previous: object = None
+    for index, message in enumerate(request.messages):
+        location = f"messages[{index}]"
+        if isinstance(message, SystemMessage) and index > 0:
+            raise ApiError(400, f"{location}: Only the first message can be a system message.", param=location)
+        if isinstance(message, AssistantMessage) and not isinstance(previous, UserMessage):
+            text = "A message of the assistant must follow a message of the user"
+            raise ApiError(400, f"{location}: {text}. Insert the question.", param=location)
+        previous = message
 
 
 def _check_limit(param: str, unit: str, value: int, limit: int) -> None:
@@ -66,6 +80,11 @@ def media_parts(request: ChatRequest) -> list[tuple[str, MediaPart]]:
     ]
 
 
+def field_of(location: str, part: MediaPart) -> str:
+    """Return the location of the field with the content of a part: ``messages[0].content[1].image_url``."""
+    return f"{location}.{'input_audio.data' if isinstance(part, InputAudioPart) else part.type}"
+
+
 def _media_of(message: UserMessage | AssistantMessage | SystemMessage) -> Iterator[tuple[int, MediaPart]]:
     if isinstance(message, UserMessage) and not isinstance(message.content, str):
         for index, part in enumerate(message.content):
@@ -73,11 +92,12 @@ def _media_of(message: UserMessage | AssistantMessage | SystemMessage) -> Iterat
                 yield index, part
 
 
-def _text(content: str | Sequence[TextPart | MediaPart]) -> str:
+def _text(content: str | Sequence[TextPart | RefusalPart | MediaPart]) -> str:
     """Return the text of a message, with its text parts on separate lines."""
     if isinstance(content, str):
         return content
-    return "\n".join(part.text for part in content if isinstance(part, TextPart))
+    texts = (part.refusal if isinstance(part, RefusalPart) else getattr(part, "text", None) for part in content)
+    return "\n".join(text for text in texts if text is not None)
 
 
 def media_options(request: ChatRequest, num_frames: int) -> MediaOptions:
@@ -127,7 +147,7 @@ def prepare_turn(
     """
     first = request.messages[0]
     system = _text(first.content) if isinstance(first, SystemMessage) else None
-    conversation, remaining_media = Conversation(engine.template, system), iter(media)
+    conversation, remaining_media = engine.conversation(system), iter(media)
     for message in request.messages[:-1]:
         if isinstance(message, UserMessage):
             _add_media(conversation, message, remaining_media)

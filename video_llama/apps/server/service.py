@@ -12,14 +12,22 @@ from video_llama.apps.server.errors import ApiError
 from video_llama.apps.server.media_cache import MediaCache
 from video_llama.apps.server.media_input import MediaInput
 from video_llama.apps.server.metrics import Metrics
-from video_llama.apps.server.protocol import ChatRequest
-from video_llama.apps.server.request import check_request, decodings, media_options, media_parts, prepare_turn
+from video_llama.apps.server.protocol import ChatRequest, MediaPart
+from video_llama.apps.server.request import (
+    check_request,
+    decodings,
+    field_of,
+    media_options,
+    media_parts,
+    prepare_turn,
+)
 from video_llama.apps.server.scheduler import AnswerEvent, DecodeJob, FinishedAnswer, Scheduler, SchedulerStoppedError
 from video_llama.apps.server.settings import ServerSettings
 from video_llama.chat.assistant import Assistant
-from video_llama.chat.engine import PreparedTurn
-from video_llama.errors import CheckpointError, MediaError, PromptError
+from video_llama.chat.engine import EncodedMedium, PreparedTurn
+from video_llama.errors import CheckpointError, ContextLengthError, MediaError, PromptError
 from video_llama.log import logger
+from video_llama.processors.medium import MediaOptions
 
 INITIAL_REQUEST_SECONDS = 1.0
 """Expected duration of a request before the first one has ended."""
@@ -162,17 +170,26 @@ class Service:
 
     async def _prepare(self, request: ChatRequest, answers: PendingAnswers) -> None:
         options = media_options(request, self._engine.settings.num_frames)
-        keyed = [
-            await self._media_cache.encoded(await asyncio.to_thread(self._media_input.get, part, location), options)
-            for location, part in media_parts(request)
-        ]
+        keyed = [await self._encoded(part, location, options) for location, part in media_parts(request)]
         media = [medium for _, medium in keyed]
         turns = [
             await asyncio.to_thread(prepare_turn, request, self._engine, media, decoding)
             for decoding in decodings(request, self._engine, self.settings)
         ]
-        stops = [request.stop] if isinstance(request.stop, str) else request.stop or []
-        answers.submit(turns, [key for key, _ in keyed], stops)
+        stops = [request.stop] if isinstance(request.stop, str) else request.stop
+        answers.submit(turns, [key for key, _ in keyed], [stop for stop in stops if stop])
+
+    async def _encoded(self, part: MediaPart, location: str, options: MediaOptions) -> tuple[str, EncodedMedium]:
+        """Return the key and the encoded medium of a part. Raises ApiError with its location."""
+        try:
+            content = await asyncio.to_thread(self._media_input.get, part, location)
+            return await self._media_cache.encoded(content, options)
+        except MediaError as error:
+            field, message = field_of(location, part), str(error)
+            if not message.startswith(location):  # content without a name of its own is named by its location
+                message = f"{field}: {message}"
+            # The traceback refers to the task that holds the error.
+            raise ApiError(400, message, code="bad_media", param=field) from error.with_traceback(None)
 
 
 def as_api_error(error: Exception) -> ApiError:
@@ -182,7 +199,8 @@ def as_api_error(error: Exception) -> ApiError:
     if isinstance(error, MediaError):
         return ApiError(400, str(error), code="bad_media", param="messages")
     if isinstance(error, PromptError):
-        return ApiError(400, str(error), code="context_length_exceeded", param="messages")
+        code = "context_length_exceeded" if isinstance(error, ContextLengthError) else None
+        return ApiError(400, str(error), code=code, param="messages")
     if isinstance(error, SchedulerStoppedError):
         return ApiError(503, "The server is shutting down. Try again later.", headers={"Retry-After": "5"})
     if isinstance(error, CheckpointError):

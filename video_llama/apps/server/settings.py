@@ -24,6 +24,22 @@ class ServerSettings(MediaLimits):
     """Time that running answers have to finish after SIGTERM or SIGINT."""
     max_body_bytes: int = Field(default=32 * MEBIBYTE, ge=1)
     """Maximum size of a request body, including its ``data:`` URLs."""
+    max_total_body_bytes: int = Field(default=512 * MEBIBYTE, ge=1)
+    """Maximum size of the bodies of all requests together. Further requests fail with status 503."""
+    max_json_items: int = Field(default=20_000, ge=1)
+    """Maximum number of keys and list items in a request body."""
+    max_json_depth: int = Field(default=32, ge=1)
+    """Maximum nesting depth of a request body."""
+    max_url_characters: int = Field(default=4096, ge=1)
+    """Maximum length of a ``file:``, ``http:`` or ``https:`` URL."""
+    max_connections: int = Field(default=512, ge=1)
+    """Maximum number of connections. The number of file descriptors of the process (``ulimit -n``) can lower it."""
+    max_connections_per_address: int = Field(default=256, ge=1)
+    """Maximum number of connections of one client address. Set it to max_connections behind a reverse proxy."""
+    header_seconds: float = Field(default=10.0, gt=0)
+    """Time limit for receiving the headers of a request. Slower connections are closed."""
+    body_seconds: float = Field(default=60.0, gt=0)
+    """Time limit for receiving the body of a request. Slower connections are closed."""
     max_text_characters: int = Field(default=100_000, ge=1)
     """Maximum number of characters in all messages of a request."""
     max_beams: int = Field(default=8, ge=1)
@@ -46,5 +62,8 @@ class ServerSettings(MediaLimits):
     """Maximum number of redirects to follow. The host of each redirect must be allowed too."""
     media_root: Path | None = None
     """Folder whose files may be given as ``file:`` URLs. None refuses all ``file:`` URLs."""
+    server_names: tuple[str, ...] = ()
+    """Host names that requests may have in their Host header, besides localhost. Checked only if the server listens on
+    a loopback address, for example behind a reverse proxy on the same machine."""
     api_key: SecretStr | None = None
     """Key that clients must send as a bearer token. None disables authentication."""

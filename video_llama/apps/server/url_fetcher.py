@@ -25,6 +25,12 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 REDIRECT_STATUSES = (301, 302, 303, 307, 308)
 FETCH_CHUNK_BYTES = 2**16
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
+GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
+"""The only IPv6 addresses of the public internet. Excludes, for example, the old site-local addresses fec0::/10."""
+SPECIAL_PURPOSE = tuple(
+    ipaddress.ip_network(network) for network in ("2001::/23", "2001:db8::/32", "3fff::/20", "192.88.99.0/24")
+)
+"""Protocol assignments, documentation and the 6to4 relays, which Python's ``is_global`` does not all exclude."""
 
 
 def is_public(address: IPAddress) -> bool:
@@ -36,8 +42,10 @@ def is_public(address: IPAddress) -> bool:
     if isinstance(address, ipaddress.IPv6Address):
         if address.ipv4_mapped is not None or address in NAT64:
             return is_public(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
-        if address.sixtofour is not None or address.teredo is not None:
+        if address.sixtofour is not None or address.teredo is not None or address not in GLOBAL_UNICAST:
             return False
+    if any(address in network for network in SPECIAL_PURPOSE):
+        return False
     return address.is_global and not address.is_multicast and not address.is_reserved
 
 
