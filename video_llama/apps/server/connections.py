@@ -37,7 +37,7 @@ COMMENT = b": \n\n"
 """A comment in a stream of server-sent events, which clients ignore."""
 
 
-class Stage(IntEnum):
+class ConnectionStage(IntEnum):
     """What a connection is waiting for. Earlier stages are closed first if there are too many connections."""
 
     IDLE = 0  # between two requests
@@ -57,14 +57,14 @@ class ConnectionLimits:
     body_seconds: float
     response_seconds: float
 
-    def seconds(self, stage: Stage) -> float | None:
+    def seconds(self, stage: ConnectionStage) -> float | None:
         """Return the time limit of a stage. An idle connection is closed by uvicorn."""
         return {
-            Stage.IDLE: None,
-            Stage.HEADERS: self.header_seconds,
-            Stage.BODY: self.body_seconds,
-            Stage.DRAINING: DRAIN_SECONDS,
-            Stage.RESPONSE: self.response_seconds,
+            ConnectionStage.IDLE: None,
+            ConnectionStage.HEADERS: self.header_seconds,
+            ConnectionStage.BODY: self.body_seconds,
+            ConnectionStage.DRAINING: DRAIN_SECONDS,
+            ConnectionStage.RESPONSE: self.response_seconds,
         }[stage]
 
 
@@ -122,7 +122,7 @@ class Connections:
 
 def _close_oldest(group: set[LimitedProtocol]) -> bool:
     """Close and remove the connection that has waited longest for a request. Return False if there is none."""
-    waiting = [connection for connection in group if connection.stage < Stage.RESPONSE]
+    waiting = [connection for connection in group if connection.stage < ConnectionStage.RESPONSE]
     if not waiting:
         return False
     oldest = min(waiting, key=lambda connection: (connection.stage, connection.since))
@@ -136,7 +136,7 @@ class LimitedProtocol(H11Protocol):
 
     def __init__(self, *args: Any, registry: Connections, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.stage, self.since = Stage.HEADERS, self.loop.time()
+        self.stage, self.since = ConnectionStage.HEADERS, self.loop.time()
         self._registry, self._group = registry, ""
         self._timer: asyncio.TimerHandle | None = None
         self._probe: asyncio.TimerHandle | None = None
@@ -146,7 +146,7 @@ class LimitedProtocol(H11Protocol):
         super().connection_made(transport)
         self._group = client_group(self.client[0] if self.client else "")
         if self._registry.admit(self, self._group):
-            self._enter(Stage.HEADERS)
+            self._enter(ConnectionStage.HEADERS)
         else:
             self._close_with(ApiError(503, "The server has too many connections. Try again later."))
 
@@ -170,7 +170,7 @@ class LimitedProtocol(H11Protocol):
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
         """Keep the connection if the client awaits an answer. Whether it has gone shows in the reply to a probe."""
-        if self.cycle is None or self.cycle.response_complete or self.stage is not Stage.RESPONSE:
+        if self.cycle is None or self.cycle.response_complete or self.stage is not ConnectionStage.RESPONSE:
             return None
         self.cycle.keep_alive = False
         if self._probe is None:
@@ -184,7 +184,7 @@ class LimitedProtocol(H11Protocol):
 
     def expire(self) -> None:
         """Close a connection that takes too long."""
-        if self.stage in (Stage.HEADERS, Stage.BODY) and self._has_sent_something:
+        if self.stage in (ConnectionStage.HEADERS, ConnectionStage.BODY) and self._has_sent_something:
             self._close_with(
                 ApiError(408, "The request did not arrive in time. Send it again, on a faster connection.")
             )
@@ -193,21 +193,21 @@ class LimitedProtocol(H11Protocol):
 
     @property
     def _has_sent_something(self) -> bool:
-        return self.stage is Stage.BODY or bool(self.conn.trailing_data[0])
+        return self.stage is ConnectionStage.BODY or bool(self.conn.trailing_data[0])
 
     def _update(self) -> None:
         if self.transport.is_closing():
             return
         if self.conn.their_state is h11.SEND_BODY:
-            self._enter(Stage.DRAINING if self.cycle.response_complete else Stage.BODY)
+            self._enter(ConnectionStage.DRAINING if self.cycle.response_complete else ConnectionStage.BODY)
         elif self.conn.their_state is not h11.IDLE:
-            self._enter(Stage.RESPONSE)
+            self._enter(ConnectionStage.RESPONSE)
         elif self.conn.trailing_data[0] or self.cycle is None:
-            self._enter(Stage.HEADERS)
+            self._enter(ConnectionStage.HEADERS)
         else:
-            self._enter(Stage.IDLE)
+            self._enter(ConnectionStage.IDLE)
 
-    def _enter(self, stage: Stage) -> None:
+    def _enter(self, stage: ConnectionStage) -> None:
         if stage is self.stage and self._timer is not None:
             return
         self.stage, self.since = stage, self.loop.time()

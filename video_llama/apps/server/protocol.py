@@ -7,20 +7,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    Field,
-    GetJsonSchemaHandler,
-    StringConstraints,
-    Tag,
-    WithJsonSchema,
-    model_validator,
+from pydantic import BaseModel, Field, StringConstraints, Tag
+
+from video_llama.apps.server.request_model import (
+    TEXT_OR_LIST,
+    RequestModel,
+    Text,
+    Url,
+    chosen_by,
+    unsupported,
 )
-from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, PydanticCustomError
 
 EXTENSION = "video_llama"
 """Key for parameters and results that OpenAI's API does not define, in requests and responses."""
@@ -28,97 +24,7 @@ EXTENSION = "video_llama"
 MAX_LIST = 1024
 """Maximum number of messages in a request and of parts in a message."""
 
-UNSUPPORTED = "this parameter is not supported by this server. Leave it out"
-LEFT_OUTSIDE = ("default", "title", "description")
-"""Keywords of a property that are not part of an alternative of it."""
-
-
-def is_tag(step: str) -> bool:
-    """Return whether a step of an error's location is the name of an alternative and not a key of the request."""
-    return step.startswith("<") and step.endswith(">")
-
-
-def _whole(text: str) -> str:
-    """Return the text. Raises PydanticCustomError for a lone surrogate, which no text in UTF-8 has."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        code = f"U+{ord(text[error.start]):04X}"
-        message = f"character {error.start + 1} is {code}, half of a surrogate pair. Send the text as UTF-8"
-        raise PydanticCustomError("surrogate", message) from None
-    return text
-
-
-def _unsupported(*neutral: str | bool) -> Any:
-    """Return the type of a parameter whose only accepted values ask for nothing: null, empty ones and ``neutral``."""
-    accepted: list[Any] = [None, "", [], {}, False, 0, *neutral]
-
-    def check(value: Any) -> Any:
-        if not any(value == nothing and type(value) is type(nothing) for nothing in accepted):
-            raise PydanticCustomError("unsupported", UNSUPPORTED)
-        return value
-
-    return Annotated[Any, AfterValidator(check), WithJsonSchema({"enum": accepted})]
-
-
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Text = Annotated[str, AfterValidator(_whole)]
-Url = Annotated[str, StringConstraints(min_length=1), AfterValidator(_whole)]
-
-
-class RequestModel(BaseModel):
-    """Base class of request schemas. Keys whose value is null are ignored, other unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_nulls(cls, fields: Any) -> Any:
-        """Remove null values: official clients send parameters that are not given as null."""
-        if not isinstance(fields, dict):
-            return fields
-        return {name: value for name, value in fields.items() if value is not None}
-
-    @classmethod
-    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """Return the schema in which optional properties, and unknown ones, may be null."""
-        reference = handler(core_schema)
-        schema = handler.resolve_ref_schema(reference)
-        required = schema.get("required", ())
-        properties = schema.get("properties", {}).items()
-        schema["properties"] = {name: part if name in required else _nullable(part) for name, part in properties}
-        schema["additionalProperties"] = {"type": "null"}
-        return reference
-
-
-def _nullable(schema: dict[str, Any]) -> dict[str, Any]:
-    null = {"type": "null"}
-    if null in schema.get("anyOf", ()) or None in schema.get("enum", ()):
-        return schema
-    kept = {name: value for name, value in schema.items() if name in LEFT_OUTSIDE}
-    return {"anyOf": [{name: value for name, value in schema.items() if name not in kept}, null], **kept}
-
-
-def _by_key(key: str, values: tuple[str, ...]) -> Discriminator:
-    """Return the choice between schemas by the value of a key. Its tags are those of ``is_tag``."""
-
-    def tag_of(fields: Any) -> str | None:
-        value = fields.get(key) if isinstance(fields, dict) else getattr(fields, key, None)
-        return f"<{value}>" if value in values else None
-
-    message = f"must be an object whose {key} is {', '.join(values[:-1])} or {values[-1]}"
-    return Discriminator(tag_of, custom_error_type="alternative", custom_error_message=message)
-
-
-def _text_or_list(content: Any) -> str | None:
-    if isinstance(content, str):
-        return "<string>"
-    return "<list>" if isinstance(content, list) else None
-
-
-TEXT_OR_LIST = Discriminator(
-    _text_or_list, custom_error_type="alternative", custom_error_message="must be a string or a list"
-)
 
 
 class TextPart(RequestModel):
@@ -191,11 +97,11 @@ ContentPart = Annotated[
     | Annotated[VideoPart, Tag("<video_url>")]
     | Annotated[AudioPart, Tag("<audio_url>")]
     | Annotated[InputAudioPart, Tag("<input_audio>")],
-    _by_key("type", ("text", "image_url", "video_url", "audio_url", "input_audio")),
+    chosen_by("type", ("text", "image_url", "video_url", "audio_url", "input_audio")),
 ]
 AnswerPart = Annotated[
     Annotated[TextPart, Tag("<text>")] | Annotated[RefusalPart, Tag("<refusal>")],
-    _by_key("type", ("text", "refusal")),
+    chosen_by("type", ("text", "refusal")),
 ]
 PartList = Annotated[list[ContentPart], Field(min_length=1, max_length=MAX_LIST, fail_fast=True)]
 AnswerList = Annotated[list[AnswerPart], Field(max_length=MAX_LIST, fail_fast=True)]
@@ -229,9 +135,9 @@ class AssistantMessage(RequestModel):
     """Ignored."""
     audio: dict[str, Any] | None = None
     """Ignored."""
-    tool_calls: _unsupported() = None  # type: ignore[valid-type]
+    tool_calls: unsupported() = None  # type: ignore[valid-type]
     """Not supported."""
-    function_call: _unsupported() = None  # type: ignore[valid-type]
+    function_call: unsupported() = None  # type: ignore[valid-type]
     """Not supported."""
 
 
@@ -244,21 +150,12 @@ class SystemMessage(RequestModel):
     """Ignored."""
 
 
-def _role_tag(message: Any) -> str | None:
-    role = message.get("role") if isinstance(message, dict) else getattr(message, "role", None)
-    role = "system" if role == "developer" else role
-    return f"<{role}>" if role in ("user", "assistant", "system") else None
-
-
 ChatMessage = Annotated[
     Annotated[UserMessage, Tag("<user>")]
     | Annotated[AssistantMessage, Tag("<assistant>")]
-    | Annotated[SystemMessage, Tag("<system>")],
-    Discriminator(
-        _role_tag,
-        custom_error_type="alternative",
-        custom_error_message="must be an object whose role is user, assistant, system or developer",
-    ),
+    | Annotated[SystemMessage, Tag("<system>")]
+    | Annotated[SystemMessage, Tag("<developer>")],
+    chosen_by("role", ("user", "assistant", "system", "developer")),
 ]
 
 
@@ -341,41 +238,41 @@ class ChatRequest(RequestModel):
     """Only 0 is supported. Use video_llama.repetition_penalty instead."""
     presence_penalty: Annotated[float, Field(ge=0, le=0)] | None = None
     """Only 0 is supported."""
-    audio: _unsupported() = None  # type: ignore[valid-type]
+    audio: unsupported() = None  # type: ignore[valid-type]
     """Not supported: answers are text."""
-    function_call: _unsupported("none", "auto") = None  # type: ignore[valid-type]
+    function_call: unsupported("none", "auto") = None  # type: ignore[valid-type]
     """Not supported."""
-    functions: _unsupported() = None  # type: ignore[valid-type]
+    functions: unsupported() = None  # type: ignore[valid-type]
     """Not supported."""
-    logit_bias: _unsupported() = None  # type: ignore[valid-type]
+    logit_bias: unsupported() = None  # type: ignore[valid-type]
     """Not supported."""
-    logprobs: _unsupported() = None  # type: ignore[valid-type]
+    logprobs: unsupported() = None  # type: ignore[valid-type]
     """Not supported."""
     modalities: Annotated[list[Literal["text"]], Field(max_length=1)] | None = None
     """Answers are text."""
     parallel_tool_calls: bool | None = None
     """Ignored."""
-    prediction: _unsupported() = None  # type: ignore[valid-type]
+    prediction: unsupported() = None  # type: ignore[valid-type]
     """Not supported."""
     prompt_cache_key: str | None = None
     """Ignored."""
     prompt_cache_retention: str | None = None
     """Ignored."""
-    reasoning_effort: _unsupported("none") = None  # type: ignore[valid-type]
+    reasoning_effort: unsupported("none") = None  # type: ignore[valid-type]
     """Not supported."""
     safety_identifier: str | None = None
     """Ignored."""
-    service_tier: _unsupported("auto", "default") = None  # type: ignore[valid-type]
+    service_tier: unsupported("auto", "default") = None  # type: ignore[valid-type]
     """Not supported."""
-    tool_choice: _unsupported("none", "auto") = None  # type: ignore[valid-type]
+    tool_choice: unsupported("none", "auto") = None  # type: ignore[valid-type]
     """Not supported."""
-    tools: _unsupported() = None  # type: ignore[valid-type]
+    tools: unsupported() = None  # type: ignore[valid-type]
     """Not supported."""
-    top_logprobs: _unsupported() = None  # type: ignore[valid-type]
+    top_logprobs: unsupported() = None  # type: ignore[valid-type]
     """Not supported."""
-    verbosity: _unsupported("medium") = None  # type: ignore[valid-type]
+    verbosity: unsupported("medium") = None  # type: ignore[valid-type]
     """Not supported."""
-    web_search_options: _unsupported() = None  # type: ignore[valid-type]
+    web_search_options: unsupported() = None  # type: ignore[valid-type]
     """Not supported."""
     user: str | None = None
     """Ignored."""

@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from video_llama.apps.server.errors import ApiError
 from video_llama.apps.server.json_body import JsonLimits, parse_json
-from video_llama.apps.server.protocol import UNSUPPORTED, ChatRequest, is_tag
+from video_llama.apps.server.protocol import ChatRequest
+from video_llama.apps.server.request_model import UNSUPPORTED, is_tag
 from video_llama.apps.server.settings import ServerSettings
 
 SMALL_BODY = 2**14
