@@ -75,11 +75,6 @@ def fresh_answer(chat, question: str, **decoding):
     return chat.ask(question, **decoding)
 
 
-@pytest.fixture
-def chat(assistant, clips):
-    return assistant.chat(clips["video"])
-
-
 class TestCache:
     @pytest.mark.parametrize("decoding", [{}, {"temperature": 1.3, "seed": 5}, {"repetition_penalty": 1.5}])
     def test_later_questions_reuse_it_and_change_nothing(self, assistant, clips, decoding):

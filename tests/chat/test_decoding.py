@@ -17,11 +17,6 @@ QUESTIONS = ("What do you see?", "What do you hear?", "Describe the shape.")
 SHORT = {"max_new_tokens": 12}
 
 
-@pytest.fixture
-def chat(assistant, clips):
-    return assistant.chat(clips["video"])
-
-
 class TestDecoding:
     def test_greedy_by_default(self, assistant, clips):
         decoding = assistant.chat(clips["video"]).ask(QUESTIONS[0], **SHORT).record.decoding

@@ -12,11 +12,6 @@ QUESTIONS = ("What do you see?", "What do you hear?", "Describe the shape.")
 SHORT = {"max_new_tokens": 12}
 
 
-@pytest.fixture
-def chat(assistant, clips):
-    return assistant.chat(clips["video"])
-
-
 def test_record_is_json(chat):
     answer = chat.ask(QUESTIONS[0], top_p=0.9, seed=1, **SHORT)
     read = json.loads(json.dumps(answer.as_dict(), allow_nan=False))

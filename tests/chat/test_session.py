@@ -19,11 +19,6 @@ def fresh_answer(chat, question: str, **decoding):
     return chat.ask(question, **decoding)
 
 
-@pytest.fixture
-def chat(assistant, clips):
-    return assistant.chat(clips["video"])
-
-
 class TestStream:
     @pytest.mark.parametrize("decoding", [{}, {"num_beams": 3}, {"temperature": 1.0, "top_k": 20, "seed": 1}])
     def test_pieces_join_to_the_answer(self, assistant, clips, decoding):

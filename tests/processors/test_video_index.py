@@ -21,31 +21,10 @@ from tests.factories.media import (
     tone,
     write_sound,
 )
+from tests.processors.video_formats import SAMPLINGS, SIZE, check
 from video_llama.errors import MediaError
-from video_llama.processors.sampling import FrameSampling, frame_indices
+from video_llama.processors.sampling import FrameSampling
 from video_llama.processors.video_processor import read_video
-
-SIZE = (56, 64)
-
-
-SAMPLINGS = {
-    "uniform 8": FrameSampling(8),
-    "uniform 5": FrameSampling(5),
-    "headtail": FrameSampling(8, rule="headtail", seed=3),
-    "as many as the limit": FrameSampling(32),
-}
-
-
-def check(path: Path | io.BytesIO, frames: list[np.ndarray], sampling: FrameSampling) -> None:
-    """The indices are the rule's over all frames that are shown, and the pictures are those frames."""
-    if sampling.rule == "headtail" and len(frames) < 2:
-        return
-    video = read_video(path, size=SIZE, sampling=sampling)
-    assert video.total_frames == len(frames)
-    assert video.indices == frame_indices(len(frames), sampling.num_frames, sampling.rule, sampling.seed)
-    assert [bool(np.array_equal(a, frames[i])) for a, i in zip(video.frames, video.indices, strict=True)] == [
-        True
-    ] * len(video.indices)
 
 
 @pytest.mark.parametrize("suffix", ["mkv", "flv", "ts"])
