@@ -210,3 +210,45 @@ class TestWriting:
         with pytest.raises(CheckpointError, match="image_size is 224"):
             self.write(model_path, tmp_path / "new", settings=ProcessorSettings())
         assert not (tmp_path / "new").exists()
+
+
+class TestHostileFolders:
+    """A model folder is data from elsewhere: every fault is one short line, and no code is loaded."""
+
+    @pytest.mark.parametrize(
+        ("file", "changes", "message"),
+        [
+            ("config.json", {"attn_implementation": "kernels-community/flash-attn"}, "other names can load code"),
+            ("config.json", {"text_config": {"num_attention_heads": 0}}, r"text_config\.num_attention_heads is 0"),
+            ("config.json", {"max_audio_pos": "8"}, "max_audio_pos is '8', but it must be a whole number"),
+            ("config.json", {"vision_post_norm_eps": float("nan")}, "vision_post_norm_eps is nan"),
+            ("config.json", {"dtype": "evil"}, "config.json"),
+            ("processor_config.json", {"image_std": [0, 0, 0]}, "image_std"),
+            ("processor_config.json", {"image_mean": [float("nan")] * 3}, "image_mean is \\[nan, nan, nan\\]"),
+            ("processor_config.json", {"audio_std": float("inf")}, "audio_std is inf"),
+            ("processor_config.json", {"num_frames": "4"}, "num_frames"),
+            ("processor_config.json", {"clip_seconds": 1e12}, "clip_seconds is 1000000000000.0"),
+            ("generation_config.json", {"assistant_model": "evil/model"}, "unsupported key assistant_model"),
+            ("generation_config.json", {"temperature": float("nan")}, "temperature is nan"),
+            ("generation_config.json", {"num_beams": "x"}, "num_beams is 'x'"),
+        ],
+    )
+    def test_values(self, folder, file, changes, message):
+        change_json(folder / file, **changes)
+        with pytest.raises(CheckpointError, match=message) as caught:
+            read_model_folder(folder)
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < 800
+
+    @pytest.mark.parametrize("name", ["config.json", "processor_config.json", "manifest.json"])
+    @pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 500 + "1" + "}" * 500, " " * 5_000_000])
+    def test_deep_and_long_files(self, folder, name, text):
+        (folder / name).write_text(text)
+        with pytest.raises(CheckpointError, match="is not valid JSON") as caught:
+            read_model_folder(folder)
+        assert len(str(caught.value)) < 400
+
+    def test_a_byte_order_mark_is_skipped(self, folder):
+        path = folder / "config.json"
+        path.write_text(path.read_text(), encoding="utf-8-sig")
+        read_model_folder(folder)

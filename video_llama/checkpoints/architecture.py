@@ -17,6 +17,7 @@ from video_llama.checkpoints.keys import reference_names
 from video_llama.checkpoints.published_files import remedy_for
 from video_llama.errors import CheckpointError
 from video_llama.models.configuration import VideoLlamaConfig
+from video_llama.models.configuration_limits import BAD_VALUES, check_values, first_line
 
 Shapes = Mapping[str, Shape]
 
@@ -71,10 +72,11 @@ def infer_config(
     _override(sections, overrides or {})
     _fill_heads(sections, unknown_heads)
     try:
+        check_values(sections)
         return VideoLlamaConfig(**sections)
-    except (TypeError, ValueError) as error:
+    except BAD_VALUES as error:
         raise CheckpointError(
-            f"The dimensions of the weights are inconsistent: {error} Correct model.config."
+            f"The dimensions of the weights are inconsistent: {first_line(error)} Correct model.config."
         ) from error
 
 

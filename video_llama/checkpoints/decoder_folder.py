@@ -6,7 +6,6 @@ one row more (``[PAD]``), so the name of the folder and its chat template count 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 from video_llama.checkpoints.config import ModelType
 from video_llama.conversation import Tokenizer
 from video_llama.errors import CheckpointError
+from video_llama.files import read_json
 from video_llama.log import logger
 
 MODEL_TYPE_TEMPLATES: dict[ModelType, str] = {"vicuna": "default", "llama_v2": "llama2"}
@@ -107,7 +107,7 @@ def _model_type(folder: Path, evidence: Mapping[ModelType, str], requested: Mode
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = read_json(path)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} does not exist. Copy the complete folder of the decoder.") from error
     except (OSError, ValueError) as error:

@@ -26,8 +26,9 @@ from video_llama.checkpoints.completeness import check_tensors, shapes_of, witho
 from video_llama.checkpoints.files import StoredTensor, read_values, scan
 from video_llama.conversation import TEMPLATES, Tokenizer
 from video_llama.errors import CheckpointError
-from video_llama.files import new_folder
+from video_llama.files import new_folder, read_json
 from video_llama.models.configuration import VideoLlamaConfig
+from video_llama.models.configuration_limits import BAD_VALUES, first_line
 from video_llama.models.modeling_llama import is_packed
 from video_llama.models.placement import LoadOptions, meta_model, resolve_placing
 from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
@@ -38,6 +39,19 @@ GENERATION_FILE = "generation_config.json"
 TOKENIZER_FILE = "tokenizer.model"
 PROCESSOR_FILE = "processor_config.json"
 MANIFEST_FILE = "manifest.json"
+
+GENERATION_KEYS = {
+    *("bos_token_id", "eos_token_id", "pad_token_id", "max_length", "max_new_tokens", "min_length", "min_new_tokens"),
+    *("do_sample", "num_beams", "temperature", "top_k", "top_p", "typical_p", "repetition_penalty", "length_penalty"),
+    *("no_repeat_ngram_size", "early_stopping", "num_return_sequences", "use_cache"),
+    *("output_attentions", "output_hidden_states", "output_scores", "return_dict_in_generate"),
+}
+"""Settings of ``generation_config.json`` that are read."""
+GENERATION_NOTES = {"_from_model_config", "transformers_version"}
+MAX_SCALAR = 1e7
+"""Limit of the numbers in ``processor_config.json``."""
+MAX_ENDS, MAX_SETTING = 100, 1e9
+"""Most ids that end an answer, and the limit of numbers."""
 
 Scalars = TypeVar("Scalars", ProcessorSettings, "Manifest")
 
@@ -100,7 +114,7 @@ def read_model_folder(path: str | Path, options: LoadOptions = LoadOptions()) ->
     tokenizer = Tokenizer(path / TOKENIZER_FILE, pad_token=settings.pad_token)
     check_fit(config, settings, tokenizer)
     stored = scan(path, safetensors_only=True)
-    model = meta_model(config)
+    model = meta_model(config, str(path / CONFIG_FILE))
     shapes = shapes_of(model)
     stored = without_tied_output(stored, shapes, str(path))
     check_tensors(shapes, stored, str(path))
@@ -108,7 +122,7 @@ def read_model_folder(path: str | Path, options: LoadOptions = LoadOptions()) ->
     placing = resolve_placing(getattr(config, "dtype", None) or "float32", options)
     build_model(model, FolderTensors(stored), placing)
     if (path / GENERATION_FILE).is_file():
-        model.generation_config = GenerationConfig.from_pretrained(str(path))
+        model.generation_config = _read_generation_config(path)
     return ModelFolder(path, model, tokenizer, settings, manifest)
 
 
@@ -166,9 +180,37 @@ def read_config(path: Path) -> VideoLlamaConfig:
             "Give a Video-LLaMA model folder."
         )
     try:
-        return VideoLlamaConfig.from_dict(data)
-    except (ValueError, TypeError) as error:
-        raise CheckpointError(f"{path / CONFIG_FILE}: {error} Write the folder again.") from error
+        return cast("VideoLlamaConfig", VideoLlamaConfig.from_dict(data))
+    except BAD_VALUES as error:
+        raise CheckpointError(f"{path / CONFIG_FILE}: {first_line(error)} Write the folder again.") from error
+
+
+def _read_generation_config(path: Path) -> GenerationConfig:
+    """Read ``generation_config.json``.
+
+    Raises CheckpointError for invalid values and for settings other than GENERATION_KEYS; transformers has settings
+    that name other models.
+    """
+    data = _read_json(path, GENERATION_FILE)
+    unknown = sorted(data.keys() - GENERATION_KEYS - GENERATION_NOTES)
+    if unknown:
+        raise CheckpointError(
+            f"{path / GENERATION_FILE}: unsupported key {unknown[0]}. Use {', '.join(sorted(GENERATION_KEYS))}."
+        )
+    values = {key: value for key, value in data.items() if key in GENERATION_KEYS}
+    wrong = [key for key, value in values.items() if not _is_setting(value)]
+    try:
+        if wrong:
+            raise ValueError(f"{wrong[0]} is {repr(values[wrong[0]])[:80]}, not a finite number or truth value")
+        return GenerationConfig(**values)  # type: ignore[no-untyped-call]
+    except BAD_VALUES as error:
+        raise CheckpointError(f"{path / GENERATION_FILE}: {first_line(error)}. Correct the file.") from error
+
+
+def _is_setting(value: Any) -> bool:
+    if isinstance(value, list):
+        return len(value) <= MAX_ENDS and all(isinstance(each, int) for each in value)
+    return value is None or (isinstance(value, int | float) and abs(value) < MAX_SETTING)
 
 
 def read_settings(path: Path) -> ProcessorSettings:
@@ -237,7 +279,7 @@ def _read_json(folder: Path, name: str) -> dict[str, Any]:
             f"{folder} is not a folder. Give a model folder, an evaluation YAML, or the name miniature."
         )
     try:
-        data = json.loads((folder / name).read_text(encoding="utf-8"))
+        data = read_json(folder / name)
     except FileNotFoundError as error:
         raise CheckpointError(f"{folder} has no {name}, so it is not a complete model folder.") from error
     except (OSError, ValueError) as error:
@@ -254,6 +296,10 @@ def _scalars(kind: type[Scalars], folder: Path, name: str) -> Scalars:
         wrong = [f"unknown key {key}" for key in sorted(set(data) - known)]
         wrong += [f"missing key {key}" for key in sorted(known - set(data))]
         raise CheckpointError(f"{folder / name}: {', '.join(wrong)}. The keys are {', '.join(sorted(known))}.")
+    for key, value in data.items():
+        numbers = [each for each in (value if isinstance(value, list) else [value]) if isinstance(each, int | float)]
+        if not all(abs(each) < MAX_SCALAR for each in numbers):  # false for NaN
+            raise CheckpointError(f"{folder / name}: {key} is {repr(value)[:80]}. Correct the file.")
     try:
         return TypeAdapter(kind).validate_json(json.dumps(data), strict=True)
     except ValidationError as error:

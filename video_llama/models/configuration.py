@@ -11,6 +11,8 @@ from typing import Any
 
 from transformers import Blip2QFormerConfig, Blip2VisionConfig, LlamaConfig, PretrainedConfig
 
+from video_llama.models.configuration_limits import check_attention, check_values
+
 FUSION_HEADER_TYPE = "seqTransf"
 """The paper's only fusion: sequential transformer layers over the frames' query tokens."""
 
@@ -217,6 +219,18 @@ class VideoLlamaConfig(PretrainedConfig):
         self.initializer_range = initializer_range
         kwargs.setdefault("tie_word_embeddings", self.text_config.tie_word_embeddings)
         super().__init__(**kwargs)
+        self.check_attention()
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """As in transformers, after ``check_values``, whose ValueError names a key that is out of range."""
+        check_values(config_dict)
+        return super().from_dict(config_dict, **kwargs)
+
+    def check_attention(self) -> None:
+        """Raise ValueError if a section requests an attention that could load code; see ``check_attention``."""
+        for config in (self, *(getattr(self, name) for name in self.sub_configs)):
+            check_attention(config._attn_implementation)
 
     def get_text_config(self, *args: Any, **kwargs: Any) -> LlamaConfig:
         """Return the decoder's configuration, which transformers' ``generate`` uses."""

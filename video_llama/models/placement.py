@@ -13,8 +13,9 @@ from typing import Any, Literal, TypeAlias, get_args
 import torch
 from torch import Tensor, nn
 
-from video_llama.errors import MissingExtraError
+from video_llama.errors import CheckpointError, MissingExtraError
 from video_llama.models.configuration import VideoLlamaConfig
+from video_llama.models.configuration_limits import BAD_VALUES, first_line
 from video_llama.models.modeling_llama import pack_linears
 from video_llama.models.packed_linear import QUANTIZATIONS, Quantization
 from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
@@ -133,10 +134,18 @@ def part_of(name: str) -> ModelPart:
     return next((part for prefix, part in _PREFIXES.items() if name.startswith(prefix)), "qformer")
 
 
-def meta_model(config: VideoLlamaConfig) -> VideoLlamaForConditionalGeneration:
-    """Return the model on the meta device: every tensor has its shape and needs no memory."""
-    with torch.device("meta"):
-        return VideoLlamaForConditionalGeneration(config)
+def meta_model(config: VideoLlamaConfig, where: str = "config.json") -> VideoLlamaForConditionalGeneration:
+    """Return the model on the meta device: every tensor has its shape and needs no memory.
+
+    Raises CheckpointError, with ``where``, if the values of ``config`` do not make a model.
+    """
+    try:
+        with torch.device("meta"):
+            return VideoLlamaForConditionalGeneration(config)
+    except BAD_VALUES as error:
+        raise CheckpointError(
+            f"{where}: the values do not make a model ({first_line(error)}). Correct them."
+        ) from error
 
 
 def empty_model(config: VideoLlamaConfig, placing: Placing) -> VideoLlamaForConditionalGeneration:

@@ -19,6 +19,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from video_llama.models.blip2 import FrameEncoder
 from video_llama.models.configuration import VideoLlamaConfig
+from video_llama.models.configuration_limits import check_attention
 from video_llama.models.imagebind import ImageBindTower
 from video_llama.models.qformer import SequenceQFormer
 from video_llama.models.repetition_penalty import with_answer_penalty
@@ -50,6 +51,12 @@ class VideoLlamaPreTrainedModel(PreTrainedModel):
     _supports_attention_backend = True
     _no_split_modules = ["LlamaDecoderLayer", "Blip2EncoderLayer", "Blip2QFormerLayer", "ImageBindBlock"]
     _skip_keys_device_placement = ["past_key_values"]
+
+    def _check_and_adjust_attn_implementation(self, *args: Any, **kwargs: Any) -> Any:
+        """As in transformers, which calls this before it downloads a kernel; ValueError for a name of one."""
+        check_attention(args[0] if args else kwargs.get("attn_implementation"))
+        self.config.check_attention()
+        return super()._check_and_adjust_attn_implementation(*args, **kwargs)
 
     @property
     def dtype(self) -> torch.dtype:
