@@ -1,10 +1,13 @@
 """The HTTP server under hostile requests: latency of /health, memory and log size during and after each wave.
 
-    python benchmarks/bench_abuse.py [--model miniature] [--waves keys parts percent slow]
+    python benchmarks/bench_abuse.py [--model miniature] [--waves keys parts percent slow references visitors]
 
 Each wave starts a new ``video-llama serve`` in a separate process. ``keys``: one body of 1,000,000 unknown keys;
 ``parts``: 1024 messages of 1024 empty parts; ``percent``: a ``data:,%00...`` URL of 30 MB; ``slow``: 200 half-sent
 requests to a server with at most 160 file descriptors. Meanwhile /health is requested ten times per second.
+
+The other waves use the handlers of the demo, each in a process of its own. ``references``: one message with 100
+references to one video; ``visitors``: 30 visitors who attach a video and never open the page.
 """
 
 from __future__ import annotations
@@ -20,6 +23,8 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +32,7 @@ import psutil
 
 START_SECONDS, AFTER_SECONDS = 180, 5
 HEALTH_TIMEOUT, HEALTH_INTERVAL = 60, 0.1
+DEMO_WAVES = ("references", "visitors")
 NUM_FILES, NUM_SLOW, SLOW_SECONDS = 160, 200, 20
 
 
@@ -138,6 +144,41 @@ def run_wave(wave: str, model: str, log: Path) -> dict[str, Any]:
     }
 
 
+def run_demo_wave(wave: str, model: str) -> dict[str, Any]:
+    """Call the handlers of the demo, and return the figures."""
+    from contextlib import closing
+    from types import SimpleNamespace
+
+    import video_llama
+    from video_llama.apps.demo.handlers import GREEDY, Handlers
+    from video_llama.apps.demo.serving import LIMITS
+    from video_llama.apps.demo.visitors import Visitors
+    from video_llama.apps.media.reader import MediaReader
+
+    video = str(Path(__file__).resolve().parent.parent / "examples" / "two_shapes.mp4")
+    assistant = video_llama.load(model, device="cpu")
+    controls = (GREEDY, 1.0, 0.9, 50.0, 1.0, 4, "")
+    with closing(MediaReader(assistant.engine, LIMITS)) as reader:
+        handlers = Handlers(Visitors(assistant, reader, with_audio=True))
+
+        def ask(visitor: str, num_files: int) -> None:
+            for _ in handlers.ask(
+                SimpleNamespace(session_hash=visitor), {"text": "What?", "files": [video] * num_files}, *controls
+            ):
+                pass
+
+        ask("warm-up", 1)
+        process = psutil.Process()
+        before, start = process.memory_info().rss, time.monotonic()
+        if wave == "references":
+            ask("visitor", 100)
+        else:
+            for number in range(30):
+                ask(f"visitor {number}", 1)
+        seconds, after = time.monotonic() - start, process.memory_info().rss
+    return {"wave": wave, "seconds": round(seconds, 1), "MB more after it": round((after - before) / 1e6)}
+
+
 def _model_of(url: str, process: subprocess.Popen[bytes]) -> str:
     """Wait for the server and return the name of its model."""
     end = time.monotonic() + START_SECONDS
@@ -152,7 +193,7 @@ def _model_of(url: str, process: subprocess.Popen[bytes]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    waves = ("keys", "parts", "percent", "slow")
+    waves = ("keys", "parts", "percent", "slow", *DEMO_WAVES)
     parser.add_argument("--model", default="miniature", help="miniature or a model folder")
     parser.add_argument("--waves", nargs="+", choices=waves, default=waves)
     options = parser.parse_args()
@@ -160,6 +201,10 @@ def main() -> None:
     print(f"{psutil.cpu_count()} cores, {cpu.group(1) if cpu else 'unknown processor'}, {options.model}")
     with tempfile.TemporaryDirectory() as folder:
         for wave in options.waves:
+            if wave in DEMO_WAVES:
+                with ProcessPoolExecutor(1, get_context("spawn")) as process:
+                    print(json.dumps(process.submit(run_demo_wave, wave, options.model).result()), flush=True)
+                continue
             print(json.dumps(run_wave(wave, options.model, Path(folder) / f"{wave}.log")), flush=True)
 
 

@@ -115,6 +115,25 @@ def test_an_audio_file_with_audio_turned_off(visitors, media):
     )
 
 
+def test_many_references_to_one_file(visitors, media):
+    handlers = Handlers(visitors)
+    content = {"text": "What do you see?", "files": [str(media["image"])] * 100}
+    *_, last = handlers.ask(VISITOR, content, GREEDY, *CONTROLS, "")
+    assert "The message has 100 files. Attach at most 8 at once." in last.status
+    assert last.box == {"text": "What do you see?", "files": []}
+    assert visitors["visitor"].media == []
+
+
+def test_answer_to_a_visitor_who_has_left_keeps_nothing(visitors):
+    handlers = Handlers(visitors)
+    states = ask(handlers, "What do you see?", 4000)
+    for _ in range(4):
+        next(states)
+    handlers.leave(VISITOR)
+    assert [*states] != []
+    assert len(visitors) == 0
+
+
 def test_texts_are_escaped():
     assert text_message("assistant", "<s> a < b")["content"] == "&lt;s&gt; a &lt; b"
     assert "<b>" not in status_html("<b>") + alert_html(["<b>"])

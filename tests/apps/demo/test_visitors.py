@@ -5,7 +5,7 @@ from itertools import pairwise, zip_longest
 
 import pytest
 
-from video_llama.apps.demo.visitors import Uploads, Visitors
+from video_llama.apps.demo.visitors import MAX_ABSENT, MAX_VISITORS, Uploads, Visitors
 from video_llama.chat import Decoding
 from video_llama.errors import MediaError
 
@@ -161,3 +161,54 @@ def test_an_upload_is_deleted_with_its_last_holder(tmp_path):
     assert (shared.exists(), own.parent.exists()) == (True, False)
     uploads.release("b")
     assert [*tmp_path.iterdir()] == []
+
+
+class TestLimits:
+    def test_media_of_a_conversation(self, visitors, media, monkeypatch):
+        monkeypatch.setattr("video_llama.apps.demo.visitors.MAX_MEDIA", 1)
+        visitors["a"].add(media["image"])
+        with pytest.raises(MediaError, match=r"already has 1 media\. Remove them"):
+            visitors["a"].add(media["image"])
+        assert len(visitors["a"].media) == 1
+
+    def test_long_question(self, visitors):
+        with pytest.raises(ValueError, match="100,001 characters; the limit is 100,000"):
+            next(visitors["a"].answer("x" * 100_001))
+
+    def test_visitors_without_an_open_page(self, visitors, tmp_path):
+        upload = tmp_path / "folder" / "upload.mp4"
+        upload.parent.mkdir()
+        upload.touch()
+        visitors.page_opened("page")
+        page, first = visitors["page"], visitors["0"]
+        visitors.hold("0", upload)
+        for number in range(1, 100):
+            assert visitors[str(number)] is visitors[str(number)]
+        assert len(visitors) == MAX_ABSENT + 1
+        assert visitors["page"] is page
+        assert visitors["0"] is not first
+        assert not upload.exists()
+
+    def test_visitors_with_an_open_page(self, visitors):
+        for number in range(MAX_VISITORS):
+            visitors.page_opened(str(number))
+        kept = [visitors[str(number)] for number in range(MAX_VISITORS)]
+        assert visitors["0"] is kept[0]  # used again: "1" is now the least recently used
+        visitors.page_opened("new")
+        assert visitors["new"] is visitors["new"]
+        assert len(visitors) == MAX_VISITORS
+        assert visitors["0"] is kept[0]
+        assert visitors["1"] is not kept[1]
+
+    def test_closed_pages(self, visitors):
+        visitors.page_opened("a")
+        visitors.page_opened("a")
+        visitors.page_closed("a")
+        page = visitors["a"]
+        for number in range(2 * MAX_ABSENT):
+            visitors[str(number)]
+        assert visitors["a"] is page
+        visitors.page_closed("a")
+        for number in range(2 * MAX_ABSENT):
+            visitors[f"other {number}"]
+        assert visitors["a"] is not page

@@ -17,13 +17,16 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from video_llama.apps.demo.pictures import media_html
-from video_llama.apps.demo.visitors import Visitors
+from video_llama.apps.demo.visitors import Visitor, Visitors
 from video_llama.chat import Answer, Decoding
 from video_llama.errors import VideoLlamaError
 
 SAMPLING, GREEDY = "Sampling", "Greedy"
 REASONS = {"closed": "stopped", "max_new_tokens": "maximum length reached"}
 """Stop reasons that the status line mentions."""
+
+MAX_FILES = 8
+"""Maximum number of files attached to one message."""
 
 UPDATE_SECONDS = 0.05
 """Minimum time between two updates of a streamed answer. A small model is faster than the browser can render."""
@@ -58,11 +61,10 @@ class Handlers:
 
     def __init__(self, visitors: Visitors) -> None:
         self._visitors = visitors
-        self._messages: dict[str, list[ChatbotMessage]] = {}
 
     def attach(self, request: gr.Request, content: dict[str, Any]) -> None:
         """Register files that are attached but not sent yet, so that they are deleted when the visitor leaves."""
-        for path in content.get("files") or []:
+        for path in (content.get("files") or [])[:MAX_FILES]:
             self._visitors.hold(request.session_hash, Path(path))
 
     def ask(self, request: gr.Request, content: dict[str, Any], *controls: Any) -> Iterator[PageState]:
@@ -71,7 +73,8 @@ class Handlers:
         paths = [Path(path) for path in content.get("files") or []]
         yield PageState(status=status_html(LOADING if paths else GENERATING))
         problems = self._add(name, paths)
-        visitor, messages = self._visitors[name], self._messages_of(name)
+        visitor = self._visitors[name]
+        messages = visitor.messages
         model_input = media_html(visitor.media)
         if problems or not question:
             status = alert_html(problems) if problems else status_html(ASK_ABOUT_IT if visitor.media else "")
@@ -84,10 +87,10 @@ class Handlers:
             status=status_html(GENERATING),
             stop=stop_button(is_running=True),
         )
-        yield from self._answer(name, question, controls)
+        yield from self._answer(visitor, question, controls)
 
-    def _answer(self, name: str, question: str, controls: Sequence[Any]) -> Iterator[PageState]:
-        visitor, messages = self._visitors[name], self._messages_of(name)
+    def _answer(self, visitor: Visitor, question: str, controls: Sequence[Any]) -> Iterator[PageState]:
+        messages = visitor.messages
         before, asked = visitor.last_answer, text_message("user", question)
         stop, generating = stop_button(is_running=False), status_html(GENERATING)
         try:
@@ -96,8 +99,8 @@ class Handlers:
         except (VideoLlamaError, ValueError) as error:
             yield PageState(list(messages), box_value(question), status=alert_html([error_text(error)]), stop=stop)
             return
-        if self._messages_of(name) is not messages:  # cleared meanwhile; the handler that did it set the status
-            yield PageState(list(self._messages_of(name)), status=gr.skip(), stop=stop)
+        if visitor.messages is not messages:  # cleared meanwhile; the handler that did it set the status
+            yield PageState(list(visitor.messages), status=gr.skip(), stop=stop)
             return
         answer = visitor.last_answer
         if answer is None or answer is before:
@@ -169,14 +172,14 @@ class Handlers:
     def leave(self, request: gr.Request) -> None:
         """Delete everything about a visitor who closed the page."""
         self._visitors.leave(request.session_hash)
-        self._messages.pop(request.session_hash, None)
 
     def _messages_of(self, name: str) -> list[ChatbotMessage]:
-        return self._messages.setdefault(name, [])
+        return self._visitors[name].messages
 
     def _reset_messages(self, name: str) -> None:
         """Start a new list with the media alone. ``_answer`` checks the identity of the list."""
-        self._messages[name] = [file_message(medium.path) for medium in self._visitors[name].media]
+        visitor = self._visitors[name]
+        visitor.messages = [file_message(medium.path) for medium in visitor.media]
 
     def _remove_media(self, name: str) -> None:
         self._visitors[name].start_over()
@@ -185,6 +188,8 @@ class Handlers:
 
     def _add(self, name: str, paths: Sequence[Path], *, is_upload: bool = True) -> list[str]:
         """Add files to the conversation; return one error message for each file that could not be read."""
+        if len(paths) > MAX_FILES:
+            return [f"The message has {len(paths)} files. Attach at most {MAX_FILES} at once."]
         problems = []
         for path in paths:
             if is_upload:

@@ -35,6 +35,9 @@ the browser blocks autoplay, and the visitor can still press the play button."""
 NUM_ANSWERS = 16
 """Number of answers generated concurrently; further questions wait in the queue."""
 
+MAX_QUEUE = 64
+"""Maximum number of events waiting in the queue; Gradio refuses further ones with a message."""
+
 SWEEP_SECONDS, KEPT_SECONDS = 3600, 86400
 """Interval of the search for uploads without a holder (the page closed during the upload), and their maximum age."""
 
@@ -100,6 +103,7 @@ def build_page(visitors: Visitors, options: PageOptions) -> Any:
         _wire(settings.method.change, _show_sampling, [settings.method], outputs=[settings.sampling], queue=False)
         page.load(None, js=NAME_QUESTION)
         page.unload(handlers.leave)
+    page.queue(max_size=MAX_QUEUE)
     return page
 
 

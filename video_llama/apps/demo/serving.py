@@ -9,7 +9,9 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from video_llama.apps.demo.page_middleware import PageMiddleware
 from video_llama.apps.demo.visitors import Visitors
+from video_llama.apps.host_names import is_loopback
 from video_llama.apps.media.limits import MEBIBYTE, MediaLimits
 from video_llama.apps.media.reader import MediaReader
 from video_llama.chat import Assistant
@@ -17,6 +19,8 @@ from video_llama.errors import MissingExtraError
 
 STYLE = Path(__file__).with_name("style.css")
 MAX_UPLOAD_BYTES = 512 * MEBIBYTE
+MAX_SESSIONS = 256
+"""Maximum number of sessions whose component values Gradio keeps."""
 LIMITS = MediaLimits(max_media_seconds=3600, media_worker_seconds=120, media_worker_bytes=4096 * MEBIBYTE)
 """Higher than the limits of the HTTP server, because the demo usually runs on the machine of its user."""
 
@@ -53,6 +57,8 @@ def running_demo(
     """
     os.environ.update(ENVIRONMENT)
     try:
+        from starlette.middleware import Middleware
+
         from video_llama.apps.demo.page import PageOptions, build_page, page_theme
     except ModuleNotFoundError as error:
         if error.name != "gradio":
@@ -78,6 +84,8 @@ def running_demo(
                 pwa=False,
                 footer_links=[],
                 max_file_size=MAX_UPLOAD_BYTES,
+                state_session_capacity=MAX_SESSIONS,
+                app_kwargs={"middleware": [Middleware(PageMiddleware, visitors=visitors, is_local=is_loopback(host))]},
                 allowed_paths=[str(path) for path in example_clips()],
                 theme=page_theme(),
                 css_paths=STYLE,

@@ -9,17 +9,25 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from video_llama.apps.media.reader import MediaReader
 from video_llama.chat import Answer, AnswerStream, Assistant, Chat, Decoding, QueryAttention, ReadMedium
-from video_llama.errors import VideoLlamaError
+from video_llama.errors import MediaError, VideoLlamaError
 from video_llama.processors.medium import MediaOptions
+
+MAX_MEDIA = 16
+"""Maximum number of media in one conversation."""
+MAX_QUESTION_CHARACTERS = 100_000
+MAX_VISITORS, MAX_ABSENT = 64, 8
+"""Maximum number of conversations in memory, and of those whose page is not open (a program, or a page that loads)."""
 
 
 @dataclass
@@ -42,6 +50,9 @@ class Visitor:
         self._open: AnswerStream | None = None
         self._has_left = False
         self.media: list[ShownMedium] = []
+        self.messages: list[dict[str, Any]] = []
+        """The messages on the page. A new list replaces it when the conversation is cleared."""
+        self.used_at = time.monotonic()
 
     def _new_chat(self) -> Chat:
         return self._assistant.chat(no_audio=not self._with_audio)
@@ -53,6 +64,8 @@ class Visitor:
 
     def add(self, path: Path) -> None:
         """Add a media file to the conversation. Raises MediaError; the conversation is then unchanged."""
+        if len(self.media) >= MAX_MEDIA:
+            raise MediaError(f"The conversation already has {MAX_MEDIA} media. Remove them and start over.")
         start = time.perf_counter()
         read = self._reader.read(path, MediaOptions(no_audio=not self._with_audio))
         seconds = time.perf_counter() - start
@@ -65,6 +78,10 @@ class Visitor:
 
         Raises PromptError and ValueError.
         """
+        if len(question) > MAX_QUESTION_CHARACTERS:
+            raise ValueError(
+                f"The question has {len(question):,} characters; the limit is {MAX_QUESTION_CHARACTERS:,}. Shorten it."
+            )
         with self._lock:
             stream = self._open = self._chat.stream(question, decoding)
         text = ""
@@ -157,22 +174,56 @@ class Uploads:
 
 
 class Visitors:
-    """All visitors of the page, by the session hash of Gradio."""
+    """All visitors of the page, by the session hash of Gradio.
+
+    An open page keeps a request open, its heartbeat. If there are too many visitors, the one that has been inactive for
+    the longest time is removed, first among those without a heartbeat.
+    """
 
     def __init__(self, assistant: Assistant, reader: MediaReader, *, with_audio: bool) -> None:
         self.assistant, self.with_audio, self._reader = assistant, with_audio, reader
         self._lock = threading.Lock()
         self._present: dict[str, Visitor] = {}
+        self._open_pages: Counter[str] = Counter()
+        self._changing = threading.RLock()
         self._uploads = Uploads()
 
     def __len__(self) -> int:
         return len(self._present)
 
     def __getitem__(self, name: str) -> Visitor:
-        """Return the visitor with this name; create one if there is none."""
-        if name not in self._present:
-            self._present[name] = Visitor(self.assistant, self._reader, self._lock, with_audio=self.with_audio)
-        return self._present[name]
+        """Return the visitor with this name; create one if there is none, and remove inactive ones."""
+        with self._changing:
+            visitor = self._present.get(name)
+            if visitor is None:
+                self._make_room()
+                visitor = Visitor(self.assistant, self._reader, self._lock, with_audio=self.with_audio)
+                self._present[name] = visitor
+            visitor.used_at = time.monotonic()
+            return visitor
+
+    def _make_room(self) -> None:
+        """Remove inactive visitors until another one can be added."""
+        absent = sorted(self._present.keys() - self._open_pages.keys(), key=self._last_use)
+        for name in absent[: max(0, len(absent) - MAX_ABSENT + 1)]:
+            self.leave(name)
+        for name in sorted(self._present, key=self._last_use)[: max(0, len(self) - MAX_VISITORS + 1)]:
+            self.leave(name)
+
+    def _last_use(self, name: str) -> float:
+        return self._present[name].used_at
+
+    def page_opened(self, name: str) -> None:
+        """Register a heartbeat of a visitor, who may not have used the page yet."""
+        with self._changing:
+            self._open_pages[name] += 1
+
+    def page_closed(self, name: str) -> None:
+        """Remove a heartbeat of a visitor. Gradio then calls ``leave``."""
+        with self._changing:
+            self._open_pages[name] -= 1
+            if self._open_pages[name] <= 0:
+                del self._open_pages[name]
 
     def hold(self, name: str, path: Path) -> None:
         """Keep an uploaded file until this visitor leaves or removes it."""
@@ -184,7 +235,8 @@ class Visitors:
 
     def leave(self, name: str) -> None:
         """Remove a visitor: stop the current answer, delete the conversation and the uploads."""
-        visitor = self._present.pop(name, None)
+        with self._changing:
+            visitor = self._present.pop(name, None)
         if visitor is not None:
             visitor.leave()
         self.release(name)

@@ -61,6 +61,7 @@ def main() -> None:
         start = _read_header(requests)
     except EOFError:
         return
+    Image.MAX_IMAGE_PIXELS = None  # the size is checked here, with a message that contains it
     Image.init()  # loads Pillow's plugins before time and memory are measured
     _confine(start["memory_bytes"])
     task = Task.of(start)

@@ -12,9 +12,9 @@ from typing import Any
 
 import uvicorn
 
+from video_llama.apps.host_names import is_loopback
 from video_llama.apps.server.app import build_app
 from video_llama.apps.server.connections import ConnectionLimits, Connections, LimitedProtocol, usable_connections
-from video_llama.apps.server.middleware import is_loopback
 from video_llama.apps.server.service import Service
 from video_llama.apps.server.settings import ServerSettings
 from video_llama.chat.assistant import Assistant
