@@ -22,7 +22,7 @@ def configure(level: int = logging.INFO) -> None:
 
 def progress(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
     """Yield ``items`` and show a progress bar on standard error. Shows nothing if that is not a terminal."""
-    from rich.console import Console
+    from rich.console import Console  # not at the top: the command line imports this module, and --help has to be fast
     from rich.progress import track
 
     console = Console(stderr=True)
