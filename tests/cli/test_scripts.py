@@ -37,7 +37,7 @@ def error_of(monkeypatch, capsys):
 def test_demo_scripts(page_of, config, script, with_sound):
     page = page_of(script, "--cfg-path", config, "--device", "cpu")
     assert "Random weights of a test" in page
-    assert ("listens to it" in page) == with_sound
+    assert ("videos, images and audio" in page) == with_sound
 
 
 class TestDemoErrors:
