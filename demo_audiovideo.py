@@ -3,4 +3,4 @@
 from video_llama.cli.scripts import run_demo_script
 
 if __name__ == "__main__":
-    run_demo_script(__doc__, with_sound=True)
+    run_demo_script(__doc__, with_audio=True)

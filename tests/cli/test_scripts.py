@@ -33,18 +33,18 @@ def error_of(monkeypatch, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("script", "with_sound"), [("demo_video.py", False), ("demo_audiovideo.py", True)])
-def test_demo_scripts(page_of, config, script, with_sound):
+@pytest.mark.parametrize(("script", "with_audio"), [("demo_video.py", False), ("demo_audiovideo.py", True)])
+def test_demo_scripts(page_of, config, script, with_audio):
     page = page_of(script, "--cfg-path", config, "--device", "cpu")
     assert "Random weights of a test" in page
-    assert ("videos, images and audio" in page) == with_sound
+    assert ("videos, images and audio" in page) == with_audio
 
 
 class TestDemoErrors:
     @pytest.fixture
     def run(self, error_of, config):
         def run_with(*flags) -> str:
-            return error_of(lambda: run_demo_script("A demo.", with_sound=False), "--cfg-path", config, *flags)
+            return error_of(lambda: run_demo_script("A demo.", with_audio=False), "--cfg-path", config, *flags)
 
         return run_with
 

@@ -42,14 +42,14 @@ def demo(
     """
     from video_llama.chat.loading import MINIATURE
 
-    serve_page(model.load(), host, port, with_sound=not only_vision, is_greedy=model.model == MINIATURE)
+    serve_page(model.load(), host, port, with_audio=not only_vision, is_greedy=model.model == MINIATURE)
 
 
-def serve_page(assistant: Assistant, host: str, port: int | None, *, with_sound: bool, is_greedy: bool) -> None:
+def serve_page(assistant: Assistant, host: str, port: int | None, *, with_audio: bool, is_greedy: bool) -> None:
     """Serve the web demo until Ctrl-C or SIGTERM. Raises ValueError for a port that cannot be used."""
     from video_llama.apps.demo.serving import running_demo
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with running_demo(assistant, host=host, port=port, with_audio=with_sound, is_greedy=is_greedy) as page:
+    with running_demo(assistant, host=host, port=port, with_audio=with_audio, is_greedy=is_greedy) as page:
         typer.echo(f"{page.url} (press Ctrl-C to stop)")
         threading.Event().wait()

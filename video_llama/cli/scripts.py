@@ -29,7 +29,7 @@ def run_train_script(description: str) -> None:
         train_from_config(arguments.cfg_path, arguments.options, resume=arguments.resume, max_steps=arguments.max_steps)
 
 
-def run_demo_script(description: str, *, with_sound: bool) -> None:
+def run_demo_script(description: str, *, with_audio: bool) -> None:
     """Serve the web demo for an evaluation YAML file. Exits as ``video-llama demo`` does."""
     parser = _parser(description, config_help="evaluation YAML file")
     parser.add_argument(
@@ -41,7 +41,7 @@ def run_demo_script(description: str, *, with_sound: bool) -> None:
     parser.add_argument("--port", type=int, help="port to listen on (default: the first free port from 7860)")
     arguments = parser.parse_args()
     with reported_errors(lambda: arguments.debug):
-        serve_page(_load_yaml(arguments), arguments.host, arguments.port, with_sound=with_sound, is_greedy=False)
+        serve_page(_load_yaml(arguments), arguments.host, arguments.port, with_audio=with_audio, is_greedy=False)
 
 
 def _parser(description: str, *, config_help: str) -> argparse.ArgumentParser:
