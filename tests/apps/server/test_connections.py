@@ -123,6 +123,21 @@ class TestHalfClosedClient:
             received(connection)
 
 
+def test_body_in_single_bytes_is_refused(server):
+    """Parsing 20,000 chunks of one byte takes seconds."""
+    head = f"{HEAD}Transfer-Encoding: chunked\r\n\r\n".encode()
+    with socket.create_connection(server.address, timeout=PATIENCE) as connection:
+        connection.sendall(head + b"1\r\n \r\n" * 10_001)
+        assert connection.recv(1000).startswith(b"HTTP/1.1 400 ")
+
+
+def test_body_in_chunks(server):
+    body = json.dumps(REQUEST).encode()
+    parts = (body[start : start + 3] for start in range(0, len(body), 3))
+    headers = {"Content-Type": "application/json"}
+    assert httpx.post(f"{server.url}{CHAT_PATH}", content=parts, headers=headers, timeout=PATIENCE).status_code == 200
+
+
 def test_what_is_not_http(server):
     with socket.create_connection(server.address, timeout=PATIENCE) as connection:
         connection.sendall(b"\x16\x03\x01 TLS\r\n\r\n")

@@ -1,5 +1,6 @@
 """Graceful shutdown: running answers finish, and answers that exceed the grace period end with an error."""
 
+import errno
 import json
 import os
 import signal
@@ -11,7 +12,7 @@ import threading
 import httpx
 import pytest
 
-from tests.apps.server.conftest import CHAT_PATH, LONG_REQUEST, MANY_TOKENS, PATIENCE, running_long, until
+from tests.apps.server.conftest import CHAT_PATH, LONG_REQUEST, MANY_TOKENS, PATIENCE, running, running_long, until
 
 
 class TestSignal:
@@ -73,3 +74,22 @@ def test_answers_after_the_grace_period_end_with_an_error(endless, stream):
     thread.join()
     assert replies[0].status_code == (200 if stream else 503)
     assert "The server is shutting down. Try again later." in replies[0].text
+
+
+def test_lack_of_file_descriptors_is_logged_once(assistant, caplog):
+    with running(assistant) as server:
+        loop = server.server.servers[0].get_loop()
+        failure = {"message": "socket.accept() out of system resource", "exception": OSError(errno.EMFILE, "Too many")}
+        for _ in range(100):
+            loop.call_soon_threadsafe(loop.call_exception_handler, failure)
+        until(lambda: is_healthy(server.url) and caplog.messages != [])
+    assert caplog.messages == ["No connection can be accepted (Too many). Raise the limit: ulimit -n"]
+
+
+def test_requests_that_are_not_http_are_not_logged(assistant, caplog):
+    with running(assistant) as server:
+        for _ in range(10):
+            with socket.create_connection(server.address, timeout=PATIENCE) as connection:
+                connection.sendall(b"no http\r\n\r\n")
+                assert connection.recv(100).startswith(b"HTTP/1.1 400")
+    assert caplog.messages == []

@@ -29,6 +29,10 @@ DRAIN_SECONDS = 5.0
 """Time that a client may go on sending a request after its answer, such as a refusal, was sent."""
 PROBE_SECONDS = 0.25
 """Interval in which a half-closed connection is examined."""
+READ_BYTES = 2**14
+"""Bytes received at once. Between two parts, other connections are served."""
+MAX_SMALL_CHUNKS, SMALL_CHUNK_BYTES = 10_000, 64
+"""Number of chunks of a body from which their mean size must be at least this number of bytes."""
 TCP_CLOSED = 7
 """State of a connection in Linux's TCP_INFO that the client has reset."""
 IPV6_NETWORK_BITS = 64
@@ -131,11 +135,30 @@ def _close_oldest(group: set[LimitedProtocol]) -> bool:
     return True
 
 
+class BoundedConnection(h11.Connection):
+    """Refuses bodies in very small chunks: parsing them takes a thousand times longer than receiving them."""
+
+    _num_chunks = _num_bytes = 0
+
+    def next_event(self) -> Any:
+        """Return the next event. Raises RemoteProtocolError if the chunks of a body are too many and too small."""
+        event = super().next_event()
+        if isinstance(event, h11.Request):
+            self._num_chunks = self._num_bytes = 0
+        elif isinstance(event, h11.Data):
+            self._num_chunks += 1
+            self._num_bytes += len(event.data)
+            if self._num_chunks > MAX_SMALL_CHUNKS and self._num_bytes < self._num_chunks * SMALL_CHUNK_BYTES:
+                raise h11.RemoteProtocolError("too many small chunks")
+        return event
+
+
 class LimitedProtocol(H11Protocol):
     """An HTTP/1.1 connection with time limits. A client that closes only its sending side still gets its answer."""
 
     def __init__(self, *args: Any, registry: Connections, **options: Any) -> None:
         super().__init__(*args, **options)
+        self.conn = BoundedConnection(h11.SERVER)
         self.stage, self.since = ConnectionStage.HEADERS, self.loop.time()
         self._registry, self._group = registry, ""
         self._timer: asyncio.TimerHandle | None = None
@@ -144,6 +167,7 @@ class LimitedProtocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Admit the connection, or refuse it with status 503."""
         super().connection_made(transport)
+        transport.max_size = READ_BYTES  # type: ignore[attr-defined]  # of asyncio's transports; others ignore it
         self._group = client_group(self.client[0] if self.client else "")
         if self._registry.admit(self, self._group):
             self._enter(ConnectionStage.HEADERS)
