@@ -3,7 +3,17 @@ from pathlib import Path
 
 import pytest
 
-from video_llama.files import MAX_JSON_DEPTH, new_file, parse_json, read_json, read_text, replace_text
+from video_llama.files import (
+    MAX_JSON_DEPTH,
+    checksum_file,
+    is_damaged,
+    new_file,
+    parse_json,
+    read_json,
+    read_text,
+    replace_text,
+    write_checksum,
+)
 
 
 def _write_half(path: Path) -> None:
@@ -67,3 +77,16 @@ def test_deep_json_is_an_error(left: str, depth: int) -> None:
 
 def test_wide_json_is_read() -> None:
     assert len(parse_json(f"[{','.join(['[{}]'] * 5000)}]")) == 5000
+
+
+def test_a_changed_file_differs_from_its_checksum(tmp_path: Path) -> None:
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"abc")
+    assert not is_damaged(path)  # without a checksum
+    write_checksum(path)
+    assert checksum_file(path).read_text().endswith("  a.bin\n")  # the format of sha256sum
+    assert not is_damaged(path)
+    path.write_bytes(b"abd")
+    assert is_damaged(path)
+    checksum_file(path).write_bytes(b"")
+    assert is_damaged(path)

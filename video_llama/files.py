@@ -137,3 +137,25 @@ def sha256(file: Path | BinaryIO) -> str:
     while block := file.read(_BYTES_PER_READ):
         digest.update(block)
     return digest.hexdigest()
+
+
+def checksum_file(path: Path) -> Path:
+    """Return the file next to ``path`` that holds its SHA-256, in the format of ``sha256sum``."""
+    return path.with_name(f"{path.name}.sha256")
+
+
+def write_checksum(path: Path, *, content: Path | None = None) -> None:
+    """Write the SHA-256 of ``path`` next to it. ``content`` is the file to hash, if ``path`` does not exist yet."""
+    replace_text(checksum_file(path), f"{sha256(content or path)}  {path.name}\n")
+
+
+def is_damaged(path: Path) -> bool:
+    """Return whether a file differs from its checksum. A file without a checksum file is not.
+
+    Raises OSError if the file cannot be read.
+    """
+    try:
+        stored = checksum_file(path).read_bytes()
+    except FileNotFoundError:
+        return False
+    return stored.split()[:1] != [sha256(path).encode()]

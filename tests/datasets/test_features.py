@@ -16,6 +16,7 @@ from video_llama.datasets.features import CachedMedia, FeatureStore, cache_media
 from video_llama.datasets.media import FrameReader, Readable, frame_reader
 from video_llama.datasets.sample import Sample
 from video_llama.errors import DataError, MediaError
+from video_llama.files import is_damaged
 from video_llama.processors.video_processor import VideoProcessor
 
 
@@ -123,12 +124,35 @@ def test_shards_of_earlier_versions_are_reported_and_computed_again(
     assert (tmp_path / "one" / "0123.safetensors").exists()
 
 
-def test_the_error_for_a_damaged_shard_names_the_remedy(samples: list[Sample], tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", ["one byte", "truncated", "empty", "checksum"])
+def test_a_damaged_shard_is_computed_again(
+    samples: list[Sample], tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
+) -> None:
+    before = cache(samples, tmp_path).read(samples[0], 0)[0].clone()
+    [shard] = (tmp_path / "one").glob("*.safetensors")
+    whole = shard.read_bytes()
+    changes = {"one byte": whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:], "truncated": whole[:40], "empty": b""}
+    if damage == "checksum":
+        shard.with_name(f"{shard.name}.sha256").write_text("")
+    else:
+        shard.write_bytes(changes[damage])
+    encode = Counted()
+    assert torch.equal(cache(samples, tmp_path, encode).read(samples[0], 0)[0], before)
+    assert encode.num_media == 3
+    assert f"{shard.name} is damaged" in caplog.text
+    assert not is_damaged(shard)
+    encode = Counted()
+    cache(samples, tmp_path, encode)
+    assert encode.num_media == 0
+
+
+def test_shards_without_checksums_are_read(samples: list[Sample], tmp_path: Path) -> None:
     cache(samples, tmp_path)
-    [shard] = (tmp_path / "one").iterdir()
-    shard.write_bytes(shard.read_bytes()[:40])
-    with pytest.raises(DataError, match="Delete it; it will be computed again"):
-        FeatureStore(tmp_path / "one")
+    [checksum] = (tmp_path / "one").glob("*.sha256")
+    checksum.unlink()
+    encode = Counted()
+    cache(samples, tmp_path, encode)
+    assert encode.num_media == 0
 
 
 def test_the_error_for_a_shard_that_cannot_be_written_names_the_remedy(samples: list[Sample], tmp_path: Path) -> None:

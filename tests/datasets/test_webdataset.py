@@ -13,10 +13,10 @@ import pytest
 from fsspec.registry import known_implementations  # type: ignore[import-untyped]
 from PIL import Image
 
-from video_llama.datasets.annotations import read_samples
+from video_llama.datasets.annotations import format_of, read_samples
 from video_llama.datasets.config import BuildInfo
 from video_llama.datasets.sample import Sample, TarMember
-from video_llama.datasets.webdataset import expand_pattern
+from video_llama.datasets.webdataset import expand_pattern, shard_sample
 from video_llama.errors import DataError
 from video_llama.processors.video_processor import read_image
 
@@ -137,3 +137,61 @@ def test_the_error_names_a_missing_package(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(known_implementations, "lost", {"class": "lost.Lost", "err": "Install lost"})
     with pytest.raises(DataError, match=r"Install lost\): pip install 'fsspec\[lost\]'"):
         read("lost://bucket/part.tar")
+
+
+def sparse_member(name: str, size: int) -> bytes:
+    """Return a tar file whose only member claims ``size`` bytes, of which none are stored."""
+    entry = tarfile.TarInfo(name)
+    entry.size = size
+    return entry.tobuf(tarfile.GNU_FORMAT)
+
+
+@pytest.mark.parametrize("name", ["b.txt", "b.json", "b.png"])
+def test_a_huge_member_is_an_error_of_its_sample(tmp_path: Path, name: str) -> None:
+    """The shard is sparse: 6 GiB long, and a few kB on disk."""
+    path, size = tmp_path / "a.tar", 6 * 2**30
+    with path.open("wb") as file:
+        file.write(tar_bytes({"a.png": picture(3), "a.txt": b"Red."})[: 512 * 4])
+        file.write(sparse_member(name, size))
+        file.truncate(file.tell() + size + 1024)
+    info = BuildInfo(shards=(str(path),))
+    rows = dict(format_of("webdataset", "x").rows(info, "x"))
+    assert shard_sample(rows[f"{path}:a"], "a").caption == "Red."
+    with pytest.raises(DataError, match=rf"{name} has 6,442,450,944 bytes, more than"):
+        shard_sample(rows[f"{path}:b"], "b")
+
+
+def test_a_huge_header_is_an_error(tmp_path: Path) -> None:
+    entry = tarfile.TarInfo("x")
+    entry.type, entry.size = tarfile.XHDTYPE, 6 * 2**30
+    path = tmp_path / "a.tar"
+    with path.open("wb") as file:
+        file.write(entry.tobuf(tarfile.GNU_FORMAT))
+        file.truncate(512 + entry.size)
+    with pytest.raises(DataError, match=r"a header of .* bytes is larger than 16,777,216"):
+        read(str(path))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [(b"[" * 100_000, "more than 100 lists"), (b"\xff", r"b\.json is not UTF-8 text")]
+)
+def test_a_damaged_text_is_an_error_of_its_sample(tmp_path: Path, text: bytes, message: str) -> None:
+    members = {"a.png": picture(3), "a.txt": b"Red.", "b.png": picture(4), "b.json": text}
+    path = tmp_path / "a.tar"
+    path.write_bytes(tar_bytes(members))
+    rows = dict(format_of("webdataset", "x").rows(BuildInfo(shards=(str(path),)), "x"))
+    assert shard_sample(rows[f"{path}:a"], "a").caption == "Red."
+    with pytest.raises(DataError, match=message):
+        shard_sample(rows[f"{path}:b"], "b")
+
+
+@pytest.mark.parametrize("text", ["", "[" * 100_000, "[3]", '[{"key": 1}]', "{}"])
+def test_a_damaged_index_is_written_again(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "a.tar"
+    path.write_bytes(SHARD)
+    read(str(path), index_dir=tmp_path / "index")
+    [index] = (tmp_path / "index").iterdir()
+    whole = index.read_text()
+    index.write_text(text)
+    check(read(str(path), index_dir=tmp_path / "index"))
+    assert index.read_text() == whole

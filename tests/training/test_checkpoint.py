@@ -1,7 +1,9 @@
 """Checkpoints are complete or absent, limited in number, and refused for other models."""
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -88,10 +90,110 @@ def test_errors_for_other_models_and_damaged_files(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"other trained parameters than this run, such as 1\.bias"):
         restore_checkpoint(folder, model, optimizer)
     (folder / "state.json").write_text("{")
-    with pytest.raises(CheckpointError, match="is incomplete"):
+    with pytest.raises(CheckpointError, match=r"is incomplete|is damaged"):
         restore_checkpoint(folder, *model_and_optimizer())
     (folder / "trained.safetensors").write_bytes(b"x")
-    with pytest.raises(CheckpointError, match="cannot be read"):
+    with pytest.raises(CheckpointError, match=r"cannot be read|is damaged"):
         read_trained(folder)
     with pytest.raises(CheckpointError, match="has no trained parameters"):
         read_trained(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("name", ["trained.safetensors", "optimizer.pt", "state.json"])
+def test_one_changed_byte_is_an_error_that_names_the_file(tmp_path: Path, name: str) -> None:
+    file = save(tmp_path, 5) / name
+    whole = file.read_bytes()
+    for place in (0, len(whole) // 2, len(whole) - 1):
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(CheckpointError, match=rf"{name} is damaged: it differs from its checksum"):
+            restore_checkpoint(file.parent, *model_and_optimizer())
+    file.write_bytes(whole)
+    restore_checkpoint(file.parent, *model_and_optimizer())
+
+
+def test_checkpoints_without_checksums_are_read(tmp_path: Path) -> None:
+    folder = save(tmp_path, 5)
+    for file in folder.glob("*.sha256"):
+        file.unlink()
+    state = json.loads((folder / "state.json").read_text())
+    del state["rows"], state["left_out"]
+    (folder / "state.json").write_text(json.dumps(state))
+    assert restore_checkpoint(folder, *model_and_optimizer()) == TrainingState(5, 1, 8)
+
+
+@pytest.mark.parametrize("name", ["step_backup", "step_", "step_5_old", "step_000009.bak", "step_-7", "step_\u00b2"])
+def test_other_folders_beside_the_checkpoints_are_ignored(tmp_path: Path, name: str) -> None:
+    whole = save(tmp_path, 5)
+    (tmp_path / "checkpoints" / name).mkdir()
+    (tmp_path / "checkpoints" / "step_000099").write_text("a file")
+    assert checkpoints(tmp_path) == [whole]
+    save(tmp_path, 6, keep_last=1)
+    assert (tmp_path / "checkpoints" / name).is_dir()
+
+
+class RunsCode:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, ("touch /tmp/never",)
+
+
+def states(state: dict[str, Any]) -> dict[str, object]:
+    """Return damaged variants of an optimizer state."""
+    entry, group = state["state"][0], state["param_groups"][0]
+    return {
+        "code": RunsCode(),
+        "a list": [1],
+        "no state": {"param_groups": state["param_groups"]},
+        "state is a number": {**state, "state": 3},
+        "another parameter": {**state, "state": {99: entry}},
+        "an entry without keys": {**state, "state": {0: 3}},
+        "another shape": {**state, "state": {0: {**entry, "exp_avg": torch.zeros(7)}}},
+        "whole numbers": {**state, "state": {0: {**entry, "exp_avg": torch.zeros(2, 3, dtype=torch.int64)}}},
+        "text": {**state, "state": {0: {**entry, "exp_avg": "x"}}},
+        "no groups": {**state, "param_groups": []},
+        "a group is a number": {**state, "param_groups": [3]},
+        "a text as a rate": {**state, "param_groups": [{**group, "lr": "x"}]},
+        "one beta": {**state, "param_groups": [{**group, "betas": (0.9,)}]},
+        "infinite decay": {**state, "param_groups": [{**group, "weight_decay": float("inf")}]},
+        "fewer parameters": {**state, "param_groups": [{**group, "params": [0]}]},
+    }
+
+
+@pytest.mark.parametrize("name", list(states(model_and_optimizer()[1].state_dict())))
+def test_a_hostile_optimizer_state_is_one_line(tmp_path: Path, name: str) -> None:
+    folder = save(tmp_path, 5)
+    (folder / "optimizer.pt.sha256").unlink()
+    torch.save(states(model_and_optimizer()[1].state_dict())[name], folder / "optimizer.pt")
+    with pytest.raises(CheckpointError) as caught:
+        restore_checkpoint(folder, *model_and_optimizer())
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("size", [0, 10, 700])
+def test_a_truncated_optimizer_state_is_one_line(tmp_path: Path, size: int) -> None:
+    folder = save(tmp_path, 5)
+    (folder / "optimizer.pt.sha256").unlink()
+    (folder / "optimizer.pt").write_bytes((folder / "optimizer.pt").read_bytes()[:size])
+    with pytest.raises(CheckpointError, match=r"optimizer\.pt") as caught:
+        restore_checkpoint(folder, *model_and_optimizer())
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        "3",
+        "{}",
+        '{"step": "5", "world_size": 1, "batch_size": 8}',
+        '{"step": -5, "world_size": 1, "batch_size": 8}',
+        '{"step": 5, "world_size": 0, "batch_size": 8}',
+        '{"step": 5, "world_size": 1, "batch_size": 8, "left_out": {}}',
+    ],
+)
+def test_a_hostile_training_state_is_one_line(tmp_path: Path, text: str) -> None:
+    folder = save(tmp_path, 5)
+    (folder / "state.json.sha256").unlink()
+    (folder / "state.json").write_text(text)
+    with pytest.raises(CheckpointError, match=r"is incomplete") as caught:
+        restore_checkpoint(folder, *model_and_optimizer())
+    assert "\n" not in str(caught.value)

@@ -1,5 +1,6 @@
 """Whole runs on real clips: the four stages, resuming bit by bit, and errors."""
 
+import fcntl
 import json
 import os
 import signal
@@ -119,6 +120,53 @@ def test_a_new_run_in_the_folder_of_another_is_an_error(write_yaml: Write) -> No
         train_from_config(write_yaml(), resume="nowhere")
 
 
+@pytest.mark.parametrize("edit", ["an answer", "a row less", "another order", "another video"])
+def test_resuming_with_edited_rows_is_an_error(write_yaml: Write, clips: Path, tmp_path: Path, edit: str) -> None:
+    rows = json.loads((clips / "questions_seeing.json").read_text())
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps(rows))
+    override = [f"datasets.webvid_instruct.build_info.anno_dir={path}"]
+    config = write_yaml()
+    run = train_from_config(config, override, max_steps=1)
+    moved = path.rename(tmp_path / "moved.json")  # the name of the file does not count
+    train_from_config(config, [override[0].replace("rows.json", "moved.json")], resume="auto", max_steps=2)
+    if edit == "an answer":
+        rows[0]["QA"][0]["a"] += "!"
+    elif edit == "a row less":
+        rows = rows[1:]
+    elif edit == "another order":
+        rows = rows[::-1]
+    else:
+        rows[0]["video"] = rows[-1]["video"]
+    moved.unlink()
+    path.write_text(json.dumps(rows))
+    with pytest.raises(CheckpointError, match=r"datasets\.webvid_instruct: the rows have changed since .*step_000002"):
+        train_from_config(config, override, resume="auto")
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 2
+
+
+LOCKED = """
+import sys
+from video_llama.errors import CheckpointError
+from video_llama.training.run import train_from_config
+try:
+    train_from_config(sys.argv[1], resume="auto")
+except CheckpointError as error:
+    print(error)
+"""
+
+
+def test_a_second_run_in_one_folder_is_an_error(write_yaml: Write, losses: Losses, tmp_path: Path) -> None:
+    path = write_yaml()
+    run = train_from_config(path, max_steps=2)
+    with (run / "run.lock").open("r+") as file:
+        fcntl.lockf(file, fcntl.LOCK_EX)
+        done = subprocess.run([sys.executable, "-c", LOCKED, str(path)], capture_output=True, text=True, timeout=120)
+    assert "is in use by another run (process" in done.stdout, done.stderr[-2000:]
+    assert len(losses(run)) == 2
+    train_from_config(path, resume="auto", max_steps=3)  # the lock ended with its process
+
+
 def test_resuming_with_another_batch_size_is_a_warning(write_yaml: Write, caplog: pytest.LogCaptureFixture) -> None:
     path = write_yaml()
     train_from_config(path, max_steps=1)
@@ -200,7 +248,9 @@ for largest_file in (0, 4096):  # in the second case metrics and settings can be
 def test_a_full_disk_loses_nothing(write_yaml: Write, losses: Losses) -> None:
     path = write_yaml()
     run = train_from_config(path, max_steps=6)
-    kept = {file: file.read_bytes() for file in run.rglob("*") if file.is_file() and file.suffix != ".png"}
+    kept = {
+        file: file.read_bytes() for file in run.rglob("*") if file.is_file() and file.suffix not in (".png", ".lock")
+    }
     done = subprocess.run([sys.executable, "-c", FULL_DISK, str(path)], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("File too large") == len(done.stdout.splitlines()) == 2

@@ -197,7 +197,7 @@ def opened(file: Path) -> Iterator[_Tensors]:
         with _opened_safetensors(file) as tensors:
             yield tensors
     else:
-        yield _PickledTensors(file, _tensors_in(_unpickled(file), file))
+        yield _PickledTensors(file, _tensors_in(read_pickle(file), file))
 
 
 class _Tensors(Mapping[str, Tensor]):
@@ -281,13 +281,13 @@ def _opened_safetensors(file: Path) -> Iterator[_SafeTensors]:
         yield _SafeTensors(file, handle)
 
 
-def _unpickled(file: Path) -> Any:
+def read_pickle(file: Path, *, is_mapped: bool = True) -> Any:
     """Load a ``torch.save`` file without running code, memory-mapped if its format allows it."""
     is_zip = zipfile.is_zipfile(file)
     try:
         if is_zip:
             _check_archive(file)
-        return torch.load(file, weights_only=True, mmap=is_zip or None, map_location="cpu")
+        return torch.load(file, weights_only=True, mmap=(is_zip and is_mapped) or None, map_location="cpu")
     except pickle.UnpicklingError as error:
         raise _refused_pickle(file, error) from error
     except _PICKLE_ERRORS as error:

@@ -3,6 +3,7 @@
 A store is a folder of safetensors shards for one encoder with fixed weights. Each shard has one tensor per medium,
 named by the reader's ``key`` (the content of the file and the sampling settings). The sentences about the frame times
 are in its metadata. Shards are memory-mapped, written atomically, and never modified.
+Each has a checksum file (``.sha256``); a shard that differs from it, or is no shard, is deleted and computed again.
 """
 
 # N media, T frames
@@ -25,7 +26,7 @@ from video_llama.datasets.content_hash import ContentHashes
 from video_llama.datasets.media import FileReader, MediaForm, Readable
 from video_llama.datasets.sample import SampleFile, SampleKind
 from video_llama.errors import DataError, MediaError
-from video_llama.files import new_file
+from video_llama.files import checksum_file, is_damaged, new_file, parse_json, write_checksum
 from video_llama.log import logger, progress
 
 MEDIA_PER_SHARD = 512
@@ -40,11 +41,12 @@ class FeatureStore:
     """Features by key, in the shards of one folder."""
 
     def __init__(self, folder: Path) -> None:
-        """Open ``folder``, which may be empty or missing. Raises DataError for an unreadable shard."""
+        """Open ``folder``, which may be empty or missing. Damaged shards are deleted, with a warning."""
         self.folder = folder
         self._messages: dict[str, str] = {}
         self._shards: dict[str, Any] = {}
-        old = [path for path in sorted(folder.glob("*.safetensors")) if not self._open(path)]
+        shards = [path for path in sorted(folder.glob("*.safetensors")) if self._is_intact(path)]
+        old = [path for path in shards if not self._open(path)]
         if old:
             logger.warning(
                 "%s: %d shards, such as %s, use keys of path and time, from an earlier version. They are ignored, and "
@@ -72,27 +74,51 @@ class FeatureStore:
         try:
             with new_file(path) as unfinished:
                 save_file(tensors, unfinished, {"messages": json.dumps(messages), "keys": KEYS})
+                write_checksum(path, content=unfinished)
         except (OSError, SafetensorError) as error:
             raise DataError(
                 f"{path} cannot be written: {error}. Free disk space and run again; the other shards are kept."
             ) from error
         self._open(path)
 
-    def _open(self, path: Path) -> bool:
-        """Open a shard. Return False if its keys are from an earlier version."""
+    def _is_intact(self, path: Path) -> bool:
+        """Return whether a shard can be used; delete it otherwise. Raises DataError if that fails."""
         try:
-            shard = safe_open(path, framework="pt")
-            metadata = shard.metadata()  # type: ignore[no-untyped-call]
-            messages = json.loads(metadata["messages"])
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-            raise DataError(
-                f"{path} is not a valid feature shard ({error}). Delete it; it will be computed again."
-            ) from error
+            problem = "it differs from its checksum" if is_damaged(path) else None
+            if problem is None:
+                _read_messages(path)
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            problem = str(error)
+        except OSError as error:
+            raise DataError(f"{path} cannot be read: {error}. Check its permissions, or delete it.") from error
+        if problem is None:
+            return True
+        logger.warning("%s is damaged (%s). It is deleted, and its features are computed again.", path, problem)
+        try:
+            path.unlink(missing_ok=True)
+            checksum_file(path).unlink(missing_ok=True)
+        except OSError as error:
+            raise DataError(f"{path} is damaged and cannot be deleted: {error}. Delete it.") from error
+        return False
+
+    def _open(self, path: Path) -> bool:
+        """Open an intact shard. Return False if its keys are from an earlier version."""
+        shard, metadata, messages = _read_messages(path)
         if metadata.get("keys") != KEYS:
             return False
         self._messages |= messages
         self._shards |= dict.fromkeys(messages, shard)
         return True
+
+
+def _read_messages(path: Path) -> tuple[Any, dict[str, str], dict[str, str]]:
+    """Return an open shard, its metadata, and its sentences by key."""
+    shard = safe_open(path, framework="pt")
+    metadata = shard.metadata()  # type: ignore[no-untyped-call]
+    messages = parse_json(metadata["messages"])
+    if not isinstance(messages, dict) or set(messages) != set(shard.keys()):  # type: ignore[no-untyped-call]
+        raise ValueError("its metadata does not name its tensors")
+    return shard, metadata, messages
 
 
 @dataclass(frozen=True)

@@ -123,6 +123,12 @@ class Sample:
         return (SampleMedium(self.id, self.path, self.kind), *self.more_media)
 
     @property
+    def content(self) -> str:
+        """The row as text, apart from its name and the folder of its media: what a changed annotation changes."""
+        names = [(medium.kind, Path(str(medium.path)).name) for medium in self.media]
+        return repr((names, self.caption, self.turns, self.system, self.video_words, self.audio_words))
+
+    @property
     def text_length(self) -> int:
         """Number of characters of the text, an estimate of the row's length that needs no tokenization."""
         return len(self.caption) + sum(len(turn.question) + len(turn.answer) for turn in self.turns)

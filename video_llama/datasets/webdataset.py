@@ -15,12 +15,12 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any, cast
 
 from video_llama.datasets.own_rows import conversation_sample
 from video_llama.datasets.sample import Sample, SampleKind, SampleMedium, TarMember
 from video_llama.errors import DataError
-from video_llama.files import parse_json, replace_text
+from video_llama.files import parse_json, read_json, replace_text
 from video_llama.log import logger, progress
 
 SUFFIX_KINDS: dict[str, SampleKind] = {
@@ -35,6 +35,10 @@ STATE_KEYS = (
     *("LastModified", "last_modified", "updated", "md5Hash", "generation"),  # S3, Azure, Google
 )
 """Keys of fsspec's ``info`` that change with the file, for the various file systems."""
+MAX_TEXT_BYTES, MAX_MEDIUM_BYTES = 2**20, 2**31
+"""Largest text and medium of a sample. A sparse member can be larger than its shard."""
+MAX_READ_BYTES = 2**24
+"""Largest read of a tar header (a long name, or the extended header of the pax format)."""
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
@@ -45,6 +49,8 @@ class ShardEntry:
     key: str
     media: tuple[TarMember, ...]
     texts: dict[str, str]
+    problem: str = ""
+    """Reason why the sample cannot be used."""
 
 
 def shard_rows(shards: Iterable[str], index_dir: Path | None) -> Iterator[tuple[str, ShardEntry]]:
@@ -64,6 +70,8 @@ def shard_sample(entry: ShardEntry, name: str) -> Sample:
     for member in entry.media:
         kind = SUFFIX_KINDS[_suffix(member.name)]
         media[kind].append(SampleMedium(name, member, kind))
+    if entry.problem:
+        raise DataError(f"{name}: {entry.problem}. Correct or remove it.")
     if not entry.media or not entry.texts:
         raise DataError(f"{name}: a sample needs a medium and a .txt or .json file. Correct or remove it.")
     return conversation_sample(_row(entry, name), name, media)
@@ -99,7 +107,13 @@ def _entries(address: str, index_dir: Path | None) -> list[ShardEntry]:
     state = _state(address)
     path = index_dir and index_dir / f"{hashlib.sha256(f'{address} {state}'.encode()).hexdigest()[:32]}.json"
     if path and path.is_file():
-        return [_restored(entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
+        try:
+            content = read_json(path, max_bytes=None)
+            if not isinstance(content, list):
+                raise TypeError("it is not a list")
+            return [_restored(entry) for entry in content]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            logger.warning("%s is damaged (%r); the headers of %s are read again", path, error, address)
     entries = _read_headers(address, state)
     if path:
         replace_text(path, json.dumps([asdict(entry) for entry in entries]))
@@ -107,7 +121,8 @@ def _entries(address: str, index_dir: Path | None) -> list[ShardEntry]:
 
 
 def _restored(entry: dict[str, Any]) -> ShardEntry:
-    return ShardEntry(entry["key"], tuple(TarMember(**member) for member in entry["media"]), entry["texts"])
+    media = tuple(TarMember(**member) for member in entry["media"])
+    return ShardEntry(entry["key"], media, entry["texts"], entry.get("problem", ""))
 
 
 def _state(address: str) -> str:
@@ -133,28 +148,65 @@ def _state(address: str) -> str:
     return hashlib.sha256(repr(sorted(facts.items())).encode()).hexdigest()[:16]
 
 
+class _LimitedReads:
+    """A file whose single reads are limited; tarfile reads a header of any size at once."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int = -1) -> bytes:
+        """Read at most MAX_READ_BYTES. Raises TarError for a larger read."""
+        if not 0 <= size <= MAX_READ_BYTES:
+            raise tarfile.TarError(f"a header of {size:,} bytes is larger than {MAX_READ_BYTES:,}")
+        data: bytes = self._file.read(size)
+        return data
+
+
 def _read_headers(address: str, state: str) -> list[ShardEntry]:
     import fsspec
 
     media: dict[str, list[TarMember]] = {}
     texts: dict[str, dict[str, str]] = {}
+    problems: dict[str, str] = {}
     try:
-        with fsspec.open(address, "rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
+        with (
+            fsspec.open(address, "rb") as file,
+            tarfile.open(fileobj=cast("IO[bytes]", _LimitedReads(file)), mode="r:") as tar,
+        ):
             for member in tar:
                 key, suffix = _key(member.name), _suffix(member.name)
-                if member.isfile() and suffix in SUFFIX_KINDS:
+                if not member.isfile() or suffix not in (*SUFFIX_KINDS, *TEXT_SUFFIXES):
+                    continue
+                problem = _problem(member, suffix)
+                if problem:
+                    problems.setdefault(key, problem)
+                elif suffix in SUFFIX_KINDS:
                     place = TarMember(address, member.name, member.offset_data, member.size, state)
                     media.setdefault(key, []).append(place)
-                elif member.isfile() and suffix in TEXT_SUFFIXES:
+                else:
                     content = tar.extractfile(member)
                     assert content is not None
-                    texts.setdefault(key, {})[suffix] = content.read().decode("utf-8")
+                    try:
+                        texts.setdefault(key, {})[suffix] = content.read().decode("utf-8-sig")
+                    except UnicodeDecodeError as error:
+                        problems.setdefault(key, f"{member.name} is not UTF-8 text ({error.reason})")
     except (OSError, tarfile.TarError, UnicodeError) as error:
         raise DataError(
             f"{address} is not a complete, uncompressed tar file ({error}). Download or decompress it again."
         ) from error
-    keys = dict.fromkeys([*media, *texts])
-    return [ShardEntry(key, tuple(media.get(key, ())), texts.get(key, {})) for key in keys]
+    keys = dict.fromkeys([*media, *texts, *problems])
+    return [ShardEntry(key, tuple(media.get(key, ())), texts.get(key, {}), problems.get(key, "")) for key in keys]
+
+
+def _problem(member: tarfile.TarInfo, suffix: str) -> str | None:
+    """Return why a member is not read, or None."""
+    limit = MAX_MEDIUM_BYTES if suffix in SUFFIX_KINDS else MAX_TEXT_BYTES
+    if member.size > limit:
+        return f"{member.name} has {member.size:,} bytes, more than {limit:,}"
+    if member.issparse():
+        return f"{member.name} is stored as a sparse file"
+    return None
 
 
 def _key(name: str) -> str:

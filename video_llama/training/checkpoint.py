@@ -7,6 +7,7 @@ checkpoints/step_000500/
   state.json            {"step", "world_size", "batch_size", "scaler", "left_out"}
   config.yaml           the resolved settings
   checkpoint_N.pth      weights and state in the reference's format, with run.save_reference_pth
+  *.sha256              the checksum of each file, verified when it is read
 ```
 Nothing else is needed to resume: the order of the data, augmentation and dropout depend only on the seed and the step.
 """
@@ -14,6 +15,7 @@ Nothing else is needed to resume: the order of the data, augmentation and dropou
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,12 +24,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from video_llama.checkpoints.files import read_pickle, without_wrappers
 from video_llama.errors import CheckpointError
-from video_llama.files import new_folder
+from video_llama.files import is_damaged, new_folder, read_json, write_checksum
 from video_llama.training.parallel import full_tensor, load_optimizer_state, shard_like
 from video_llama.training.reference_checkpoint import reference_checkpoint, reference_file
 
@@ -37,6 +41,10 @@ TRAINING_STATE_FILE = "state.json"
 RUN_CONFIG_FILE = "config.yaml"
 BEST_FOLDER = "best"
 VALID_STATE_FILE = "valid.json"
+STEP_FOLDER = re.compile(r"step_([0-9]+)")
+
+BAD_STATES = (OSError, ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""Exceptions for a training state that is missing, damaged or of another model."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,8 @@ class TrainingState:
     """State of the gradient scaler for fp16."""
     left_out: dict[str, dict[str, float]] | None = None
     """Numbers of drawn and of unreadable samples of each data set with ``on_bad_media: skip``."""
+    rows: dict[str, str] | None = None
+    """A hash of the rows of each data set. None in checkpoints of earlier versions."""
 
 
 def trained_tensors(model: nn.Module, *, keeps: bool = True) -> dict[str, Tensor]:
@@ -89,8 +99,10 @@ def save_checkpoint(
         if reference_epoch is not None:
             content = reference_checkpoint(tensors, optimizer_state, state.scaler, config_text, reference_epoch)
             torch.save(content, unfinished / reference_file(reference_epoch))
+        _write_checksums(unfinished)
     for old in checkpoints(run_folder)[:-keep_last]:
-        shutil.rmtree(old)
+        if not old.is_symlink():
+            shutil.rmtree(old)
     return folder
 
 
@@ -99,16 +111,18 @@ def save_best(run_folder: Path, tensors: Mapping[str, Tensor], config_text: str,
     with _new_checkpoint(run_folder / BEST_FOLDER) as unfinished:
         _write_weights(unfinished, tensors, config_text)
         (unfinished / VALID_STATE_FILE).write_text(json.dumps(row), encoding="utf-8")
+        _write_checksums(unfinished)
 
 
 def best_loss(run_folder: Path) -> float:
     """Return the lowest validation loss of a run, or infinity without one. Raises CheckpointError if unreadable."""
     path = run_folder / BEST_FOLDER / VALID_STATE_FILE
     try:
-        return float(json.loads(path.read_text(encoding="utf-8"))["loss"])
+        check_intact(path)
+        return float(read_json(path)["loss"])
     except FileNotFoundError:
         return float("inf")
-    except (OSError, ValueError, KeyError) as error:
+    except BAD_STATES as error:
         raise CheckpointError(
             f"{path} cannot be read ({error}). Delete the folder; it will be written again."
         ) from error
@@ -117,6 +131,20 @@ def best_loss(run_folder: Path) -> float:
 def _write_weights(folder: Path, tensors: Mapping[str, Tensor], config_text: str) -> None:
     save_file(dict(tensors), folder / TRAINED_FILE)
     (folder / RUN_CONFIG_FILE).write_text(config_text, encoding="utf-8")
+
+
+def _write_checksums(folder: Path) -> None:
+    for file in sorted(folder.iterdir()):
+        write_checksum(file)
+
+
+def check_intact(file: Path) -> None:
+    """Raise CheckpointError if a file differs from the checksum next to it. Raises OSError if it cannot be read."""
+    if is_damaged(file):
+        raise CheckpointError(
+            f"{file} is damaged: it differs from its checksum ({file.name}.sha256). Copy it again, or use an earlier "
+            "checkpoint."
+        )
 
 
 @contextmanager
@@ -134,8 +162,10 @@ def _new_checkpoint(folder: Path) -> Iterator[Path]:
 
 
 def checkpoints(run_folder: Path) -> list[Path]:
-    """Return the complete checkpoints of a run, newest last."""
-    return sorted((run_folder / "checkpoints").glob("step_*"), key=lambda path: int(path.name.removeprefix("step_")))
+    """Return the complete checkpoints of a run, newest last. Other files and folders are ignored."""
+    found = [(STEP_FOLDER.fullmatch(path.name), path) for path in (run_folder / "checkpoints").glob("step_*")]
+    steps = [(int(match.group(1)), path) for match, path in found if match is not None and path.is_dir()]
+    return [path for _, path in sorted(steps)]
 
 
 def newest_checkpoint(run_folder: Path) -> Path | None:
@@ -163,7 +193,8 @@ def read_trained(path: str | Path) -> dict[str, Tensor]:
     """
     file = trained_file(path)
     try:
-        return load_file(file)
+        check_intact(file)
+        return {without_wrappers(name): tensor for name, tensor in load_file(file).items()}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{file} cannot be read ({error}). Copy it again, or use an earlier checkpoint."
@@ -206,8 +237,9 @@ def restore_weights(folder: Path, model: nn.Module) -> int:
     try:
         if state is None:
             raise FileNotFoundError(f"no {TRAINING_STATE_FILE}")
-        return int(json.loads(state.read_text(encoding="utf-8"))["step"])
-    except (OSError, ValueError, KeyError) as error:
+        check_intact(state)
+        return int(read_json(state)["step"])
+    except BAD_STATES as error:
         raise CheckpointError(f"{folder} is incomplete ({error}). Resume from an earlier checkpoint.") from error
 
 
@@ -218,8 +250,17 @@ def restore_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Op
     """
     restore_weights(folder, model)
     try:
-        state: dict[str, Any] = json.loads((folder / TRAINING_STATE_FILE).read_text(encoding="utf-8"))
-        load_optimizer_state(optimizer, torch.load(folder / OPTIMIZER_FILE, weights_only=True))
-        return TrainingState(**state)
-    except (OSError, ValueError, TypeError, RuntimeError) as error:
-        raise CheckpointError(f"{folder} is incomplete ({error}). Resume from an earlier checkpoint.") from error
+        data = json.dumps(read_json(folder / TRAINING_STATE_FILE))
+        state = TypeAdapter(TrainingState).validate_json(data, strict=True)
+        if state.left_out is not None and state.left_out.keys() != {"drawn", "bad"}:
+            raise ValueError(f"{TRAINING_STATE_FILE} has other counts than drawn and bad")
+        if min(state.step, state.world_size - 1, state.batch_size - 1) < 0:
+            raise ValueError(f"{TRAINING_STATE_FILE} has a number out of range")
+        check_intact(folder / OPTIMIZER_FILE)
+        load_optimizer_state(optimizer, read_pickle(folder / OPTIMIZER_FILE, is_mapped=False))
+        return state
+    except BAD_STATES as error:
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(
+            f"{folder} is incomplete or damaged ({reason}). Resume from an earlier checkpoint."
+        ) from error

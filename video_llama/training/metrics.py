@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from video_llama.datasets.loading import Batch
 from video_llama.errors import DataError, MissingExtraError
-from video_llama.files import replace_text
+from video_llama.files import parse_json, replace_text
 from video_llama.log import logger
 from video_llama.training.distributed import World
 from video_llama.training.plotting import METRICS_FILE, VALID_FILE
@@ -120,7 +120,16 @@ def remove_rows_after(step: int, path: Path) -> None:
     if path.exists():
         text = path.read_text(encoding="utf-8")
         lines = text[: text.rfind("\n") + 1].splitlines(keepends=True)
-        replace_text(path, "".join(line for line in lines if json.loads(line)["step"] <= step))
+        replace_text(path, "".join(line for line in lines if _step_of(line, path) <= step))
+
+
+def _step_of(line: str, path: Path) -> float:
+    """Return the step of a row; infinity, with a warning, for a damaged row."""
+    try:
+        return int(parse_json(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        logger.warning("%s: a damaged row is removed: %.80s", path, line.strip())
+        return float("inf")
 
 
 @contextmanager

@@ -6,6 +6,7 @@ ImageBind's vision encoder is not sharded, because the trainer calls it outside 
 
 from __future__ import annotations
 
+import math
 from contextlib import nullcontext
 from typing import Any
 
@@ -62,10 +63,43 @@ def full_optimizer_state(optimizer: torch.optim.Optimizer, *, keeps: bool = True
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Load an unsharded state into an optimizer, whose parameters may be sharded. Raises ValueError if it differs."""
+    """Load an unsharded state into an optimizer, whose parameters may be sharded.
+
+    Raises ValueError or TypeError if the state is not one of AdamW for these parameters.
+    """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    _check_state(optimizer, parameters, state)
     tensors = {
         index: {key: shard_like(value, parameters[index]) for key, value in entry.items()}
         for index, entry in state["state"].items()
     }
     optimizer.load_state_dict({**state, "state": tensors})
+
+
+def _check_state(optimizer: torch.optim.Optimizer, parameters: list[Tensor], state: Any) -> None:
+    """Raise ValueError unless ``state`` has the form that ``full_optimizer_state`` returns for this optimizer."""
+    if not isinstance(state, dict) or not all(isinstance(state.get(key), kind) for key, kind in _STATE_KINDS.items()):
+        raise ValueError("the optimizer state has no 'state' and 'param_groups'")
+    for index, entry in state["state"].items():
+        if not isinstance(index, int) or not 0 <= index < len(parameters) or not isinstance(entry, dict):
+            raise ValueError(f"the optimizer state has an entry {index!r}, which belongs to no parameter")
+        for key, value in entry.items():
+            shapes = [torch.Size(), parameters[index].shape]
+            if not isinstance(value, Tensor) or value.shape not in shapes or not value.is_floating_point():
+                raise ValueError(f"{key} of parameter {index} in the optimizer state has another shape or type")
+    for saved, own in zip(state["param_groups"], optimizer.param_groups, strict=True):
+        wrong = [key for key, value in own.items() if key in saved and not _is_alike(saved[key], value)]
+        if wrong:
+            raise ValueError(f"{wrong[0]} of a parameter group in the optimizer state is of another type")
+
+
+_STATE_KINDS = {"state": dict, "param_groups": list}
+
+
+def _is_alike(saved: Any, own: Any) -> bool:
+    """Return whether two settings of a parameter group are of one type; numbers must be finite."""
+    if isinstance(own, list | tuple):
+        return isinstance(saved, list | tuple) and len(saved) == len(own)
+    if isinstance(own, bool) or own is None:
+        return saved is None or isinstance(saved, bool)
+    return not isinstance(own, int | float) or (isinstance(saved, int | float) and abs(saved) < math.inf)

@@ -3,6 +3,7 @@
 ```
 output_dir/metrics.jsonl        one row per step
            valid.jsonl          one row per validation
+           run.lock             locked while the run is active
            curves.png           plots of these metrics, if matplotlib is installed
            config.yaml          the resolved settings
            trained_parts.json   names and shapes of the trained parameters, and their number
@@ -17,18 +18,26 @@ output_dir/metrics.jsonl        one row per step
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import math
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+try:
+    import fcntl
+except ImportError:  # on Windows, run folders are not locked
+    fcntl = None  # type: ignore[assignment]
+
 from video_llama.checkpoints.folder import ModelFolder
 from video_llama.config import dump_yaml, load_config, require_filled
 from video_llama.datasets.loading import Batch, BatchOrder, BatchSource, TrainingSet
+from video_llama.datasets.sample import Sample
 from video_llama.errors import CheckpointError, ConfigError, MissingExtraError
 from video_llama.files import replace_text
 from video_llama.log import logger
@@ -47,6 +56,7 @@ from video_llama.training.validation import Validation
 
 Resume = Literal["auto"] | str | Path | None
 
+LOCK_FILE = "run.lock"
 EVALUATION_FILE = "evaluation.jsonl"
 TRAINED_PARTS_FILE = "trained_parts.json"
 FULL_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -78,7 +88,7 @@ def train(config: TrainConfig, *, source: str, resume: Resume = None, max_steps:
     require_filled(config, source=source)
     stage = stage_of(config.model)
     start_from = _starting_checkpoint(config.run, resume)
-    with _full_disk_is_named(config.run.output_dir):
+    with _full_disk_is_named(config.run.output_dir), _locked(config.run):
         _run(config, source, stage, start_from, max_steps)
     return config.run.output_dir
 
@@ -103,6 +113,34 @@ def _run(config: TrainConfig, source: str, stage: Stage, start_from: Path | None
         trainer.train(first, last)
         if this.is_main and first < last:
             _draw_curves(config.run.output_dir)
+
+
+@contextmanager
+def _locked(run: RunConfig) -> Iterator[None]:
+    """Keep other runs out of the run folder. Raises CheckpointError if one is there.
+
+    The main process of a training holds a lock on LOCK_FILE, which the operating system releases when the process ends.
+    """
+    if run.evaluate or fcntl is None or int(os.environ.get("RANK", "0")) != 0:
+        yield
+        return
+    run.output_dir.mkdir(parents=True, exist_ok=True)
+    path = run.output_dir / LOCK_FILE
+    with path.open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                raise
+            file.seek(0)
+            raise CheckpointError(
+                f"{run.output_dir} is in use by another run (process {file.read(20).strip()}). Wait until it ends, or "
+                "choose another run.output_dir."
+            ) from error
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
 
 
 @contextmanager
@@ -249,6 +287,7 @@ def _make_trainer(
         trains_both_branches=stage.may_leave_parts_unused,
         bad_shares={name: each.max_bad_share for name, each in config.datasets.items() if each.on_bad_media == "skip"},
         validation=_validation(valid_sets, run, folder.tokenizer.pad_id, this),
+        rows={each.name: rows_hash(each.samples) for each in sets},
     )
 
 
@@ -258,11 +297,33 @@ def _validation(sets: Sequence[TrainingSet], run: RunConfig, pad_id: int, this: 
     return Validation.of(sets, run.batch_size_eval, run.valid_every_steps, pad_id, run.pad_to_multiple, this)
 
 
+def rows_hash(samples: Sequence[Sample]) -> str:
+    """Return a hash of the rows of a data set in their order. Names of rows and folders of media do not count."""
+    digest = hashlib.sha256()
+    for sample in samples:
+        digest.update(sample.content.encode() + b"\n")
+    return digest.hexdigest()[:16]
+
+
+def _check_rows(checkpoint: Path, saved: Mapping[str, str] | None, rows: Mapping[str, str]) -> None:
+    """Raise CheckpointError if the rows of a data set differ from those of the checkpoint."""
+    changed = sorted(
+        name for name in {**(saved or {}), **rows} if saved is not None and saved.get(name) != rows.get(name)
+    )
+    if changed:
+        raise CheckpointError(
+            f"datasets.{changed[0]}: the rows have changed since {checkpoint} was written, so the run cannot be "
+            "continued exactly. Restore the annotations, or start a new run in another run.output_dir with model.ckpt: "
+            f"{checkpoint}."
+        )
+
+
 def _resume(trainer: Trainer, checkpoint: Path | None) -> int:
     """Restore a checkpoint and return the number of completed steps."""
     if checkpoint is None:
         return 0
     state = restore_checkpoint(checkpoint, trainer.model, trainer.optimizer)
+    _check_rows(checkpoint, state.rows, trainer.rows)
     if state.batch_size != trainer.batch_size:
         logger.warning(
             "%s was written with %d rows per batch (%d processes), but there are %d now. The order of the data changes "

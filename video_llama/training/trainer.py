@@ -68,6 +68,8 @@ class Trainer:
     bad_shares: Mapping[str, float] = field(default_factory=dict)
     """``max_bad_share`` of each data set with ``on_bad_media: skip``."""
     validation: Validation | None = None
+    rows: Mapping[str, str] = field(default_factory=dict)
+    """A hash of the rows of each data set."""
 
     def __post_init__(self) -> None:
         self.trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
@@ -140,7 +142,7 @@ class Trainer:
         if self.world.is_main:
             left_out = self.left_out.state_dict() if self.bad_shares else None
             state = TrainingState(
-                num_steps, self.world.size, self.batch_size, self.scaler.state_dict() or None, left_out
+                num_steps, self.world.size, self.batch_size, self.scaler.state_dict() or None, left_out, dict(self.rows)
             )
             save_checkpoint(
                 self.run.output_dir,
