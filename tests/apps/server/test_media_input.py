@@ -175,5 +175,5 @@ def test_percent_encoding(text, block_bytes):
 
 def test_percent_encoding_of_a_large_url_is_fast():
     start = time.process_time()
-    assert unquote_bytes(b"%00" * 10**7) == bytes(10**7)
+    assert unquote_bytes(b"%00" * 2_000_000) == bytes(2_000_000)
     assert time.process_time() - start < 5
