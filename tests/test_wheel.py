@@ -18,6 +18,7 @@ NEEDED = (
     "video_llama/py.typed",
     "video_llama/apps/demo/style.css",
     "video_llama/miniature/weights/model.safetensors",
+    "video_llama/miniature/weights/familiarity.safetensors",
     "video_llama/miniature/weights/tokenizer.model",
     "video_llama/miniature/train_configs/visionbranch_stage1_pretrain.yaml",
     "video_llama/examples/square_with_hum.mp4",

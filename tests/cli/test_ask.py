@@ -1,12 +1,14 @@
 """``video-llama ask``: its outputs, its options, and the error for each kind of unusable input."""
 
 import json
+import shutil
 
 import av
 import numpy as np
 import pytest
 
 from tests.cli.conftest import QUESTION, assert_one_line, corrupt_audio, invoke
+from tests.factories.familiarity import WARNING, warn_about_pictures
 from tests.factories.media import write_video, write_wav
 from tests.factories.models import NOTICE
 
@@ -22,6 +24,19 @@ class TestAsk:
         rests, notice = result.stderr.splitlines()
         assert rests == "(weights: tiny; 4 frames at 0, 0.7, 1.5, 2.2 s, 3.0 s of audio in 3 clips)"
         assert notice == NOTICE
+
+    def test_warning_precedes_the_answer(self, clip, model_path, tmp_path):
+        folder = shutil.copytree(model_path, tmp_path / "model")
+        warn_about_pictures(folder)
+        options = (clip, QUESTION, "--model", folder, "--device", "cpu", "--max-new-tokens", 8)
+        result = invoke("ask", *options)
+        assert result.stderr.splitlines()[0] == WARNING
+        assert result.output.startswith(WARNING)
+        record = invoke("ask", *options, "--json")
+        assert json.loads(record.stdout)["warnings"] == [WARNING]
+        assert record.stderr == ""
+        lines = invoke("chat", clip, "--model", folder, "--device", "cpu", "--max-new-tokens", 8, stdin=QUESTION)
+        assert WARNING in lines.stderr.splitlines()
 
     def test_json_is_the_only_output(self, ask, clip):
         result = ask(clip, QUESTION, "--json")

@@ -31,6 +31,7 @@ from video_llama.conversation import (
     fit_history,
 )
 from video_llama.errors import CheckpointError, PromptError
+from video_llama.models.familiarity import FeatureRecorder
 from video_llama.processors.audio_processor import AudioProcessor
 from video_llama.processors.media_file import MediaKind, MediaSource
 from video_llama.processors.medium import MediaOptions, ReadMedium, read_medium
@@ -49,6 +50,13 @@ class EncodedMedium:
     audio_tokens: Tensor | None
     decode_seconds: float
     encode_seconds: float
+    warnings: tuple[str, ...] = ()
+    """Set if the medium is unlike the training media of a model that tests this."""
+
+
+def warnings_of(media: Sequence[EncodedMedium]) -> list[str]:
+    """Return the different warnings about some media, in order."""
+    return list(dict.fromkeys(warning for medium in media for warning in medium.warnings))
 
 
 GivenMedium = MediaSource | ReadMedium | EncodedMedium
@@ -132,6 +140,9 @@ class Engine:
         self._guard = TextGuard.of(self.template, self.tokenizer.special_texts)
         self._video_processor = VideoProcessor.from_settings(self.settings)
         self._audio_processor = AudioProcessor(self.settings)
+        self.familiarity = folder.familiarity
+        tests = () if self.familiarity is None else self.familiarity.tests
+        self._recorder = FeatureRecorder(self.model.model, [(test.part, test.block) for test in tests])
 
     @cached_property
     def weights(self) -> dict[str, Any]:
@@ -163,10 +174,11 @@ class Engine:
         frames, mel = self._inputs(read)
         decoded = time.perf_counter()
         body = self.model.model
-        with torch.no_grad():
+        with torch.no_grad(), self._recorder.recording() as features:
             video = None if frames is None else body.get_video_features(frames[None])[0]
             audio = None if mel is None else body.get_audio_features(mel[None])[0]
-        return EncodedMedium(read, video, audio, decoded - start, time.perf_counter() - decoded)
+            warnings = [] if self.familiarity is None else self.familiarity.warnings(features)
+        return EncodedMedium(read, video, audio, decoded - start, time.perf_counter() - decoded, tuple(warnings))
 
     def attention(self, read: ReadMedium) -> QueryAttention:
         """Return the attention of the video and audio queries over a medium. See ``query_attention``."""
@@ -257,5 +269,6 @@ class Engine:
             },
             stop_reason=writer.stop_reason or CLOSED,
             dropped_turns=turn.dropped_turns,
+            warnings=warnings_of(turn.media),
             neutralized=turn.shown.neutralized(),
         )

@@ -40,6 +40,8 @@ class Record:
     """stop_string, end_token, max_new_tokens, or closed (the caller stopped the answer)."""
     dropped_turns: int
     """Number of old turns that were removed because the context is too short."""
+    warnings: list[str] = field(default_factory=list)
+    """Shown before the answer: a medium is unlike those that the model was trained on. Usually empty."""
     neutralized: list[str] = field(default_factory=list)
     """Sequences in the texts of the prompt that got a space so that they are no control tokens or turns: ``</s>``."""
 

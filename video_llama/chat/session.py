@@ -10,7 +10,7 @@ from typing_extensions import Unpack
 
 from video_llama.chat.cache import PromptCache
 from video_llama.chat.decoding import Decoding, DecodingFields, TokenChooser, beam_ids, token_steps
-from video_llama.chat.engine import Effort, EncodedMedium, Engine, GivenMedium, PreparedTurn, Writer
+from video_llama.chat.engine import Effort, EncodedMedium, Engine, GivenMedium, PreparedTurn, Writer, warnings_of
 from video_llama.chat.messages import message_for
 from video_llama.chat.record import Answer
 from video_llama.conversation import Conversation, has_stop
@@ -57,6 +57,11 @@ class Chat:
         self._open: AnswerStream | None = None
         self.answers: list[Answer] = []
         """All answers, with their records."""
+
+    @property
+    def warnings(self) -> list[str]:
+        """The warnings about the media: some are unlike those that the model was trained on."""
+        return warnings_of(self._media)
 
     def add(self, media: GivenMedium, kind: MediaKind | None = None, **options: Unpack[MediaFields]) -> EncodedMedium:
         """Add a medium before the next question: a video, image, sound, or a folder or list of frames.

@@ -23,12 +23,14 @@ from transformers.utils import logging
 
 from video_llama.checkpoints.building import build_model
 from video_llama.checkpoints.completeness import check_tensors, shapes_of, without_tied_output
+from video_llama.checkpoints.familiarity import read_familiarity
 from video_llama.checkpoints.files import StoredTensor, read_values, scan
 from video_llama.conversation import TEMPLATES, Tokenizer
 from video_llama.errors import CheckpointError
 from video_llama.files import new_folder, read_json
 from video_llama.models.configuration import VideoLlamaConfig
 from video_llama.models.configuration_limits import BAD_VALUES, first_line
+from video_llama.models.familiarity import Familiarity
 from video_llama.models.modeling_llama import is_packed
 from video_llama.models.placement import LoadOptions, meta_model, resolve_placing
 from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
@@ -78,6 +80,8 @@ class ModelFolder:
     tokenizer: Tokenizer
     settings: ProcessorSettings
     manifest: Manifest
+    familiarity: Familiarity | None = None
+    """Tests for media unlike the training media (``familiarity.safetensors``, optional)."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,7 @@ def read_model_folder(path: str | Path, options: LoadOptions = LoadOptions()) ->
     manifest = read_manifest(path)
     tokenizer = Tokenizer(path / TOKENIZER_FILE, pad_token=settings.pad_token)
     check_fit(config, settings, tokenizer)
+    familiarity = read_familiarity(path, config)
     stored = scan(path, safetensors_only=True)
     model = meta_model(config, str(path / CONFIG_FILE))
     shapes = shapes_of(model)
@@ -123,7 +128,7 @@ def read_model_folder(path: str | Path, options: LoadOptions = LoadOptions()) ->
     build_model(model, FolderTensors(stored), placing)
     if (path / GENERATION_FILE).is_file():
         model.generation_config = _read_generation_config(path)
-    return ModelFolder(path, model, tokenizer, settings, manifest)
+    return ModelFolder(path, model, tokenizer, settings, manifest, familiarity)
 
 
 def write_model_folder(

@@ -11,7 +11,7 @@ import typer
 from video_llama.cli.options import DecodingOptions, Json, ModelOptions, SegmentOptions, is_existing, opened_media
 
 if TYPE_CHECKING:
-    from video_llama.chat import Answer
+    from video_llama.chat import Answer, Chat
 
 
 def ask(
@@ -31,7 +31,8 @@ def ask(
 ) -> None:
     """Answer one question about videos, images or audio.
 
-    The answer is printed on standard output. One line with the weights, frames and audio that were used is printed on
+    The answer is printed on standard output. If the media are unlike those that the model was trained on, a warning is
+    printed before it on standard error. One line with the weights, frames and audio that were used is printed on
     standard error, followed by a note on the model's limitations. With --json, the complete record is printed on
     standard output and nothing on standard error.
     """
@@ -45,10 +46,17 @@ def ask(
     if as_json:
         typer.echo(json.dumps(answer.as_dict(), indent=2, ensure_ascii=False, allow_nan=False))
         return
+    show_warnings(chat)
     typer.echo(answer.text)
     typer.echo(f"({used_inputs(answer)})", err=True)
     if assistant.notice:
         typer.echo(assistant.notice, err=True)
+
+
+def show_warnings(chat: Chat) -> None:
+    """Print the warnings about the media of a chat."""
+    for warning in chat.warnings:
+        typer.echo(warning, err=True)
 
 
 def _split(inputs: Sequence[str]) -> tuple[Sequence[str], str]:

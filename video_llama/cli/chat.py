@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from video_llama.cli.ask import used_inputs
+from video_llama.cli.ask import show_warnings, used_inputs
 from video_llama.cli.options import DecodingOptions, ModelOptions, SegmentOptions
 from video_llama.cli.reporting import EXIT_ERROR, is_debug_on, report
 from video_llama.errors import VideoLlamaError
@@ -129,6 +129,7 @@ class Terminal:
 
     def _answer(self, question: str) -> None:
         stream = self._chat.stream(question, self._decoding)
+        show_warnings(self._chat)
         try:
             for piece in stream:
                 typer.echo(piece, nl=False)

@@ -97,6 +97,48 @@ def evaluate(
 
 
 @app.command()
+def fit_familiarity(
+    folder: Annotated[Path, typer.Argument(help="Model folder of a trained miniature.", show_default=False)],
+    num_clips: Annotated[int, typer.Option(min=50, help="Number of clips for statistics, and for limits.")] = 400,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the clips.")] = 0,
+) -> None:
+    """Write the statistics for the warning about unfamiliar clips.
+
+    They are computed from new clips and written to familiarity.safetensors in the model folder. The weights do not
+    change. The command miniature train does the same at its end.
+    """
+    from video_llama.miniature.familiarity import write_familiarity_of
+
+    typer.echo(str(write_familiarity_of(folder, num_clips=num_clips, seed=seed)))
+
+
+@app.command()
+def evaluate_familiarity(
+    files: Annotated[
+        list[Path] | None, typer.Argument(metavar="[FILE]...", help="Other media to count.", show_default=False)
+    ] = None,
+    *,
+    model: Annotated[str, typer.Option(help="Model to evaluate: miniature, or a model folder.")] = "miniature",
+    num_clips: Annotated[int, typer.Option(min=1, help="Number of clips of the miniature.")] = 300,
+    num_others: Annotated[int, typer.Option(min=1, help="Number of other media of each kind.")] = 8,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of all media.")] = 1,
+) -> None:
+    """Count the warnings about unfamiliar media.
+
+    Counts them for new clips of the miniature, for generated media of other kinds, and for FILEs.
+    """
+    from video_llama.chat.loading import load
+    from video_llama.miniature.familiarity import count_files, measure_familiarity
+
+    assistant = load(model)
+    with tempfile.TemporaryDirectory(prefix="video-llama-familiarity-") as folder:
+        counts = measure_familiarity(assistant, Path(folder), num_clips=num_clips, num_others=num_others, seed=seed)
+    counts |= count_files(assistant, files or [])
+    for name, count in counts.items():
+        typer.echo(f"{name}: {count.right} of {count.total} with a warning")
+
+
+@app.command()
 def clip(
     path: Annotated[Path, typer.Argument(help="The .mp4 file to write.", show_default=False)],
     shows: Annotated[

@@ -16,6 +16,7 @@ from video_llama.errors import CheckpointError
 from video_llama.files import new_folder
 from video_llama.miniature.assemble import Backbones, write_base, write_weights
 from video_llama.miniature.dataset import write_training_clips
+from video_llama.miniature.familiarity import write_familiarity_of
 from video_llama.miniature.pretrain_imagebind import bind
 from video_llama.miniature.pretrain_language import LANGUAGE, pretrain_language
 from video_llama.miniature.pretrain_vision import pretrain_frames, pretrain_tower
@@ -57,6 +58,7 @@ def _make_base(root: Path, seed: int) -> None:
 
 def _make_weights(root: Path, seed: int) -> None:
     write_weights(root / "weights", root / "base", [root / "vision2", root / "audio2"], seed)
+    write_familiarity_of(root / "weights", seed=seed)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from video_llama.apps.demo.handlers import (
     Handlers,
     PageState,
     alert_html,
+    answer_message,
     decoding_of,
     error_text,
     public_record,
@@ -37,6 +38,11 @@ def visitors(talkative, reader) -> Visitors:
 def ask(handlers: Handlers, question: str, max_new_tokens: int):
     content = {"text": question, "files": []}
     return handlers.ask(VISITOR, content, GREEDY, *CONTROLS[:-1], max_new_tokens, "")
+
+
+def test_warning_precedes_the_answer():
+    assert answer_message("A < B.", [])["content"] == "A &lt; B."
+    assert answer_message("A circle.", ["Unlike."])["content"] == "Unlike.\n\nA circle."
 
 
 def test_sampling_has_the_settings_of_the_reference():

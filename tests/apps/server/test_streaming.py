@@ -39,6 +39,7 @@ def test_record_on_request(client, urls):
     assert record["decoding"]["seed"] == 7
     assert "path" not in record["weights"]
     assert "noise" in reply.video_llama["notice"]
+    assert record["warnings"] == []
     plain = client.chat.completions.create(model="tiny", messages=messages, max_tokens=4)
     assert "video_llama" not in plain.model_extra
 

@@ -95,7 +95,7 @@ class Handlers:
         stop, generating = stop_button(is_running=False), status_html(GENERATING)
         try:
             for text in throttled(visitor.answer(question, decoding_of(*controls)), UPDATE_SECONDS):
-                yield PageState([*messages, asked, text_message("assistant", text)], status=generating)
+                yield PageState([*messages, asked, answer_message(text, visitor.warnings)], status=generating)
         except (VideoLlamaError, ValueError) as error:
             yield PageState(list(messages), box_value(question), status=alert_html([error_text(error)]), stop=stop)
             return
@@ -106,7 +106,7 @@ class Handlers:
         if answer is None or answer is before:
             yield PageState(list(messages), box_value(question), status=status_html(STOPPED_EARLY), stop=stop)
             return
-        messages += [asked, text_message("assistant", answer.text or "(empty answer)")]
+        messages += [asked, answer_message(answer.text or "(empty answer)", answer.record.warnings)]
         yield PageState(list(messages), record=public_record(answer), status=status_html(summary(answer)), stop=stop)
         visitor.compute_attention()
         yield PageState(model_input=media_html(visitor.media), status=gr.skip())
@@ -251,6 +251,11 @@ def stop_button(*, is_running: bool) -> Any:
 def text_message(role: str, text: str) -> ChatbotMessage:
     """Return a chat message. The chat component interprets text as HTML, so it is escaped here."""
     return {"role": role, "content": escape(text, quote=False)}
+
+
+def answer_message(text: str, warnings: Sequence[str]) -> ChatbotMessage:
+    """Return a chat message with an answer, preceded by the warnings about its media."""
+    return text_message("assistant", "\n\n".join([*warnings, text]))
 
 
 def file_message(path: Path) -> ChatbotMessage:

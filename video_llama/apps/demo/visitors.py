@@ -62,6 +62,11 @@ class Visitor:
         """The last answer of the conversation, complete or stopped; None before the first one."""
         return self._chat.answers[-1] if self._chat.answers else None
 
+    @property
+    def warnings(self) -> list[str]:
+        """The warnings about the media of the conversation, shown before each answer."""
+        return self._chat.warnings
+
     def add(self, path: Path) -> None:
         """Add a media file to the conversation. Raises MediaError; the conversation is then unchanged."""
         if len(self.media) >= MAX_MEDIA:
