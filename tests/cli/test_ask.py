@@ -250,7 +250,7 @@ class TestBadInput:
 
     def test_long_prompt(self, ask, clip):
         result = ask(clip, "why " * 25_000)
-        assert_one_line(result, "PromptError: The question needs")
+        assert_one_line(result, "ContextLengthError: The question needs")
 
     def test_prompt_that_is_not_valid_unicode(self, ask, clip):
         assert_one_line(ask(clip, "a\udcff"), "a lone surrogate. Encode the text as UTF-8")
