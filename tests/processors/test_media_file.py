@@ -47,7 +47,7 @@ def test_an_empty_file(tmp_path: Path) -> None:
 
 def test_a_text_named_mp4(tmp_path: Path) -> None:
     path = tmp_path / "text.mp4"
-    path.write_text("This is no video.\n" * 100)
+    path.write_text("This is not a video.\n" * 100)
     with pytest.raises(MediaError, match=r"text\.mp4 cannot be read as video or sound.*convert it: ffmpeg"):
         read_video(path)
     with pytest.raises(MediaError, match=r"text\.mp4 cannot be read as an image"):

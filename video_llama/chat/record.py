@@ -43,7 +43,7 @@ class Record:
     warnings: list[str] = field(default_factory=list)
     """Shown before the answer: a medium is unlike those that the model was trained on. Usually empty."""
     neutralized: list[str] = field(default_factory=list)
-    """Sequences in the texts of the prompt that got a space so that they are no control tokens or turns: ``</s>``."""
+    """Control tokens and turn markers in the user's texts, such as ``</s>``, that were split by a space."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain dicts, lists, strings and numbers."""

@@ -36,7 +36,7 @@ DTYPE_HELP = "Data type of the weights: float32, bfloat16 or float16"
 
 
 def overrides_option(example: str, *, of: str = "the YAML file", panel: str = OPTIONS) -> Any:
-    """Return ``--set``, which overrides a key of a YAML file. ``--options`` is its former name, and still accepted."""
+    """Return ``--set``, which overrides a key of a YAML file."""
     help_text = f"Override a key of {of}, such as {example}. Repeatable."
     return typer.Option("--set", metavar="KEY=VALUE", help=help_text, show_default=False, rich_help_panel=panel)
 

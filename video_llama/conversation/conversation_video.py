@@ -319,7 +319,7 @@ class Conversation:
             self.messages.append(Message(user, (part,)))
 
     def answer(self, text: str) -> None:
-        """Add the assistant's answer, as returned by ``postprocess``. Raises PromptError if there is no question."""
+        """Add the assistant's answer, as returned by ``postprocess``. Raises PromptError without a question."""
         if not self.messages or self.messages[-1].role != self.template.roles[0]:
             raise PromptError("There is no question to answer. Ask one first.")
         self.messages.append(Message(self.template.roles[1], (text,)))

@@ -3,7 +3,7 @@
 A store is a folder of safetensors shards for one encoder with fixed weights. Each shard has one tensor per medium,
 named by the reader's ``key`` (the content of the file and the sampling settings). The sentences about the frame times
 are in its metadata. Shards are memory-mapped, written atomically, and never modified.
-Each has a checksum file (``.sha256``); a shard that differs from it, or is no shard, is deleted and computed again.
+Each has a checksum file (``.sha256``). A shard with a wrong checksum or format is deleted and computed again.
 """
 
 # N media, T frames

@@ -168,8 +168,8 @@ class TrainingSet:
 class Batch:
     """``input_ids`` and ``labels`` [B, L], padded on the right, and the media by form, in prompt order.
 
-    There is no attention mask: the decoder is causal, so padding on the right does not affect the tokens before it, and
-    the padding's labels of -100 exclude it from the loss.
+    No attention mask is needed: the decoder is causal, so padding on the right does not affect the tokens before it,
+    and the labels of the padding (-100) exclude it from the loss.
     """
 
     dataset: str

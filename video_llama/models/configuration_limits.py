@@ -1,7 +1,7 @@
 """Limits of the values in a ``config.json``, checked before any module is built.
 
-A configuration is data from elsewhere: a value that is no number, no layers, or 200,000 layers must give one short
-error in bounded time and memory, and no value may load code. The rules apply to keys of these names in every section.
+A configuration is untrusted. An invalid value (text instead of a number, zero layers, 200,000 layers) raises one short
+error in bounded time and memory, and no value can load code. The rules apply to keys of these names in every section.
 """
 
 from __future__ import annotations

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from video_llama.errors import MediaError, VideoLlamaError
-from video_llama.processors.media_file import MediaFile, Source, natural_key, open_media
+from video_llama.errors import MediaError
+from video_llama.processors.media_file import MediaFile, Source, decoding_errors, natural_key, open_media
 
 DEEP_MODES = ("I", "I;16", "I;16B", "I;16L")  # modes of 16-bit greyscale, by Pillow version and file
 ROWS_AT_ONCE = 1024  # rows of a greyscale image that are scaled at a time, to bound memory
@@ -85,19 +85,8 @@ def check_animation(name: str, num_frames: int, width: int, height: int) -> None
         )
 
 
-@contextmanager
-def _image_errors(media: MediaFile) -> Iterator[None]:
-    try:
-        yield
-    except (VideoLlamaError, AssertionError):
-        raise
-    except MemoryError as error:
-        raise MediaError(f"{media.name} requires more memory than is available. Use a smaller image.") from error
-    except Exception as error:  # Pillow's plugins raise errors of any kind for damaged files
-        raise MediaError(
-            f"{media.name} cannot be read as an image ({str(error) or type(error).__name__}). It may be damaged or "
-            "truncated: copy it again, or save it as PNG or JPEG."
-        ) from error
+def _image_errors(media: MediaFile) -> AbstractContextManager[None]:
+    return decoding_errors(media.name, "an image", "Please copy it again, or save it as PNG or JPEG.")
 
 
 def _resized(image: Image.Image, size: tuple[int, int]) -> np.ndarray:

@@ -66,7 +66,7 @@ def _stream(stream: Any) -> dict[str, Any]:
 
 
 def _rotation(container: Any) -> int | None:
-    """Return the rotation of the first frame, in degrees counterclockwise; None if there is no frame."""
+    """Return the rotation of the first frame, in degrees counterclockwise, or None for a video without frames."""
     try:
         first = next(container.decode(video=0), None) if container.streams.video else None
     except av.error.FFmpegError:

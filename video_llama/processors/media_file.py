@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, TypeGuard
 
 import av
 from av import VideoStream
@@ -49,6 +49,7 @@ TS_DISCONT = 0x0200
 """FFmpeg's AVFMT_TS_DISCONT: flag of containers whose clock can jump (MPEG-TS, VOB)."""
 JUMP_SECONDS = 10.0
 """In such containers a longer step forward is a jump of the clock, as in FFmpeg."""
+CONVERT_VIDEO = "Play it in a media player, or convert it: ffmpeg -i FILE out.mp4"
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 
@@ -255,7 +256,7 @@ class _View(io.RawIOBase):
 
 
 @contextmanager
-def decoding_errors(name: str) -> Iterator[None]:
+def decoding_errors(name: str, read_as: str = "video or sound", remedy: str = CONVERT_VIDEO) -> Iterator[None]:
     """Raise MediaError, naming the file, for every error that a decoder raises inside the block.
 
     PyAV and Pillow raise errors of many types for damaged files (PermissionError, TypeError, struct.error, ...). Errors
@@ -269,8 +270,8 @@ def decoding_errors(name: str) -> Iterator[None]:
         raise MediaError(f"{name} requires more memory than is available. Use a smaller file.") from error
     except Exception as error:
         raise MediaError(
-            f"{name} cannot be read as video or sound ({_reason(error)}). It may be damaged, truncated, or another "
-            "kind of file. Play it in a media player, or convert it: ffmpeg -i FILE out.mp4"
+            f"{name} cannot be read as {read_as} ({_reason(error)}). It may be damaged, truncated, or another kind of "
+            f"file. {remedy}"
         ) from error
 
 
@@ -312,7 +313,7 @@ def main_video_stream(container: InputContainer) -> VideoStream | None:
     )
 
 
-def is_folder(source: object) -> bool:
+def is_folder(source: object) -> TypeGuard[str | os.PathLike[str]]:
     """Whether a source is the path of a folder."""
     return isinstance(source, (str, os.PathLike)) and os.path.isdir(source)
 
@@ -340,4 +341,7 @@ def _checked_path(source: str | os.PathLike[str]) -> Path:
 
 def _reason(error: Exception) -> str:
     text = getattr(error, "strerror", None) or str(error).partition("\n")[0]
-    return text if isinstance(error, av.error.FFmpegError) and text else f"{type(error).__name__}: {text}".rstrip(": ")
+    is_clear = text and isinstance(
+        error, (av.error.FFmpegError, OSError, ValueError, SyntaxError)
+    )
+    return text if is_clear else f"{type(error).__name__}: {text}".rstrip(": ")

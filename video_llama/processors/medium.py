@@ -6,7 +6,6 @@ A file without a sound track is used without sound, and the result says so; a tr
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from typing import Any, TypedDict
 
@@ -96,9 +95,7 @@ def _sound_dict(sound: SoundClips) -> dict[str, Any]:
 
 def media_kind(source: MediaSource) -> MediaKind:
     """Return the kind of a source, by its content. Raises MediaError if it is not a media file."""
-    if isinstance(source, (list, tuple)):
-        return "frames"
-    if is_folder(source):
+    if isinstance(source, (list, tuple)) or is_folder(source):
         return "frames"
     with open_media(source) as media:
         return media.kind
@@ -126,7 +123,7 @@ def read_medium(
     """
     size = (settings.image_size, settings.image_size)
     sampling = options.frames or FrameSampling(num_frames=settings.num_frames)
-    if isinstance(source, (list, tuple)) or (isinstance(source, (str, os.PathLike)) and is_folder(source)):
+    if isinstance(source, (list, tuple)) or is_folder(source):
         video = read_video(source, size=size, sampling=sampling, max_frames=max_frames)
         return _with_sound(video, None, settings, options, with_audio_branch)
     with open_media(source) as media:

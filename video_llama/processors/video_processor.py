@@ -7,7 +7,6 @@ Source: the reference's ``load_video``, ``AlproVideoEvalProcessor`` and ``AlproV
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,7 +88,7 @@ def read_video(
     check_frame_limit(sampling, max_frames)
     if isinstance(source, (list, tuple)):
         return _read_frames(source, f"{len(source)} frames", size, sampling, max_frames, frames_fps)
-    if isinstance(source, (str, os.PathLike)) and is_folder(source):
+    if is_folder(source):
         return _read_frames(frame_paths(Path(source)), str(source), size, sampling, max_frames, frames_fps)
     with open_media(source) as media:
         if media.is_image:

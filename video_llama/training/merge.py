@@ -87,7 +87,7 @@ def _check_target(out: Path) -> None:
 
 
 def _check_overlap(runs: Sequence[str | Path]) -> None:
-    """Raise CheckpointError if there is no run, a run has no trained parts, or two runs contain the same tensor."""
+    """Raise CheckpointError for an empty list, a run without trained parts, or a tensor that two runs contain."""
     if not runs:
         raise CheckpointError("No run was given. Give one or more run folders to merge.")
     owners: dict[str, str | Path] = {}

@@ -241,7 +241,7 @@ class LimitedProtocol(H11Protocol):
         self._timer = None if seconds is None else self.loop.call_later(seconds, self.expire)
 
     def _close_with(self, error: ApiError) -> None:
-        """Send an error unless an answer has begun, and close the connection."""
+        """Send an error if no response has been started, then close the connection."""
         if self.cycle is not None:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
