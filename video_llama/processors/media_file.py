@@ -341,7 +341,5 @@ def _checked_path(source: str | os.PathLike[str]) -> Path:
 
 def _reason(error: Exception) -> str:
     text = getattr(error, "strerror", None) or str(error).partition("\n")[0]
-    is_clear = text and isinstance(
-        error, (av.error.FFmpegError, OSError, ValueError, SyntaxError)
-    )
+    is_clear = text and isinstance(error, (av.error.FFmpegError, OSError, ValueError, SyntaxError))
     return text if is_clear else f"{type(error).__name__}: {text}".rstrip(": ")
