@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from tests.cli.conftest import invoke
-from video_llama.cli.serve import is_loopback, server_settings, split_overrides
+from video_llama.cli.serve import server_settings, split_overrides
 
 
 @pytest.mark.parametrize(
@@ -34,14 +34,6 @@ def test_settings(monkeypatch, tmp_path):
 def test_set_takes_limits_and_keys_of_the_yaml():
     given = ["max_rows=3", "model.ckpt=a.pth", "media_root=/data/a.b"]
     assert split_overrides(given) == (["max_rows=3", "media_root=/data/a.b"], ["model.ckpt=a.pth"])
-
-
-@pytest.mark.parametrize(
-    ("host", "expected"),
-    [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("a.test", False)],
-)
-def test_loopback(host, expected):
-    assert is_loopback(host) == expected
 
 
 @pytest.mark.parametrize("package", ["fastapi", "uvicorn", "prometheus_client"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from urllib.parse import urlsplit
 
 LOCAL_NAME = "localhost"
@@ -18,6 +18,12 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(name).is_loopback
     except ValueError:
         return False
+
+
+def accepts_headers(headers: Iterable[tuple[bytes, bytes]], names: Collection[str] = ()) -> bool:
+    """Return whether the headers of an ASGI request have no Host header, or one that ``accepts_host``."""
+    host = dict(headers).get(b"host", b"").decode("latin-1")
+    return not host or accepts_host(host, names)
 
 
 def accepts_host(header: str, names: Collection[str]) -> bool:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from transformers import DynamicCache
 
+from video_llama.conversation import common_length
+
 
 class PromptCache:
     """Keys and values, and the token ids that they belong to.
@@ -20,8 +22,7 @@ class PromptCache:
 
     def keep_common(self, ids: Sequence[int]) -> int:
         """Crop the cache to its longest common prefix with ``ids`` and return its length, always less than all."""
-        limit = min(len(self.ids), len(ids) - 1)
-        common = next((n for n in range(limit) if self.ids[n] != ids[n]), limit)
+        common = min(common_length(self.ids, ids), len(ids) - 1)
         surplus = len(self.ids) - common
         if surplus:
             self.key_values.crop(-surplus)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,11 @@ class Record:
     def as_dict(self) -> dict[str, Any]:
         """Return plain dicts, lists, strings and numbers."""
         return asdict(self)
+
+    def public_dict(self) -> dict[str, Any]:
+        """Return ``as_dict`` without the path of the weights, for clients of a server."""
+        weights = {key: value for key, value in self.weights.items() if key != "path"}
+        return asdict(replace(self, weights=weights))
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 
 from typing_extensions import Unpack
@@ -174,8 +174,23 @@ class Chat:
             yield token
 
 
-def search_beams(engine: Engine, turns: list[PreparedTurn]) -> list[list[int]]:
-    """Return the token ids of the best beam of each turn, with the decoding settings of the first turn."""
+def search_beams(
+    engine: Engine, turns: list[PreparedTurn], after_step: Callable[[], None] | None = None
+) -> list[list[int]]:
+    """Return the token ids of the best beam of each turn, with the decoding settings of the first turn.
+
+    ``after_step`` is called after each decoding step. An exception that it raises ends the search.
+    """
+    length = 0
+
+    def is_stopped(ids: Sequence[int]) -> bool:  # called for every beam; all beams have the same length
+        nonlocal length
+        if len(ids) > length:
+            length = len(ids)
+            if after_step is not None:
+                after_step()
+        return has_stop(engine.tokenizer, ids, engine.template)
+
     embeds_BLD, mask_BL = engine.embed(turns)
     return beam_ids(
         engine.model,
@@ -184,5 +199,5 @@ def search_beams(engine: Engine, turns: list[PreparedTurn]) -> list[list[int]]:
         turns[0].decoding,
         eos_id=engine.tokenizer.eos_id,
         pad_id=engine.tokenizer.pad_id,
-        is_stopped=lambda ids: has_stop(engine.tokenizer, ids, engine.template),
+        is_stopped=is_stopped,
     )

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from video_llama.cli.options import DecodingOptions, Json, ModelOptions, SegmentOptions, is_existing, opened_media
+from video_llama.cli.options import (
+    DecodingOptions,
+    Json,
+    ModelOptions,
+    SegmentOptions,
+    is_existing,
+    json_text,
+    opened_media,
+)
 
 if TYPE_CHECKING:
     from video_llama.chat import Answer, Chat
@@ -44,7 +51,7 @@ def ask(
         chat = assistant.chat(*media, **segment.media_fields(assistant.settings.num_frames))
     answer = chat.ask(question, settings)
     if as_json:
-        typer.echo(json.dumps(answer.as_dict(), indent=2, ensure_ascii=False, allow_nan=False))
+        typer.echo(json_text(answer.as_dict()))
         return
     show_warnings(chat)
     typer.echo(answer.text)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from video_llama.cli.ask import show_warnings, used_inputs
-from video_llama.cli.options import DecodingOptions, ModelOptions, SegmentOptions
+from video_llama.cli.options import DecodingOptions, ModelOptions, SegmentOptions, json_text
 from video_llama.cli.reporting import EXIT_ERROR, is_debug_on, report
 from video_llama.errors import VideoLlamaError
 
@@ -98,7 +97,7 @@ class Terminal:
             "/image": lambda path: self._add(path, "image"),
             "/video": lambda path: self._add(path, "video"),
             "/audio": lambda path: self._add(path, "audio"),
-            "/record": lambda _: typer.echo(_as_json(self._last_answer())),
+            "/record": lambda _: typer.echo(json_text(self._last_answer())),
             "/save": self._save,
             "/reset": lambda _: self._chat.reset(),
         }
@@ -154,9 +153,5 @@ class Terminal:
     def _save(self, path: str) -> None:
         if not path:
             raise ValueError("/save needs the path of a file.")
-        Path(path).write_text(_as_json([answer.as_dict() for answer in self._chat.answers]) + "\n", encoding="utf-8")
+        Path(path).write_text(json_text([answer.as_dict() for answer in self._chat.answers]) + "\n", encoding="utf-8")
         typer.echo(f"Saved {path}.", err=True)
-
-
-def _as_json(value: Any) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from video_llama.cli.memory import MemoryOptions, memory_text, predicted_memory
-from video_llama.cli.options import EvalOverrides, Json, ModelTypeName, as_model_type
+from video_llama.cli.options import EvalOverrides, Json, ModelTypeName, as_model_type, json_text
 from video_llama.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ def inspect(
         return
     if memory.memory:
         prediction = predicted_memory(path, memory, overrides or [])
-        typer.echo(_json(prediction.as_dict()) if as_json else memory_text(prediction))
+        typer.echo(json_text(prediction.as_dict()) if as_json else memory_text(prediction))
         return
     if path is None:
         raise ValueError("Nothing to inspect. Give a media file, a model, or --names JSON.")
@@ -71,7 +70,7 @@ def inspect(
     if report is None:
         _inspect_media(path, as_json)
         return
-    typer.echo(_json(asdict(report)) if as_json else _model_text(report))
+    typer.echo(json_text(asdict(report)) if as_json else _model_text(report))
     if report.problem:
         raise CheckpointError(report.problem)
 
@@ -103,14 +102,14 @@ def _inspect_media(path: str, as_json: bool) -> None:
     from video_llama.processors.inspection import inspect_media
 
     media = inspect_media(Path(path))
-    typer.echo(_json(media) if as_json else _media_text(media))
+    typer.echo(json_text(media) if as_json else _media_text(media))
 
 
 def _inspect_names(path: Path, as_json: bool) -> None:
     from video_llama.checkpoints.inspection import inspect_names
 
     reports = inspect_names(path)
-    typer.echo(_json([asdict(report) for report in reports]) if as_json else "\n".join(map(_names_text, reports)))
+    typer.echo(json_text([asdict(report) for report in reports]) if as_json else "\n".join(map(_names_text, reports)))
     if any(report.left_over for report in reports):
         raise typer.Exit(EXIT_LEFT_OVER)
 
@@ -119,10 +118,6 @@ def _names_text(report: NamesReport) -> str:
     counts = f"{report.num_keys} names, {report.num_ours} mapped tensors, {report.num_ignored} known and not needed"
     lines = [f"{report.name}: {counts}, {len(report.left_over)} unmapped"]
     return "\n".join([*lines, *(f"  {each}" for each in report.left_over)])
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
 
 
 def _model_text(report: ModelReport) -> str:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from video_llama.models.packed_linear import Quantization
+from video_llama.cli.options import as_choice
 
 
 def merge(
@@ -52,21 +51,12 @@ def merge(
     runs, such as one per branch, are merged together. Prints the path of the new folder.
     """
     from video_llama.chat.loading import model_path
+    from video_llama.models.packed_linear import QUANTIZATIONS
     from video_llama.training.merge import merge_into_folder
 
     *runs, out = paths
     if not runs:
         raise ValueError(f"Expected RUN... and OUT, got only {out}. Give the folder of a run first.")
-    merged = merge_into_folder(
-        runs, model_path(into), out, quantization=_as_quantization(quantization), name=name, notice=notice
-    )
+    packed = as_choice("--quantization", quantization, QUANTIZATIONS)
+    merged = merge_into_folder(runs, model_path(into), out, quantization=packed, name=name, notice=notice)
     typer.echo(str(merged))
-
-
-def _as_quantization(name: str | None) -> Quantization | None:
-    from video_llama.models.packed_linear import QUANTIZATIONS
-
-    known: dict[str, Quantization] = {each: each for each in QUANTIZATIONS}
-    if name is not None and name not in known:
-        raise ValueError(f"--quantization is {name!r}. Choose {' or '.join(known)}.")
-    return None if name is None else known[name]

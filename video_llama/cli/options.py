@@ -6,12 +6,13 @@ A command takes a group as one parameter; ``expand_groups`` turns it into one op
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from video_llama.processors.medium import MediaFields
     from video_llama.processors.sampling import FrameSampling
 
+Choice = TypeVar("Choice", bound=str)
+
 MODEL, SEGMENT, DECODING, OPTIONS = "Model", "Frames and audio", "Decoding", "Options"
 
 Debug = Annotated[
@@ -31,6 +34,13 @@ Debug = Annotated[
     typer.Option("--debug", callback=turn_on_debug, help="Show the traceback of an error.", rich_help_panel=OPTIONS),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.", rich_help_panel=OPTIONS)]
+
+
+def json_text(value: Any) -> str:
+    """Return the text that ``--json`` prints."""
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+
+
 RunYaml = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file of the training run.", show_default=False)]
 DTYPE_HELP = "Data type of the weights: float32, bfloat16 or float16"
 
@@ -319,7 +329,12 @@ def as_model_type(name: str | None) -> ModelType | None:
     """Return the prompt style of this name. Raises ValueError for an unknown one."""
     from video_llama.checkpoints.decoder_folder import MODEL_TYPE_TEMPLATES
 
-    known: dict[str, ModelType] = {each: each for each in MODEL_TYPE_TEMPLATES}
+    return as_choice("--model-type", name, MODEL_TYPE_TEMPLATES)
+
+
+def as_choice(option: str, name: str | None, choices: Iterable[Choice]) -> Choice | None:
+    """Return the choice of this name, or None if the option was not given. Raises ValueError for an unknown name."""
+    known = {str(each): each for each in choices}
     if name is not None and name not in known:
-        raise ValueError(f"--model-type is {name!r}. Choose {' or '.join(known)}.")
+        raise ValueError(f"{option} is {name!r}. Choose {' or '.join(known)}.")
     return None if name is None else known[name]

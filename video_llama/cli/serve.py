@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from video_llama.apps.host_names import is_loopback
 from video_llama.cli.options import MODEL, ModelOptions
 
 if TYPE_CHECKING:
@@ -102,11 +102,3 @@ def server_settings(limits: Sequence[str], allowed_hosts: Sequence[str], media_r
     if os.environ.get(KEY_VARIABLE):
         data["api_key"] = os.environ[KEY_VARIABLE]
     return parse_config(ServerSettings, data, source="serve")
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether an address can only be reached from this machine."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -1,6 +1,13 @@
 """Prompts, tokenisation, training texts and answers. Plain Python lists and strings; this package imports no torch."""
 
-from video_llama.conversation.answer import REFERENCE_DECODING, StreamDecoder, has_stop, postprocess, stop_sequences
+from video_llama.conversation.answer import (
+    REFERENCE_DECODING,
+    StreamDecoder,
+    has_stop,
+    overlap,
+    postprocess,
+    stop_sequences,
+)
 from video_llama.conversation.caption_text import (
     caption_example,
     caption_ids,
@@ -23,7 +30,14 @@ from video_llama.conversation.conversation_video import (
     render,
 )
 from video_llama.conversation.history import fit_history
-from video_llama.conversation.tokenization import EncodedPrompt, Span, Tokenizer, encode_prompt, segment_ids
+from video_llama.conversation.tokenization import (
+    EncodedPrompt,
+    Span,
+    Tokenizer,
+    common_length,
+    encode_prompt,
+    segment_ids,
+)
 from video_llama.conversation.training_examples import (
     IGNORE_INDEX,
     PaddedBatch,
@@ -60,11 +74,13 @@ __all__ = [
     "caption_ids",
     "caption_prompt",
     "caption_targets",
+    "common_length",
     "encode_prompt",
     "fit_history",
     "has_stop",
     "image_turns",
     "media_message",
+    "overlap",
     "pad_batch",
     "postprocess",
     "prompt_text",

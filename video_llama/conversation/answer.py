@@ -101,7 +101,7 @@ class StreamDecoder:
         first_special = next((i for i, token in enumerate(ids) if token in held), len(ids))
         text = self._tokenizer.decode(ids[:first_special]).rstrip(_UNDECODABLE)
         for mark in (self._template.stop_string, self._marker):
-            text = text[: len(text) - _overlap(text, mark)]
+            text = text[: len(text) - overlap(text, mark)]
         return text.split(self._marker)[-1].strip()
 
     def _show(self, text: str) -> str:
@@ -112,6 +112,6 @@ class StreamDecoder:
         return piece
 
 
-def _overlap(text: str, mark: str) -> int:
+def overlap(text: str, mark: str) -> int:
     """Return the length of the longest proper prefix of ``mark`` that is a suffix of ``text``."""
     return next((n for n in range(min(len(mark) - 1, len(text)), 0, -1) if text.endswith(mark[:n])), 0)

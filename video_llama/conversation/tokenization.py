@@ -9,7 +9,7 @@ SentencePiece model can be used.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -21,6 +21,12 @@ from video_llama.conversation.conversation_video import PLACEHOLDER, Prompt, Slo
 from video_llama.errors import CheckpointError, PromptError
 
 AUDIO_PLACEHOLDER = "<AudioHere>"
+
+
+def common_length(first: Sequence[Hashable], second: Sequence[Hashable]) -> int:
+    """Return the length of the common prefix of two sequences of token ids or labels."""
+    limit = min(len(first), len(second))
+    return next((index for index in range(limit) if first[index] != second[index]), limit)
 
 
 class Tokenizer:
@@ -56,7 +62,7 @@ class Tokenizer:
 
     @property
     def special_ids(self) -> frozenset[int]:
-        """The BOS, EOS, unknown and padding ids, which ``decode(skip_special_tokens=True)`` omits."""
+        """The BOS, EOS, unknown and padding ids."""
         return frozenset(self._special)
 
     @property
@@ -92,15 +98,14 @@ class Tokenizer:
                 ids += self._model.encode(chunk)
         return ids
 
-    def decode(self, ids: Iterable[int], *, skip_special_tokens: bool = False) -> str:
+    def decode(self, ids: Iterable[int]) -> str:
         """Return the text of ids, with the spaces of transformers 4.28: one space around added tokens, and one before
         text that a special token ends. Invalid UTF-8 becomes U+FFFD.
 
         Raises ValueError for an id out of range.
         """
-        kept = [i for i in ids if not (skip_special_tokens and i in self._special)]
         texts: list[str] = []
-        for is_added, run in groupby(kept, key=self._added.__contains__):
+        for is_added, run in groupby(ids, key=self._added.__contains__):
             stretch = list(run)
             texts += [self._added[i] for i in stretch] if is_added else [self._decode_run(stretch)]
         return " ".join(texts)

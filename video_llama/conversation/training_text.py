@@ -19,7 +19,7 @@ from video_llama.conversation.conversation_video import (
     Template,
     prompt_text,
 )
-from video_llama.conversation.tokenization import EncodedPrompt, Tokenizer, encode_prompt
+from video_llama.conversation.tokenization import EncodedPrompt, Tokenizer, common_length, encode_prompt
 from video_llama.conversation.training_examples import IGNORE_INDEX, IMAGE_MARK, TrainingExample, TrainingTurn
 from video_llama.conversation.training_reference import MAX_LENGTH, reference_example
 from video_llama.errors import DataError
@@ -83,8 +83,8 @@ def _serving_example(
     whole = encode(prompts[-1][1])
     labels = [IGNORE_INDEX] * len(whole.input_ids)
     for before, after in prompts:
-        start = _shared_length(encode(before).input_ids, whole.input_ids)
-        end = _shared_length(encode(after).input_ids, whole.input_ids)
+        start = common_length(encode(before).input_ids, whole.input_ids)
+        end = common_length(encode(after).input_ids, whole.input_ids)
         # A token that spans the end symbol and the following text belongs to the end symbol.
         while end < len(labels) and template.stop_string not in tokenizer.decode(whole.input_ids[start:end]):
             end += 1
@@ -98,14 +98,6 @@ def resolve_system(template: Template, system: str | None, turns: Sequence[Train
     for media in [media for turn in turns for media in turn.media][:1]:
         conversation.add_media(media)
     return conversation.resolved_system
-
-
-def _shared_length(a: Sequence[int], b: Sequence[int]) -> int:
-    """Return the number of leading ids that two sequences share."""
-    for index, (x, y) in enumerate(zip(a, b, strict=False)):
-        if x != y:
-            return index
-    return min(len(a), len(b))
 
 
 def _cut(example: TrainingExample, max_length: int) -> TrainingExample:

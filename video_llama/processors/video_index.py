@@ -241,6 +241,6 @@ def _counted_index(count: int, fps: float) -> FrameIndex:
 
 
 def _warn_if_short(container: InputContainer, index: FrameIndex, name: str) -> None:
-    promised = (container.duration or 0) / 1_000_000
+    promised = (container.duration or 0) / av.time_base
     if promised > SHORT_FACTOR * index.duration + SHORT_SECONDS:
         logger.warning("%s: the header gives %.1f s, but the file has %.1f s of video.", name, promised, index.duration)

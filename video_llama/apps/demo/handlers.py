@@ -283,10 +283,8 @@ def error_text(error: Exception, path: Path | None = None) -> str:
 
 def public_record(answer: Answer) -> dict[str, Any]:
     """Return the record of an answer without paths of the server: media and weights by name only."""
-    record = answer.as_dict()
-    weights = {key: value for key, value in record["weights"].items() if key != "path"}
-    media = [medium | {"source": Path(medium["source"]).name} for medium in record["media"]]
-    return record | {"weights": weights, "media": media}
+    record = {"answer": answer.text, **answer.record.public_dict()}
+    return record | {"media": [medium | {"source": Path(medium["source"]).name} for medium in record["media"]]}
 
 
 def summary(answer: Answer) -> str:

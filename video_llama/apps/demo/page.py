@@ -190,7 +190,7 @@ def _examples(paths: Sequence[Path]) -> list[Any]:
 
 def _settings(assistant: Assistant, options: PageOptions) -> _Settings:
     reference = Decoding.reference()
-    context = int(assistant.config.text_config.max_position_embeddings)
+    context = assistant.engine.context_length
     longest = Decoding().resolved(context).max_new_tokens
     with gr.Accordion("Settings", open=False):
         audio = gr.Checkbox(

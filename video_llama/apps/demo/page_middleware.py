@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from video_llama.apps.demo.visitors import Visitors
-from video_llama.apps.host_names import accepts_host
+from video_llama.apps.host_names import accepts_headers
 
 HEARTBEAT = re.compile(r"/gradio_api/heartbeat/([^/]+)$")
 REFUSAL = b"The Host header names another host. Use localhost."
@@ -26,8 +26,7 @@ class PageMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
             return await self._app(scope, receive, send)
-        host = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
-        if self._is_local and host and not accepts_host(host, ()):
+        if self._is_local and not accepts_headers(scope["headers"]):
             await send({"type": "http.response.start", "status": 403, "headers": [(b"content-type", b"text/plain")]})
             return await send({"type": "http.response.body", "body": REFUSAL})
         heartbeat = HEARTBEAT.search(scope["path"])

@@ -14,6 +14,7 @@ import traceback
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+import av
 from PIL import Image
 
 from video_llama.apps.media.wire import (
@@ -29,9 +30,6 @@ from video_llama.errors import MediaError
 from video_llama.processors.media_file import MediaFile
 from video_llama.processors.medium import ReadMedium, read_medium
 from video_llama.processors.settings import ProcessorSettings
-
-MICROSECONDS = 1_000_000
-"""libav's unit of a container's duration."""
 
 
 @dataclass(frozen=True)
@@ -98,12 +96,10 @@ def _answer(task: Task, fields: dict[str, Any], data: bytes) -> tuple[bytes, boo
     """Return the reply, and whether this process must end after it."""
     try:
         return pack_medium(_read(task, fields, data)), False
-    except (MediaError, ValueError) as error:  # ValueError: invalid options, such as too many frames
-        if isinstance(error.__cause__, MemoryError):
+    except (MediaError, ValueError, MemoryError) as error:  # ValueError: invalid options, such as too many frames
+        if isinstance(error, MemoryError) or isinstance(error.__cause__, MemoryError):
             return pack({"error": "it requires more memory than allowed", "kind": "memory"}), True
         return pack({"error": str(error), "kind": "media"}), False
-    except MemoryError:
-        return pack({"error": "it requires more memory than allowed", "kind": "memory"}), True
     except Exception:
         traceback.print_exc()
         return pack({"error": "the decoder failed", "kind": "bug"}), True
@@ -137,7 +133,7 @@ def _check_size(task: Task, media: MediaFile) -> None:
             if stream.codec_context is not None:
                 _check_pixels(task, media.name, stream.codec_context.width, stream.codec_context.height)
         if container.duration is not None:
-            _check_seconds(task, media.name, container.duration / MICROSECONDS)
+            _check_seconds(task, media.name, container.duration / av.time_base)
 
 
 def _check_pixels(task: Task, name: str, width: int, height: int) -> None:

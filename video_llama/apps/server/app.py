@@ -18,6 +18,7 @@ from video_llama.apps.server.api_page import api_page
 from video_llama.apps.server.errors import ApiError
 from video_llama.apps.server.middleware import CLIENT_DISCONNECTED, RequestMiddleware, error_response
 from video_llama.apps.server.protocol import ChatCompletion, ChatRequest, ErrorBody, Health, ModelInfo, ModelList
+from video_llama.apps.server.request import check_model
 from video_llama.apps.server.request_parser import RequestParser
 from video_llama.apps.server.service import PendingAnswers, Service
 from video_llama.apps.server.settings import ServerSettings
@@ -113,9 +114,7 @@ def _add_routes(app: FastAPI, service: Service) -> None:
     @app.get("/v1/models/{name}", responses=_errors({**COMMON_ERRORS, 404: "The model does not exist."}))
     async def get_model(name: str) -> ModelInfo:
         """Return a model by name."""
-        if name != model.id:
-            message = f"The model {name!r} does not exist. Use {model.id!r}."
-            raise ApiError(404, message, code="model_not_found", param="model")
+        check_model(name, model.id)
         return model
 
     @app.get("/health")

@@ -18,6 +18,7 @@ from transformers import DynamicCache
 
 from video_llama.chat.decoding import TokenChooser, last_logits
 from video_llama.chat.engine import Engine, PreparedTurn
+from video_llama.conversation import common_length
 
 KeyValues = list[tuple[Tensor, Tensor]]
 """Keys and values of each layer, each [B, heads, L, width]."""
@@ -164,7 +165,7 @@ class PrefixCache:
         """
         if not self._entries:
             return 0, []
-        lengths = [_num_common(entry.labels, labels) for entry in self._entries]
+        lengths = [common_length(entry.labels, labels) for entry in self._entries]
         best = max(range(len(lengths)), key=lengths.__getitem__)
         length = min(lengths[best], len(labels) - 1)
         if length == 0:
@@ -177,15 +178,9 @@ class PrefixCache:
         """Add a prompt. Removes entries that are a prefix of it, then the least recently used ones above the limit."""
         if len(labels) > self._max_tokens:
             return
-        if any(_num_common(entry.labels, labels) == len(labels) for entry in self._entries):
+        if any(common_length(entry.labels, labels) == len(labels) for entry in self._entries):
             return
-        self._entries = [entry for entry in self._entries if _num_common(entry.labels, labels) < len(entry.labels)]
+        self._entries = [entry for entry in self._entries if common_length(entry.labels, labels) < len(entry.labels)]
         self._entries.append(_CachedPrompt(labels, key_values))
         while self.num_tokens > self._max_tokens:
             self._entries.pop(0)
-
-
-def _num_common(first: Sequence[Hashable], second: Sequence[Hashable]) -> int:
-    """Return the length of the common prefix."""
-    limit = min(len(first), len(second))
-    return next((index for index in range(limit) if first[index] != second[index]), limit)

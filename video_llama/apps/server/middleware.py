@@ -8,7 +8,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from video_llama.apps.host_names import accepts_host
+from video_llama.apps.host_names import accepts_headers
 from video_llama.apps.server.errors import ApiError
 from video_llama.apps.server.metrics import Metrics
 from video_llama.apps.server.settings import ServerSettings
@@ -59,8 +59,7 @@ class RequestMiddleware:
 
     def _check(self, scope: Scope) -> ApiError | None:
         headers = dict(scope["headers"])
-        host = headers.get(b"host", b"").decode("latin-1")
-        if self._is_local and host and not accepts_host(host, self._settings.server_names):
+        if self._is_local and not accepts_headers(scope["headers"], self._settings.server_names):
             return ApiError(403, "The Host header names another host. Use localhost, or set server_names.")
         if self._expected is not None and scope["path"] not in OPEN_PATHS:
             scheme, _, given = headers.get(b"authorization", b"").partition(b" ")

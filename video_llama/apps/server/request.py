@@ -28,11 +28,16 @@ MIN_TEMPERATURE = 0.001
 """Lower temperatures decode greedily: dividing logits by them can overflow float32."""
 
 
+def check_model(name: str, served: str) -> None:
+    """Raise ApiError if ``name`` is not the served model."""
+    if name != served:
+        message = f"The model {name!r} does not exist. Use {served!r}."
+        raise ApiError(404, message, code="model_not_found", param="model")
+
+
 def check_request(request: ChatRequest, settings: ServerSettings, model: str) -> None:
     """Raise ApiError if the request is for another model, exceeds a limit or has no question."""
-    if request.model != model:
-        message = f"The model {request.model!r} does not exist. Use {model!r}."
-        raise ApiError(404, message, code="model_not_found", param="model")
+    check_model(request.model, model)
     last = request.messages[-1]
     if not isinstance(last, UserMessage) or not _text(last.content).strip():
         raise ApiError(400, "The last message must have the role user and contain text.", param="messages")

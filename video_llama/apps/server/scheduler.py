@@ -16,10 +16,10 @@ from typing import Any, Literal, TypeVar
 
 from video_llama.apps.server.batch import DecodeBatch, PrefixCache
 from video_llama.apps.server.metrics import Metrics
-from video_llama.chat.decoding import beam_ids
 from video_llama.chat.engine import MAX_NEW_TOKENS, STOP_STRING, Effort, Engine, PreparedTurn
 from video_llama.chat.record import Record
-from video_llama.conversation import has_stop
+from video_llama.chat.session import search_beams
+from video_llama.conversation import overlap
 
 CallResult = TypeVar("CallResult")
 
@@ -214,7 +214,7 @@ class Scheduler:
         self._is_searching = True
         self._metrics.running.set(self.num_running)
         try:
-            tokens = beam_search(self._engine, job.turn, after_step)
+            [tokens] = search_beams(self._engine, [job.turn], after_step)
             row.effort.generate = time.perf_counter() - start
             self._count_prompt(row)
             for count, token in enumerate(tokens, start=1):
@@ -282,34 +282,6 @@ class Scheduler:
         self._rows, self._batch = [], DecodeBatch(self._engine, PrefixCache(0))
 
 
-def beam_search(engine: Engine, turn: PreparedTurn, after_step: Callable[[], None]) -> list[int]:
-    """Return the tokens of the best answer, equal to those of ``Chat``.
-
-    ``after_step`` is called after each decoding step. An exception that it raises ends the search.
-    """
-    length = 0
-
-    def is_stopped(ids: Sequence[int]) -> bool:  # called for every beam; all beams have the same length
-        nonlocal length
-        if len(ids) > length:
-            length = len(ids)
-            after_step()
-        return has_stop(engine.tokenizer, ids, engine.template)
-
-    embeds_1LD, mask_1L = engine.embed([turn])
-    tokenizer = engine.tokenizer
-    [ids] = beam_ids(
-        engine.model,
-        embeds_1LD,
-        mask_1L,
-        turn.decoding,
-        eos_id=tokenizer.eos_id,
-        pad_id=tokenizer.pad_id,
-        is_stopped=is_stopped,
-    )
-    return ids
-
-
 def cut_at_stop(text: str, stops: Sequence[str]) -> str:
     """Return ``text`` up to the stop string whose last character comes first, or the longest of those.
 
@@ -334,11 +306,6 @@ class StopFilter:
         if len(before) < len(text):
             self.is_stopped, self._held = True, ""
             return before
-        num_held = 0 if is_last else max((_overlap(text, stop) for stop in self._stops), default=0)
+        num_held = 0 if is_last else max((overlap(text, stop) for stop in self._stops), default=0)
         self._held = text[len(text) - num_held :]
         return text[: len(text) - num_held]
-
-
-def _overlap(text: str, stop: str) -> int:
-    """Return the length of the longest proper prefix of ``stop`` that is a suffix of ``text``."""
-    return next((n for n in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:n])), 0)

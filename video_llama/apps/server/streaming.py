@@ -103,9 +103,7 @@ class ReplyWriter:
 
     def _extension(self) -> ReplyExtension:
         """Return the notice and the records, without the path of the weights on the server."""
-        records = [answer.record.as_dict() for _, answer in sorted(self._finished.items())]
-        for record in records:
-            record["weights"] = {name: value for name, value in record["weights"].items() if name != "path"}
+        records = [answer.record.public_dict() for _, answer in sorted(self._finished.items())]
         return ReplyExtension(notice=self._notice, records=records)
 
 
