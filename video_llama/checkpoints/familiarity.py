@@ -18,7 +18,7 @@ from torch import Tensor
 
 from video_llama.checkpoints.files import opened
 from video_llama.errors import CheckpointError
-from video_llama.files import new_file
+from video_llama.files import new_file, parse_json
 from video_llama.models.configuration import VideoLlamaConfig
 from video_llama.models.familiarity import PARTS, POOLINGS, Familiarity, FeatureTest
 
@@ -64,7 +64,7 @@ def read_familiarity(folder: Path, config: VideoLlamaConfig) -> Familiarity | No
             raise ValueError("two tests have the same name")
         if tensors:
             raise ValueError(f"unknown tensor {min(tensors)}")
-    except (ValueError, KeyError, TypeError, RecursionError, OSError) as error:
+    except (ValueError, KeyError, TypeError, OSError) as error:
         reason = f"missing key {error}" if isinstance(error, KeyError) else str(error)
         raise CheckpointError(
             f"{path} is damaged or does not belong to this model ({reason}). Copy it again, or remove it to answer "
@@ -74,13 +74,13 @@ def read_familiarity(folder: Path, config: VideoLlamaConfig) -> Familiarity | No
 
 
 def _metadata(path: Path) -> dict[str, Any]:
-    """Return the settings in the header, whose size is checked before it is parsed."""
+    """Return the settings in the header of the file, which has a limited size."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(_HEADER_LENGTH_BYTES), "little")
         if length > MAX_SETTINGS_BYTES:
             raise ValueError(f"the header has {length:,} bytes")
-        header = json.loads(file.read(length))
-    data = json.loads(header["__metadata__"][METADATA_KEY])
+        header = parse_json(file.read(length).decode())
+    data = parse_json(header["__metadata__"][METADATA_KEY])
     if not isinstance(data, dict) or not isinstance(data.get("tests"), list):
         raise ValueError("the metadata have no list of tests")
     if not 0 < len(data["tests"]) <= MAX_TESTS:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +31,7 @@ from video_llama.checkpoints.keys import IGNORED, convert_state_dict, revert_sta
 from video_llama.checkpoints.part_reports import PART_NAMES, ModelReport, PartReport, part_reports, unreadable_values
 from video_llama.checkpoints.published_files import ROLES, Role, absent_paths, find_sources, read_eval_config
 from video_llama.errors import CheckpointError, DataError
+from video_llama.files import parse_json
 from video_llama.models.configuration import VideoLlamaConfig
 
 ROLE_PREFIXES = {"modality_": "ImageBind", "blocks.": "ViT", "patch_embed.": "ViT", "model.layers.": "decoder"}
@@ -100,11 +100,10 @@ def inspect_file(path: Path) -> ModelReport:
         used = {theirs: tensors[own] for theirs, own in names.items() if not role.is_leftover(theirs)}
         ours, ignored, unknown = (used, [], []) if is_ours else convert_state_dict(used)
         values = ours | {names[name]: used[name] for name in unknown}
-        known = {name: tuple(tensor.shape) for name, tensor in ours.items()}
         described = {
             name: StoredTensor(path, name, tuple(tensor.shape), tensor.dtype) for name, tensor in values.items()
         }
-        rows = part_reports(known, described, values.items())
+        rows = part_reports(_shapes(ours), described, values.items())
     leftovers = Counter(map(owner_of, [*ignored, *(names.keys() - used.keys())]))
     report = ModelReport(str(path), path.name, "", {}, [], rows, leftovers={path.name: dict(leftovers)})
     problem = unreadable_values(rows)
@@ -168,7 +167,7 @@ def _role_of(names: Sequence[str]) -> tuple[Role, bool]:
 def _read_names(path: Path) -> dict[str, Any]:
     try:
         data = path.read_bytes()
-        content = json.loads(gzip.decompress(data) if path.suffix == ".gz" else data)
+        content = parse_json((gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig"))
     except (OSError, ValueError) as error:
         raise DataError(f"{path} is not valid JSON ({error}). Give a file such as golden's full_keys.json.") from error
     if not isinstance(content, dict):

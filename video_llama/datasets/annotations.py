@@ -65,7 +65,8 @@ def excluded_ids(report: Path | None) -> frozenset[str]:
     if report is None:
         return frozenset()
     try:
-        rows = [parse_json(line) for line in read_text(report).splitlines()]
+        # JSON does not escape U+2028 and similar, at which splitlines would split.
+        rows = [parse_json(line) for line in read_text(report).split("\n") if line]
         return frozenset(row["sample"] for row in rows if row["level"] == "error")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{report} is not a validate-data report ({error}). Run validate-data again.") from error

@@ -125,7 +125,6 @@ def _read_messages(path: Path) -> tuple[Any, dict[str, str], dict[str, str]]:
 class CachedMedia:
     """Reader of the cached features of a data set: ``frame_tokens`` [T, K, H] or embeddings [T, E]."""
 
-    reader: FileReader
     store: FeatureStore
     form: MediaForm
     keys: dict[tuple[SampleFile, SampleKind], str]
@@ -171,7 +170,7 @@ def cache_media(
                 keys[file] = key
     computed, read = len(store) - num_kept, contents.num_read - num_read
     logger.info("%s: %d media, %d computed now, %d files hashed", form, len(media), computed, read)
-    return CachedMedia(reader, store, form, keys, bad)
+    return CachedMedia(store, form, keys, bad)
 
 
 @contextmanager

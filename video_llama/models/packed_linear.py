@@ -46,8 +46,6 @@ _INNER_TILES = 2
 class PackedLinear(nn.Module):
     """A linear layer without bias and with an integer weight: created empty, filled by :meth:`pack`."""
 
-    weight_name = "weight"
-
     def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__()
         self.in_features, self.out_features = in_features, out_features

@@ -118,7 +118,7 @@ def _read_rows(name: str, dataset: DatasetConfig, where: str) -> tuple[list[Samp
 
 @dataclass
 class Checker:
-    """Checks the samples of one data set, in several threads. A media file used by several rows is read once."""
+    """Checks the samples of one data set, in several threads. Media used by several rows are normally read once."""
 
     dataset: str
     builder: RowBuilder

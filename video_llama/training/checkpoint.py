@@ -4,7 +4,7 @@
 checkpoints/step_000500/
   trained.safetensors   the trained parameters, by name
   optimizer.pt          the state of AdamW
-  state.json            {"step", "world_size", "batch_size", "scaler", "left_out"}
+  state.json            {"step", "world_size", "batch_size", "scaler", "left_out", "rows"}
   config.yaml           the resolved settings
   checkpoint_N.pth      weights and state in the reference's format, with run.save_reference_pth
   *.sha256              the checksum of each file, verified when it is read

@@ -13,6 +13,7 @@ from video_llama.config import load_yaml, parse_config
 from video_llama.errors import CheckpointError, ConfigError, MissingExtraError
 from video_llama.models.packed_linear import PackedLinear
 from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
+from video_llama.training.checkpoint import RUN_CONFIG_FILE
 from video_llama.training.config import LoraConfig
 
 LORA_MARK = ".lora_"
@@ -74,7 +75,7 @@ def merge_lora(model: VideoLlamaForConditionalGeneration) -> None:
 
 def lora_of_checkpoint(folder: Path) -> LoraConfig:
     """Return ``model.lora`` of the ``config.yaml`` in a checkpoint. Raises CheckpointError if it is missing."""
-    path = folder / "config.yaml"
+    path = folder / RUN_CONFIG_FILE
     settings = load_yaml(path).get("model", {}).get("lora") if path.is_file() else None
     if settings is None:
         raise CheckpointError(f"{folder}: {path} has no adapter settings (model.lora). Give a checkpoint folder.")

@@ -166,7 +166,7 @@ def model_without_weights(config: TrainConfig, source: str) -> ModelFolder:
 def _published_without_weights(config: TrainConfig, source: str) -> ModelFolder:
     assembly = plan_published(config, source)
     tokenizer = Tokenizer(assembly.decoder.tokenizer_path, pad_token=assembly.settings.pad_token)
-    return ModelFolder(None, meta_model(assembly.config), tokenizer, assembly.settings, Manifest(Path(source).stem))
+    return ModelFolder(None, assembly.model, tokenizer, assembly.settings, Manifest(Path(source).stem))
 
 
 def _folder_without_weights(path: Path) -> ModelFolder:
