@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import socket
 import subprocess
 import sys
@@ -29,6 +28,10 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.machine import machine
 
 START_SECONDS, AFTER_SECONDS = 180, 5
 HEALTH_TIMEOUT, HEALTH_INTERVAL = 60, 0.1
@@ -197,8 +200,7 @@ def main() -> None:
     parser.add_argument("--model", default="miniature", help="miniature or a model folder")
     parser.add_argument("--waves", nargs="+", choices=waves, default=waves)
     options = parser.parse_args()
-    cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
-    print(f"{psutil.cpu_count()} cores, {cpu.group(1) if cpu else 'unknown processor'}, {options.model}")
+    print(f"{machine()}, {options.model}")
     with tempfile.TemporaryDirectory() as folder:
         for wave in options.waves:
             if wave in DEMO_WAVES:

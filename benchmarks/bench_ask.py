@@ -9,7 +9,6 @@ Prints ratios: `video-llama ask` to a process that only imports the same librari
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import video_llama
+from benchmarks.machine import machine
 from benchmarks.measuring import least_seconds
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "two_shapes.mp4"
@@ -84,8 +84,7 @@ def main() -> None:
     parser.add_argument("--model", default="miniature", help="miniature or a model folder")
     parser.add_argument("--runs", type=int, default=5)
     options = parser.parse_args()
-    threads = os.environ.get("OMP_NUM_THREADS", "unset")
-    print(f"{os.cpu_count()} cores, OMP_NUM_THREADS={threads}; least of {options.runs} runs")
+    print(f"{machine()}; least of {options.runs} runs")
     from_the_shell(options.model, options.runs)
     in_a_conversation(options.model, options.runs)
 

@@ -25,6 +25,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.machine import machine
 from benchmarks.measuring import random_tensor, read_seconds
 from video_llama.checkpoints.files import opened, scan
 from video_llama.checkpoints.keys import IGNORED
@@ -65,6 +66,7 @@ def main() -> None:
         write_published(source)
     size, files = disk_gb(source), [path for path in source.rglob("*.*") if path.is_file()]
     baseline = read_seconds(files)
+    print(machine())
     print(f"published: {size:.1f} GB in {len(files)} files; baseline: reading them once takes {baseline:.0f} s")
     for name in arguments.steps:
         command = [sys.executable, "-c", MEASURED.format(work=STEPS[name]), *map(str, (source, target, back))]

@@ -34,6 +34,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.machine import machine
 from benchmarks.measuring import random_tensor, read_seconds
 from video_llama.checkpoints.folder import Manifest, write_rest
 from video_llama.checkpoints.safetensors_writer import MAX_SHARD_BYTES, TensorSpec, write_shards
@@ -88,6 +89,7 @@ def main() -> None:
     try:
         config = one_gb_config() if arguments.size == "1gb" else published_config("7b")
         write_folder(folder, config)
+        print(machine())
         print(f"{arguments.size}: {sum(file.stat().st_size for file in weights(folder)) / GB:.2f} GB in the files")
         for form in arguments.forms:
             timings: list[Any] = []

@@ -14,7 +14,6 @@ import argparse
 import base64
 import io
 import json
-import os
 import random
 import socket
 import subprocess
@@ -32,6 +31,10 @@ from typing import Any
 import openai
 import psutil
 from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.machine import machine
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 MIX = ("video", "image", "video", "words", "new video", "video", "sound", "image", "video", "words")
@@ -205,8 +208,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 64])
     parser.add_argument("--soak", type=float, default=0.0, metavar="MINUTES")
     options = parser.parse_args()
-    threads = os.environ.get("OMP_NUM_THREADS", "unset")
-    print(f"{os.cpu_count()} cores, OMP_NUM_THREADS={threads}, {options.model}, at most {MAX_TOKENS} tokens an answer")
+    print(f"{machine()}, {options.model}, at most {MAX_TOKENS} tokens an answer")
     with server(options.model) as (pid, address):
         with urllib.request.urlopen(f"{address}/v1/models") as reply:
             name = json.load(reply)["data"][0]["id"]

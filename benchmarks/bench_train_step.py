@@ -18,12 +18,16 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.machine import machine
 from video_llama.checkpoints.folder import Manifest, write_model_folder
 from video_llama.conversation import Tokenizer
 from video_llama.log import logger
@@ -163,6 +167,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=arguments.scratch) as folder:
         root = Path(folder)
         num_parameters = prepare(root, arguments.clips, arguments.tokenizer, layers)
+        print(machine())
         print(
             f"torch {torch.__version__}, {torch.get_num_threads()} threads, {arguments.device}, {arguments.rows} rows "
             f"a batch, {arguments.steps} steps, {arguments.dims} dimensions: {num_parameters / 1e6:.1f} M parameters"

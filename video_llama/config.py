@@ -36,7 +36,7 @@ MAX_YAML_BYTES = 2**20
 MAX_YAML_DEPTH = 50
 """Largest number of lists and mappings inside each other."""
 MAX_YAML_VALUES = 20_000
-"""Largest number of values, where each alias (``*name``) counts as all the values that it stands for."""
+"""Largest number of values, with each alias (``*name``) replaced by its values."""
 MAX_NUMBER_LENGTH = 100
 """Most characters of a number; reading a number takes time that grows with the square of its length."""
 NUM_PROBLEMS = 10
@@ -225,7 +225,7 @@ def _check_size(text: str) -> None:
             sizes[anchor] = 1
         total += isinstance(event, yaml.NodeEvent)
         if total > MAX_YAML_VALUES:
-            raise _at(event, f"the file stands for more than {MAX_YAML_VALUES} values, with its aliases")
+            raise _at(event, f"the file has more than {MAX_YAML_VALUES} values after expanding aliases")
 
 
 def _parse_yaml(text: str, source: str) -> Any:

@@ -1,1 +1,1 @@
-"""What people and programs talk to: the web page and the HTTP server."""
+"""The user interfaces: the web page and the HTTP server."""

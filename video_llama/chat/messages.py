@@ -1,4 +1,4 @@
-"""The sentence of a prompt that stands for a medium."""
+"""The sentence of a prompt that represents a medium."""
 
 from __future__ import annotations
 

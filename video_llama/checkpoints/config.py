@@ -1,6 +1,7 @@
 """The ``model`` section shared by evaluation and training YAMLs, and the evaluation YAML.
 
 Source of the keys: the reference's eval_configs/*.yaml and ``from_config`` in its models/video_llama.py.
+Keys marked "New" are not in the reference.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class ModelSection(Config):
     arch: Literal["video_llama"] = "video_llama"
     """Architecture, the only one."""
     pretrained: Path | None = None
-    """Ours: a model folder, which replaces all the files below."""
+    """New: a model folder, which replaces all the files below."""
     llama_model: PathText = ""
     """Folder of the decoder in Hugging Face format: LLaMA-2-Chat or Vicuna v0."""
     ckpt: PathText = ""
@@ -44,9 +45,9 @@ class ModelSection(Config):
     """Path of blip2_pretrained_flant5xxl.pth. If it is the URL used by the reference, the file is searched in the
     folders of the other paths."""
     vit_ckpt_path: PathText = ""
-    """Ours: path of eva_vit_g.pth."""
+    """New: path of eva_vit_g.pth."""
     config: dict[str, Any] = {}
-    """Ours: arguments of VideoLlamaConfig that cannot be inferred from the files, such as
+    """New: arguments of VideoLlamaConfig that cannot be inferred from the files, such as
     ``vision_config: {num_attention_heads: 4}`` for a custom ViT."""
     equip_audio_branch: bool = True
     """Whether the model has an audio branch. Ignored with ``pretrained``."""

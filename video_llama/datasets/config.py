@@ -107,7 +107,7 @@ class DatasetConfig(Config):
     """``error`` stops the run at an unreadable media file. ``skip`` omits the sample from its batch, without a
     replacement, and counts it."""
     max_bad_share: float = Field(default=0.01, ge=0, le=1)
-    """With ``on_bad_media: skip``: maximum share of unreadable samples among those drawn so far (or among 100, if
-    fewer were drawn). The run stops above it."""
+    """With ``on_bad_media: skip``: maximum share of unreadable samples among those read so far (or among 100, if
+    fewer were read). The run stops above it."""
     exclude: Path | None = None
     """A ``validate-data`` report. Samples with errors in it are excluded from training."""

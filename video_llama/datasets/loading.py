@@ -182,7 +182,7 @@ class Batch:
 
     @property
     def num_drawn(self) -> int:
-        """Number of rows that were drawn, including omitted ones."""
+        """Number of rows that were sampled, including omitted ones."""
         return len(self.sample_ids) + len(self.left_out)
 
     @property

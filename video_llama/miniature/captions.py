@@ -1,7 +1,7 @@
 """Captions of scenes and sounds, in one canonical wording and in many others.
 
 Input: a scene, or the shapes that sound. Output: text. Answers and caption data use the canonical wording. The other
-wordings replace media in the language model's training, so that it understands a fact in any wording. The names of the
+wordings replace media in the language model's training, so that it generalises to other wordings. The names of the
 sounds ("a low hum") are defined only here, and the captions that the audio branch is trained on do not contain them.
 """
 

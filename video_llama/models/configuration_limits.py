@@ -81,7 +81,7 @@ def _problem(key: str, value: Any) -> str | None:
     if key in _ATTENTION_KEYS:
         check_attention(value)
     if key in _CODE_KEYS and value:
-        return "absent: a model folder holds no code and no other number format"
+        return "absent: custom code and other number formats are not supported in a model folder"
     if value is None and key in _MAY_BE_NONE:
         return None
     if key.endswith("_config") and not isinstance(value, Mapping | None):
@@ -116,7 +116,7 @@ def _scalar_problem(key: str, value: Any) -> str | None:
 
 
 def _is_number(value: Any) -> bool:
-    """Return whether a value is a finite number of moderate size; bool counts as one."""
+    """Return whether a value is a finite number of moderate size; bool is accepted."""
     return isinstance(value, int | float) and -1e15 < value < 1e15 and math.isfinite(value)
 
 

@@ -283,7 +283,7 @@ class _Timeline:
         yield from self._at_rate(samples, frame.sample_rate)
 
     def finish(self) -> Iterator[np.ndarray]:
-        """Yield what the resampler still holds."""
+        """Yield the samples that remain in the resampler."""
         if self._resampler is not None:
             yield from self._resampler.finish()
             self._resampler = None

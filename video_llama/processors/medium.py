@@ -1,6 +1,6 @@
 """Read one medium: a file in, sampled frames and sound clips out, or the reason why one of them is missing.
 
-A file without a sound track is used without sound, and the result says so; a track that cannot be read is an error;
+A file without a sound track is used without sound, as the result records; a track that cannot be read is an error;
 ``no_audio`` is the caller's choice.
 """
 

@@ -119,7 +119,7 @@ def _index_from_table(container: InputContainer, stream: VideoStream, media: Med
 
 
 def _index_from_decoding(media: MediaFile) -> FrameIndex:
-    """Count the frames that decoding shows, where a packet can hold two frames and the next one none (packed AVI)."""
+    """Count the frames by decoding: in a packed AVI a packet can contain two frames and the next one none."""
     count = 0
     with media.container() as container:
         stream = video_stream(container, media)

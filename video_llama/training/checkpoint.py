@@ -150,7 +150,7 @@ def check_intact(file: Path) -> None:
 @contextmanager
 def _new_checkpoint(folder: Path) -> Iterator[Path]:
     """Yield a temporary folder that replaces ``folder`` when the block ends; errors become CheckpointErrors."""
-    for leftover in folder.parent.glob(f".{folder.name}.*.part"):  # of a run that was killed while it wrote
+    for leftover in folder.parent.glob(f".{folder.name}.*.part"):  # left by a run that was killed during a write
         shutil.rmtree(leftover, ignore_errors=True)
     try:
         with new_folder(folder, sync=True) as unfinished:

@@ -1,6 +1,7 @@
-"""The training YAML: ``model``, ``datasets``, ``valid`` and ``run``, with the reference's keys and some of ours.
+"""The training YAML: ``model``, ``datasets``, ``valid`` and ``run``.
 
 Source of the keys: the reference's train_configs/*.yaml and models/video_llama.py (``from_config``).
+Keys marked "New" are not in the reference.
 """
 
 from __future__ import annotations
@@ -40,13 +41,13 @@ class ModelConfig(ModelSection):
     model_type: Literal["pretrain_vicuna", "pretrain_llama_v2"] | None = None
     """Prompt style of the decoder. None: the style of the model folder. Any other style is an error."""
     how_to_get: str = ""
-    """Ours: how to obtain ``pretrained``, as a sentence: shown in the error if the folder does not exist."""
+    """New: how to obtain ``pretrained``, as a sentence: shown in the error if the folder does not exist."""
     freeze_llama: bool = True
-    """Ours: freeze the decoder. false trains all its weights."""
+    """New: freeze the decoder. false trains all its weights."""
     lora: LoraConfig | None = None
-    """Ours: train LoRA adapters on the frozen decoder."""
+    """New: train LoRA adapters on the frozen decoder."""
     quantization: Literal["int8", "int4"] | None = None
-    """Ours: quantize the linear layers of the frozen decoder to 8 or 4 bits. With ``lora`` this is QLoRA."""
+    """New: quantize the linear layers of the frozen decoder to 8 or 4 bits. With ``lora`` this is QLoRA."""
     fusion_header_type: Literal["seqTransf"] | None = None
     """How frames are merged, the only option. None: the value of the model."""
     vit_model: str = "eva_clip_g"
@@ -54,8 +55,8 @@ class ModelConfig(ModelSection):
     prompt_template: str = "{}"
     """Format string around the instructions of ``prompt_path``."""
     clip_noise: float = Field(default=0.0, ge=0)
-    """Ours: expected norm of the Gaussian noise added to each ImageBind embedding of a frame (norm 1) in training. It
-    reduces the gap between images, on which the audio branch is trained, and sound, which it gets at inference."""
+    """New: expected norm of the Gaussian noise added to each ImageBind embedding of a frame (norm 1) in training. It
+    reduces the gap between images, on which the audio branch is trained, and sound, its input at inference."""
 
     @model_validator(mode="after")
     def _train_the_decoder_in_one_way(self) -> ModelConfig:
@@ -94,9 +95,9 @@ class RunConfig(Config):
     weight_decay: float = Field(default=0.05, ge=0)
     """Weight decay of matrices and embeddings; not applied to biases and norms."""
     betas: tuple[float, float] = (0.9, 0.999)
-    """Ours: AdamW's exponential decay rates."""
+    """New: AdamW's exponential decay rates."""
     grad_clip: float | None = Field(default=None, gt=0)
-    """Ours: maximum norm of the gradient. None: no clipping, as in the reference."""
+    """New: maximum norm of the gradient. None: no clipping, as in the reference."""
     max_epoch: int = Field(default=1, ge=1)
     """Number of epochs of ``iters_per_epoch`` steps."""
     iters_per_epoch: int | None = Field(default=None, ge=1)
@@ -114,35 +115,35 @@ class RunConfig(Config):
     amp: bool = True
     """Use bf16 on a GPU if ``dtype`` is not set."""
     dtype: Literal["fp32", "bf16", "fp16"] | None = None
-    """Ours: precision of the computation; the weights keep their dtype. None: bf16 on a GPU with ``amp``, else fp32.
+    """New: precision of the computation; the weights keep their dtype. None: bf16 on a GPU with ``amp``, else fp32.
     fp16 uses loss scaling and requires a GPU."""
     distributed_mode: Literal["ddp", "fsdp2"] = "ddp"
-    """Ours: each process has the whole model (``ddp``) or a shard of every layer (``fsdp2``)."""
+    """New: each process has the whole model (``ddp``) or a shard of every layer (``fsdp2``)."""
     activation_checkpointing: bool = False
-    """Ours: recompute the activations of decoder and sequence Q-Former layers in the backward pass, to save memory."""
+    """New: recompute the activations of decoder and sequence Q-Former layers in the backward pass, to save memory."""
     compile: bool = False
-    """Ours: compile the decoder layers with torch.compile; the first steps are slow."""
+    """New: compile the decoder layers with torch.compile; the first steps are slow."""
     device: str = "cuda"
     """Device. "cuda" falls back to the CPU if no GPU is available."""
     pad_to_multiple: int = Field(default=16, ge=1)
-    """Ours: pad rows to a multiple of this length. Fewer shapes are faster (CPU kernels are cached per shape)."""
+    """New: pad rows to a multiple of this length. Fewer shapes are faster (CPU kernels are cached per shape)."""
     group_by_length: bool = False
-    """Ours: group rows of similar length into batches, to reduce padding."""
+    """New: group rows of similar length into batches, to reduce padding."""
     cache_features: bool = False
-    """Ours: compute the features of the frozen encoders only once per medium. Requires ``..._eval`` processors."""
+    """New: compute the features of the frozen encoders only once per medium. Requires ``..._eval`` processors."""
     features_dir: Path | None = None
-    """Ours: folder of the features. None: ``output_dir/features``. Several runs can share a folder."""
+    """New: folder of the features. None: ``output_dir/features``. Several runs can share a folder."""
     save_every_steps: int | None = Field(default=None, ge=1)
-    """Ours: interval of checkpoints in steps, in addition to those at the end of each epoch."""
+    """New: interval of checkpoints in steps, in addition to those at the end of each epoch."""
     keep_last: int = Field(default=2, ge=1)
-    """Ours: number of checkpoints to keep."""
+    """New: number of checkpoints to keep."""
     save_reference_pth: bool = False
-    """Ours: also write ``checkpoint_N.pth`` (N is the epoch, from 0) in the reference's format to every checkpoint.
+    """New: also write ``checkpoint_N.pth`` (N is the epoch, from 0) in the reference's format to every checkpoint.
     Requires a frozen ViT and decoder, as in the reference."""
     valid_every_steps: int | None = Field(default=None, ge=1)
-    """Ours: interval of validation in steps. The weights with the lowest loss are saved in ``best/``."""
+    """New: interval of validation in steps. The weights with the lowest loss are saved in ``best/``."""
     tensorboard: bool = False
-    """Ours: write TensorBoard logs to ``output_dir/tensorboard``."""
+    """New: write TensorBoard logs to ``output_dir/tensorboard``."""
     resume_ckpt_path: PathText | None = None
     """Checkpoint of this run to resume from, or "auto"."""
     evaluate: bool = False
@@ -166,7 +167,7 @@ class TrainConfig(ModelYaml):
     datasets: dict[str, DatasetConfig] = Field(min_length=1)
     """Training data. A key is the name of a format, or any name if ``format`` is set."""
     valid: dict[str, DatasetConfig] = {}
-    """Ours: validation data; see run.valid_every_steps and run.evaluate."""
+    """New: validation data; see run.valid_every_steps and run.evaluate."""
     run: RunConfig
     """Optimization, precision, checkpoints and output."""
 

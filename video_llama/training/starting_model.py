@@ -36,7 +36,7 @@ from video_llama.training.stages import Stage, stage_of
 
 
 def load_starting_model(config: TrainConfig, source: str, device: torch.device) -> ModelFolder:
-    """Load ``model.pretrained``, or the model that the published files make up.
+    """Load ``model.pretrained``, or the model assembled from the published files.
 
     ``source`` names the settings in errors. Raises ConfigError if neither is given, and CheckpointError for invalid or
     missing weights.
@@ -97,12 +97,12 @@ def pretrained_folder(model: ModelConfig) -> Path | None:
 
 
 def is_reference_file(path: str) -> bool:
-    """Return whether a ``ckpt`` is a file of the reference; if not, it is a run or checkpoint of ours."""
+    """Return whether a ``ckpt`` is a file of the reference; if not, it is a run or checkpoint of this project."""
     return path.endswith(PICKLES)
 
 
 def trained_checkpoints(model: ModelConfig) -> list[str]:
-    """Return the runs of ours in ``ckpt`` and ``ckpt_2``.
+    """Return the runs of this project in ``ckpt`` and ``ckpt_2``.
 
     Raises ConfigError for a file of the reference together with ``model.pretrained``.
     """
@@ -111,7 +111,7 @@ def trained_checkpoints(model: ModelConfig) -> list[str]:
         if is_reference_file(path) and model.pretrained is not None:
             raise ConfigError(
                 f"model.{key}: {path} is a file of the reference, and model.pretrained is a complete model. Remove "
-                "model.pretrained and name all published files, or give a run or checkpoint of ours."
+                "model.pretrained and name all published files, or give a run or checkpoint of this project."
             )
     return [path for path in given.values() if not is_reference_file(path)]
 

@@ -26,7 +26,7 @@ RESERVED_FILES = 64
 """File descriptors that are kept free for media processes, fetched URLs and the loading of modules."""
 MIN_CONNECTIONS = 8
 DRAIN_SECONDS = 5.0
-"""Time that a client may go on sending a request after its answer, such as a refusal, was sent."""
+"""Time that a client may continue to send a request after its answer, such as a refusal, was sent."""
 PROBE_SECONDS = 0.25
 """Interval in which a half-closed connection is examined."""
 READ_BYTES = 2**14
@@ -193,7 +193,7 @@ class LimitedProtocol(H11Protocol):
         self._update()
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
-        """Keep the connection if the client awaits an answer. Whether it has gone shows in the reply to a probe."""
+        """Keep the connection if the client awaits an answer. A probe detects whether it has disconnected."""
         if self.cycle is None or self.cycle.response_complete or self.stage is not ConnectionStage.RESPONSE:
             return None
         self.cycle.keep_alive = False
@@ -261,7 +261,7 @@ class LimitedProtocol(H11Protocol):
             self.transport.abort()
 
     def _send_probe(self) -> None:
-        """Send something that clients ignore: the system of a client that has closed the connection resets it."""
+        """Send data that clients ignore. If the client has closed the connection, its system answers with a reset."""
         data: bytes | None = None
         if self.conn.our_state is h11.SEND_RESPONSE and self.scope["http_version"] == "1.1":
             data = self.conn.send(h11.InformationalResponse(status_code=102, headers=[], reason=b"Processing"))

@@ -39,7 +39,7 @@ def _whole(text: str) -> str:
 
 
 def unsupported(*neutral: str | bool) -> Any:
-    """Return the type of a parameter whose only accepted values ask for nothing: null, empty ones and ``neutral``."""
+    """Return the type of a parameter whose accepted values have no effect: null, empty ones and ``neutral``."""
     accepted: list[Any] = [None, "", [], {}, False, 0, *neutral]
 
     def check(value: Any) -> Any:

@@ -143,7 +143,7 @@ class Service:
         except Exception as error:
             answers.close()
             api_error = as_api_error(error)
-            # The traceback of the error refers to the task that holds the error: a cycle that would keep the request.
+            # The traceback references the task, and the task the error: a cycle that would keep the request in memory.
             raise api_error from error.with_traceback(None)
         except BaseException:
             answers.close()
@@ -188,7 +188,7 @@ class Service:
             field, message = field_of(location, part), str(error)
             if not message.startswith(location):  # content without a name of its own is named by its location
                 message = f"{field}: {message}"
-            # The traceback refers to the task that holds the error.
+            # The traceback references the task, and the task the error.
             raise ApiError(400, message, code="bad_media", param=field) from error.with_traceback(None)
 
 
