@@ -61,7 +61,6 @@ def test_truncated_file_is_named(folder, keep):
         dict(part="text"),
         dict(pooling="median"),
         dict(pooling="tokens"),
-        dict(num_rows=0),
         dict(limits=[2.0, 1.0]),
         dict(limits=[0.0, float("inf")]),
         dict(limits="wide"),

@@ -25,8 +25,6 @@ HEADS: dict[str, Any] = {
 }
 """Settings that cannot be derived from the shapes of golden's tensors."""
 
-PAD = "[PAD]"
-
 
 def golden_weights() -> dict[str, Tensor]:
     return load_file(GOLDEN / "weights.safetensors")

@@ -8,16 +8,11 @@ from hypothesis import strategies as st
 
 from video_llama.conversation import IGNORE_INDEX, Tokenizer
 from video_llama.miniature import dialogues
-from video_llama.miniature.dialogues import caption_document, caption_pair, dialogue, dialogue_example, frames_sentence
+from video_llama.miniature.dialogues import caption_document, caption_pair, dialogue, dialogue_example
 from video_llama.miniature.questions import facts
 from video_llama.miniature.tokenizer import STOP_MARK
-from video_llama.processors.video_processor import frames_message
 
 SEEDS = st.integers(0, 2**32 - 1)
-
-
-def test_the_frames_sentence_equals_that_of_the_processor() -> None:
-    assert frames_sentence((0.0, 0.6, 1.2)) == frames_message([0, 6, 12], 10.0)
 
 
 def test_only_answers_have_labels(tokenizer_path: Path) -> None:

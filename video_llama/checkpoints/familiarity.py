@@ -27,7 +27,7 @@ METADATA_KEY = "familiarity"
 MAX_TESTS = 16
 MAX_SETTINGS_BYTES = 2**20
 _HEADER_LENGTH_BYTES = 8
-_KEYS = {"name", "part", "block", "pooling", "num_rows", "limits", "limits_of_one"}
+_KEYS = {"name", "part", "block", "pooling", "limits", "limits_of_one"}
 
 
 def write_familiarity(folder: Path, familiarity: Familiarity) -> Path:
@@ -98,11 +98,8 @@ def _test(entry: Any, tensors: dict[str, Tensor], config: VideoLlamaConfig) -> F
     if part == "sound" and not config.with_audio_branch:
         raise ValueError("the model has no audio branch")
     encoder = config.vision_config if part == "frames" else config.imagebind_audio_config
-    num_rows, block = _whole(entry["num_rows"], 1, _num_patches(config, part)), entry["block"]
-    _whole(block, 0, encoder.num_hidden_layers - 1)
-    if _num_patches(config, part) % num_rows:
-        raise ValueError(f"{_num_patches(config, part)} patches do not form {num_rows} rows")
-    size = encoder.hidden_size * {"class_and_mean": 2, "mean_and_std": 2, "row_means": num_rows, "tokens": 1}[pooling]
+    block = _whole(entry["block"], 0, encoder.num_hidden_layers - 1)
+    size = encoder.hidden_size * {"class_and_mean": 2, "tokens": 1}[pooling]
     mean, whitening = tensors.pop(f"{name}.mean"), tensors.pop(f"{name}.whitening")
     if mean.shape != (size,) or whitening.dim() != 2 or len(whitening) != size or not whitening.shape[1]:
         raise ValueError(f"{name} has shapes {list(mean.shape)} and {list(whitening.shape)}, but the model has {size}")
@@ -110,14 +107,7 @@ def _test(entry: Any, tensors: dict[str, Tensor], config: VideoLlamaConfig) -> F
         if tensor.dtype != torch.float32 or not tensor.isfinite().all():
             raise ValueError(f"{name} has values that are not finite float32 numbers")
     limits, limits_of_one = _limits(entry["limits"]), _limits(entry["limits_of_one"])
-    return FeatureTest(name, part, block, pooling, num_rows, limits, limits_of_one, mean, whitening)
-
-
-def _num_patches(config: VideoLlamaConfig, part: str) -> int:
-    if part == "sound":
-        return int(config.imagebind_audio_config.num_patches)
-    vision: Any = config.vision_config
-    return int((vision.image_size // vision.patch_size) ** 2)
+    return FeatureTest(name, part, block, pooling, limits, limits_of_one, mean, whitening)
 
 
 def _whole(value: Any, low: int, high: int) -> int:

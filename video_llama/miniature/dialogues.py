@@ -38,6 +38,7 @@ from video_llama.miniature.questions import (
     question,
 )
 from video_llama.miniature.world import sample_scene
+from video_llama.processors.video_processor import frames_sentence
 
 Modality = Literal["audio_video", "video", "image", "audio", "text"]
 SpanKind = Literal["video", "audio"]
@@ -160,17 +161,11 @@ def caption_pair(rng: np.random.Generator, *, two_part_share: float = 0.5, has_a
     return caption(scene, rng), plain_caption(scene)
 
 
-def frames_sentence(seconds: tuple[float, ...]) -> str:
-    """Return the reference's sentence about the times of the frames, or an empty string without times."""
-    times = ", ".join(str(round(second, 1)) for second in seconds)
-    return f"The video contains {len(seconds)} frames sampled at {times} seconds. " if seconds else ""
-
-
 def media_of(dialogue: Dialogue) -> tuple[MediaMessage, ...]:
     """Return the media message of a dialogue, with text in place of the media; empty without a medium."""
     if dialogue.medium == "text":
         return ()
-    sentence = frames_sentence(dialogue.frame_seconds)
+    sentence = frames_sentence(dialogue.frame_seconds) if dialogue.frame_seconds else ""
     message = media_message(
         video=dialogue.video_words, audio=dialogue.sound_words, image=dialogue.image_words, sentence=sentence
     )

@@ -48,7 +48,6 @@ class TestSettings:
     part: Part
     block: int
     pooling: Pooling
-    num_rows: int = 1
     is_lower: bool = False
 
 
@@ -81,8 +80,8 @@ def fit_familiarity(
         tuple(
             _fit(
                 test,
-                [clip[test.name] for clip in train if test.name in clip],
-                [clip[test.name] for clip in held_out if test.name in clip],
+                [clip[test.name] for clip in train],
+                [clip[test.name] for clip in held_out],
             )
             for test in TESTS
         ),
@@ -116,11 +115,7 @@ def _hidden_states(assistant: Assistant, paths: Sequence[Path]) -> Iterator[dict
         for path in progress(paths, "encoding"):
             with recorder.recording() as hidden:
                 assistant.encode(path)
-            yield {
-                test.name: pooled(hidden[test.part, test.block], test.pooling, test.num_rows)
-                for test in TESTS
-                if (test.part, test.block) in hidden
-            }
+            yield {test.name: pooled(hidden[test.part, test.block], test.pooling) for test in TESTS}
 
 
 def _fit(settings: TestSettings, train: Sequence[Tensor], held_out: Sequence[Tensor]) -> FeatureTest:
@@ -134,7 +129,6 @@ def _fit(settings: TestSettings, train: Sequence[Tensor], held_out: Sequence[Ten
         part=settings.part,
         block=settings.block,
         pooling=settings.pooling,
-        num_rows=settings.num_rows,
         limits=(0.0, LARGEST_DISTANCE),
         limits_of_one=(0.0, LARGEST_DISTANCE),
         mean=mean.float(),

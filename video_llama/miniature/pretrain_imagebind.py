@@ -18,14 +18,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from video_llama.log import progress
-from video_llama.miniature.configuration import MEL_BINS, MEL_FRAMES, NUM_CLIPS, miniature_config
+from video_llama.miniature.configuration import miniature_config, processor_settings
 from video_llama.miniature.pretrain_vision import initialise, sample_pictures
 from video_llama.miniature.pretraining_loop import Pretraining, fit
 from video_llama.miniature.sounds import SAMPLING_RATE, sample_sequence
 from video_llama.miniature.world import DURATIONS, SHAPES
 from video_llama.models.imagebind import ImageBindTower
 from video_llama.processors.audio_processor import AudioProcessor
-from video_llama.processors.settings import ProcessorSettings
 
 NUM_TRACKS = 600
 TWO_SOUND_SHARE = 0.4
@@ -47,11 +46,7 @@ class Sounds:
 def sample_sounds(seed: int, num_tracks: int = NUM_TRACKS) -> Sounds:
     """Generate tracks of one or two sounds and cut them into clips, as in inference."""
     rng = np.random.default_rng([seed, 24])
-    processor = AudioProcessor(
-        ProcessorSettings(
-            sampling_rate=SAMPLING_RATE, num_mel_bins=MEL_BINS, target_length=MEL_FRAMES, num_clips=NUM_CLIPS
-        )
-    )
+    processor = AudioProcessor(processor_settings())
     mels, shares = [], []
     for _ in progress(range(num_tracks), "generating sounds"):
         names = list(rng.permutation(SHAPES)[: 2 if rng.random() < TWO_SOUND_SHARE else 1])

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from video_llama.miniature.configuration import IMAGE_MEAN, IMAGE_STD, VISION_WIDTH, miniature_config
+from video_llama.miniature.configuration import VISION_WIDTH, miniature_config, processor_settings
 from video_llama.miniature.pretraining_loop import Pretraining, fit
 from video_llama.miniature.world import (
     COLOURS,
@@ -112,7 +112,7 @@ class PatchHeads(nn.Module):
 def sample_pictures(rng: np.random.Generator, count: int) -> tuple[Tensor, Targets]:
     """Generate pictures: normalised pixels [N, 3, H, W] and their labels."""
     drawn = [sample_frame(rng) for _ in range(count)]
-    processor = VideoProcessor((FRAME_SIZE, FRAME_SIZE), IMAGE_MEAN, IMAGE_STD)
+    processor = VideoProcessor.from_settings(processor_settings())
     pixels = processor(np.stack([frame.transpose(2, 0, 1) for frame, _ in drawn]))
     return torch.from_numpy(pixels), _targets([labels for _, labels in drawn])
 

@@ -21,30 +21,23 @@ from torch import Tensor, nn
 from video_llama.models.video_llama import VideoLlamaModel
 
 Part = Literal["frames", "sound"]
-Pooling = Literal["class_and_mean", "mean_and_std", "row_means", "tokens"]
+Pooling = Literal["class_and_mean", "tokens"]
 PARTS, POOLINGS = get_args(Part), get_args(Pooling)
 
 Features = Mapping[tuple[str, int], Tensor]
 """Hidden states [N, L, W] of the medium that was encoded last, by part and block."""
 
 
-def pooled(hidden_NLW: Tensor, pooling: Pooling, num_rows: int = 1) -> Tensor:
+def pooled(hidden_NLW: Tensor, pooling: Pooling) -> Tensor:
     """Return features [N, F], or for the pooling "tokens" [N, P, W].
 
     - class_and_mean: class token, and mean of the patches; F = 2 W
-    - mean_and_std: mean and standard deviation of the patches; F = 2 W
-    - row_means: mean of each of the ``num_rows`` rows of patches (frequency bands of a mel clip); F = num_rows W
     - tokens: the patches
     """
     hidden_NLW = hidden_NLW.float()
     class_NW, patches_NPW = hidden_NLW[:, 0], hidden_NLW[:, 1:]
     if pooling == "class_and_mean":
         return torch.cat([class_NW, patches_NPW.mean(dim=1)], dim=-1)
-    if pooling == "mean_and_std":
-        return torch.cat([patches_NPW.mean(dim=1), patches_NPW.std(dim=1)], dim=-1)
-    if pooling == "row_means":
-        rows_NRPW: Tensor = patches_NPW.unflatten(1, (num_rows, -1))
-        return rows_NRPW.mean(dim=2).flatten(1)
     return patches_NPW
 
 
@@ -57,8 +50,6 @@ class FeatureTest:
     block: int
     """Index of the block whose output is used."""
     pooling: Pooling
-    num_rows: int
-    """Number of rows of patches, for the pooling "row_means"."""
     limits: tuple[float, float]
     """Smallest and largest distance of a medium with several frames or clips."""
     limits_of_one: tuple[float, float]
@@ -70,7 +61,7 @@ class FeatureTest:
 
     def distance(self, hidden_NLW: Tensor) -> float:
         """Return the distance of a medium from its hidden states."""
-        return self.distance_of(pooled(hidden_NLW, self.pooling, self.num_rows).to(self.mean.device))
+        return self.distance_of(pooled(hidden_NLW, self.pooling).to(self.mean.device))
 
     def distance_of(self, features: Tensor) -> float:
         """Return the distance of pooled features: the mean over frames or clips; for "tokens" of the farthest patch.

@@ -72,7 +72,7 @@ class Resampler:
         if self._is_same:
             return samples
         blocks = self._blocks(first, last)
-        block_length, block_step = self._num_rows * self._num_phases, self._num_rows * self._step
+        block_length, block_step = self.block_length, self._num_rows * self._step
         resampled = np.empty((samples.shape[0], len(blocks) * block_length), dtype=np.float32)
         # Interleaved channels would be summed without BLAS, in another order.
         samples = np.ascontiguousarray(samples)
@@ -88,7 +88,7 @@ class Resampler:
         return resampled[:, offset : offset + last - first]
 
     def _blocks(self, first: int, last: int) -> range:
-        block_length = self._num_rows * self._num_phases
+        block_length = self.block_length
         return range(first // block_length, max(-(-last // block_length), first // block_length + 1))
 
 

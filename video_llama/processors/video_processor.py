@@ -57,8 +57,13 @@ class SampledVideo:
 
 def frames_message(indices: Sequence[int], fps: float) -> str:
     """Return "The video contains N frames sampled at ... seconds. ", times to one decimal."""
-    times = ", ".join(str(round(index / fps, 1)) for index in indices)
-    return f"The video contains {len(indices)} frames sampled at {times} seconds. "
+    return frames_sentence([index / fps for index in indices])
+
+
+def frames_sentence(seconds: Sequence[float]) -> str:
+    """Return the reference's sentence about the times of the frames, to one decimal."""
+    times = ", ".join(str(round(second, 1)) for second in seconds)
+    return f"The video contains {len(seconds)} frames sampled at {times} seconds. "
 
 
 def read_video(
