@@ -22,7 +22,7 @@ export OMP_NUM_THREADS ?= 1
 export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: demo test check lint fast-test bench format docs wheel-test help clean
+.PHONY: demo test check lint compat fast-test bench format docs wheel-test help clean
 
 demo: $(CORE)  ## Install the core and answer a question about an example video
 	$(BIN)/video-llama ask "$(EXAMPLE)" "$(QUESTION)"
@@ -38,6 +38,18 @@ lint: $(DEV)  ## Check format, lint, types, layer contract and documentation lin
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/mkdocs build --quiet --strict --site-dir $(SITE)
+
+# The lowest and the newest version of transformers that pyproject.toml allows, each with its own huggingface_hub.
+COMPAT_TESTS := tests/models tests/chat tests/processors/test_processing.py tests/checkpoints/test_auto.py \
+  tests/checkpoints/test_tokenizer_files.py
+
+compat: $(DEV)  ## Run the tests of model, processor and chat with the lowest and newest allowed transformers
+	@set -e; for pair in "transformers==5.16.0 huggingface-hub<2" "transformers>=5.16,<6 huggingface-hub<3"; do \
+	  rm -rf build/transformers; \
+	  $(BIN)/python -m pip install --quiet --no-deps --target build/transformers $$pair; \
+	  PYTHONPATH="$(CURDIR)/build/transformers" $(BIN)/python -c 'import transformers; print("transformers", transformers.__version__)'; \
+	  PYTHONPATH="$(CURDIR)/build/transformers" $(BIN)/python -m pytest -q -n 2 $(COMPAT_TESTS); \
+	done
 
 fast-test: $(DEV)
 	@$(BIN)/python -m pytest -m "not slow and not gpu" $(PYTEST_ARGS)
@@ -70,8 +82,8 @@ help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(BIN)/python:
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 14))' \
-	  || { echo "Python 3.10 to 3.13 is required: make PYTHON=python3.11 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 15))' \
+	  || { echo "Python 3.10 to 3.14 is required: make PYTHON=python3.11 ..." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "On Debian: apt-get install python3-venv" >&2; exit 1; }
 
 $(CORE): $(DECLARED) | $(BIN)/python
