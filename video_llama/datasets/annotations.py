@@ -8,7 +8,6 @@ Source: the reference's datasets/datasets/{webvid,cc_sbu,llava_instruct,video_in
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,16 +17,13 @@ from video_llama.conversation import TrainingTurn, image_turns, video_turns
 from video_llama.datasets.config import BuildInfo
 from video_llama.datasets.own_rows import own_sample
 from video_llama.datasets.sample import MEDIUM_PLACE, Sample
+from video_llama.datasets.tables import NamedRow, json_rows, read_json, table_rows, text_value
 from video_llama.datasets.webdataset import shard_rows, shard_sample
 from video_llama.errors import DataError
-from video_llama.files import parse_json, read_text, text_encoding
-from video_llama.files import read_json as read_json_file
+from video_llama.files import parse_json, read_text
 
 COCO_PREFIX = "COCO_train2014_"
 """Prefix of the file names in COCO's own folder; LLaVA's annotations omit it ("000000033471.jpg")."""
-
-NamedRow = tuple[str, Any]
-"""The name of a row ("file:line", for errors and reports) and its content."""
 
 
 @dataclass(frozen=True)
@@ -72,57 +68,6 @@ def excluded_ids(report: Path | None) -> frozenset[str]:
         raise DataError(f"{report} is not a validate-data report ({error}). Run validate-data again.") from error
 
 
-# --- JSON and JSONL files
-
-
-def read_json(path: Path) -> Any:
-    """Return the content of a JSON file. Raises DataError if it is missing or invalid."""
-    try:
-        return read_json_file(path, max_bytes=None)
-    except FileNotFoundError as error:
-        raise DataError(f"{path} is missing. Correct the path, or download the annotations first.") from error
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as JSON: {error}. Download it again.") from error
-
-
-def json_rows(path: Path) -> Iterator[NamedRow]:
-    """Yield the rows of a JSON list, numbered from 0, or of a .jsonl file, by line number from 1.
-
-    Raises DataError for other content.
-    """
-    if path.suffix == ".jsonl":
-        yield from _json_lines(path)
-        return
-    rows = read_json(path)
-    if not isinstance(rows, list):
-        raise DataError(f"{path} contains a {type(rows).__name__}, not a list of rows. Check the path.")
-    for number, row in enumerate(rows):
-        yield f"{path}:{number}", row
-
-
-def _json_lines(path: Path) -> Iterator[NamedRow]:
-    number = 0
-    try:
-        with path.open(encoding=text_encoding(path)) as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield f"{path}:{number}", parse_json(line)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}. Correct the path.") from error
-    except ValueError as error:
-        raise DataError(f"{path}:{number or 1} is not one JSON object per line: {error}. Correct this line.") from error
-
-
-def _text_value(row: Any, key: str, name: str) -> str:
-    """Return the text or number under ``key``. Raises DataError if it is missing, empty or of another type."""
-    found = row.get(key) if isinstance(row, dict) else None
-    if found is None or found == "":
-        raise DataError(f"{name}: the row has no {key!r}. Correct or remove it.")
-    if not isinstance(found, str | int):
-        raise DataError(f"{name}: {key!r} is {found!r}, not a text. Correct or remove the row.")
-    return str(found)
-
-
 def _required_path(info: BuildInfo, where: str, key: Literal["anno_dir", "videos_dir", "storage"]) -> Path:
     """Return a path of ``build_info``. Raises DataError if it is not set or does not exist."""
     path: Path | None = getattr(info, key)
@@ -142,25 +87,12 @@ def _webvid_rows(info: BuildInfo, where: str) -> Iterator[NamedRow]:
     _required_path(info, where, "videos_dir")
     files = sorted(path for path in anno.iterdir() if path.suffix in (".csv", ".tsv")) if anno.is_dir() else [anno]
     for path in files:
-        yield from _table_rows(path)
-
-
-def _table_rows(path: Path) -> Iterator[NamedRow]:
-    number = 1
-    try:
-        with path.open(newline="", encoding=text_encoding(path)) as file:
-            rows = csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",")
-            for number, row in enumerate(rows, start=2):
-                yield f"{path}:{number}", row
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}. Correct the path.") from error
-    except (csv.Error, UnicodeError) as error:
-        raise DataError(f"{path}: cannot be read as a table after row {number}: {error}. Correct this row.") from error
+        yield from table_rows(path)
 
 
 def _webvid_sample(info: BuildInfo, name: str, row: Any) -> Sample:
-    clip = _videos_dir(info) / _text_value(row, "page_dir", name) / f"{_text_value(row, 'videoid', name)}.mp4"
-    return Sample(name, clip, "video", caption=_text_value(row, "name", name))
+    clip = _videos_dir(info) / text_value(row, "page_dir", name) / f"{text_value(row, 'videoid', name)}.mp4"
+    return Sample(name, clip, "video", caption=text_value(row, "name", name))
 
 
 # --- Image captions: filter_cap.json {"annotations": [{"image_id", "caption"}]} with images image/{image_id}.jpg. If
@@ -184,11 +116,11 @@ def _image_sample(info: BuildInfo, name: str, row: Any) -> Sample:
     assert info.storage is not None
     if isinstance(row, dict) and "conversations" in row:
         turns = _turns(image_turns, row, "conversations", name)
-        file = _text_value(row, "image", name)
+        file = text_value(row, "image", name)
         image = _first_existing([info.storage / folder / file for folder in ("image", "images", ".")])
         return Sample(name, image, "image", caption=turns[0].answer, uses_caption_rules=False)
-    image = info.storage / "image" / f"{_text_value(row, 'image_id', name)}.jpg"
-    return Sample(name, image, "image", caption=_text_value(row, "caption", name), uses_caption_rules=False)
+    image = info.storage / "image" / f"{text_value(row, 'image_id', name)}.jpg"
+    return Sample(name, image, "image", caption=text_value(row, "caption", name), uses_caption_rules=False)
 
 
 # --- LLaVA and VideoChat
@@ -202,7 +134,7 @@ def _instruction_rows(info: BuildInfo, where: str) -> Iterator[NamedRow]:
 
 def _llava_sample(info: BuildInfo, name: str, row: Any) -> Sample:
     """Convert {"image", "conversations": [{"from": "human" | "gpt", "value"}]}; images by LLaVA's or COCO's name."""
-    file, folder = _text_value(row, "image", name), _videos_dir(info)
+    file, folder = text_value(row, "image", name), _videos_dir(info)
     turns = _turns(image_turns, row, "conversations", name)
     return Sample(name, _first_existing([folder / f"{COCO_PREFIX}{file}", folder / file]), "image", turns=turns)
 
@@ -211,7 +143,7 @@ def _videochat_sample(info: BuildInfo, name: str, row: Any) -> Sample:
     """Convert {"video", "QA": [{"i", "q", "a"}]}, with our optional keys "video_words" and "audio_words"."""
     return Sample(
         name,
-        _videos_dir(info) / _text_value(row, "video", name),
+        _videos_dir(info) / text_value(row, "video", name),
         "video",
         turns=_turns(video_turns, row, "QA", name),
         video_words=row.get("video_words"),
