@@ -11,6 +11,7 @@ from video_llama.chat.assistant import Assistant
 from video_llama.chat.asynchronous import AsyncChat
 from video_llama.chat.attention import QueryAttention
 from video_llama.chat.decoding import Decoding
+from video_llama.chat.likelihood import AnswerScore
 from video_llama.chat.loading import load, model_path
 from video_llama.chat.record import Answer, Record
 from video_llama.chat.session import AnswerStream, Chat
@@ -20,6 +21,7 @@ from video_llama.processors.settings import ProcessorSettings
 
 __all__ = [
     "Answer",
+    "AnswerScore",
     "AnswerStream",
     "Assistant",
     "AsyncChat",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from itertools import islice
+from typing import cast
 
 import numpy as np
 from transformers import DynamicCache
@@ -14,6 +15,7 @@ from video_llama.chat.asynchronous import AsyncChat
 from video_llama.chat.attention import QueryAttention
 from video_llama.chat.decoding import Decoding, DecodingFields, TokenChooser, token_steps
 from video_llama.chat.engine import Effort, EncodedMedium, Engine, GivenMedium, PreparedTurn
+from video_llama.chat.likelihood import AnswerScore, answer_scores
 from video_llama.chat.messages import message_for
 from video_llama.chat.record import Answer
 from video_llama.chat.session import Chat, search_beams
@@ -21,6 +23,9 @@ from video_llama.checkpoints.folder import ModelFolder
 from video_llama.processors.media_file import MediaSource
 from video_llama.processors.medium import MediaFields, MediaOptions, ReadMedium
 from video_llama.processors.sampling import FrameSampling
+
+RequestedMedia = GivenMedium | Sequence[EncodedMedium] | None
+"""The media of a request: one medium, several encoded ones, or none."""
 
 
 class Assistant:
@@ -99,7 +104,7 @@ class Assistant:
 
     def ask_batch(
         self,
-        requests: Sequence[tuple[GivenMedium | None, str]],
+        requests: Sequence[tuple[RequestedMedia, str]],
         *,
         batch_size: int = 8,
         frames: FrameSampling | None = None,
@@ -108,6 +113,8 @@ class Assistant:
         **decoding: Unpack[DecodingFields],
     ) -> list[Answer]:
         """Answer (medium, question) pairs, each as its own conversation, ``batch_size`` at a time.
+
+        Several media of a question are given as a list of encoded media.
 
         Greedy answers equal those of single requests (in float32; in lower precision rounding can change a token);
         sampled answers depend on the batch. Times in the records are for the whole batch. Raises the errors of
@@ -120,19 +127,33 @@ class Assistant:
         answers: list[Answer] = []
         waiting = iter(requests)
         while batch := list(islice(waiting, batch_size)):
-            answers += self._answer([self._turn(media, question, options, settings) for media, question in batch])
+            answers += self.answer([self.prepare(media, question, options, settings) for media, question in batch])
         return answers
 
-    def _turn(
-        self, media: GivenMedium | None, question: str, options: MediaOptions, decoding: Decoding
-    ) -> PreparedTurn:
+    def score(
+        self,
+        media: RequestedMedia,
+        question: str,
+        answers: Sequence[str],
+        **options: Unpack[MediaFields],
+    ) -> list[AnswerScore]:
+        """Return the log-probabilities of given answers to a question, such as the choices of a test.
+
+        The medium and the prompt are computed once for all answers. ``options`` are those of :func:`chat`. Raises
+        PromptError for an empty answer, ContextLengthError for one that does not fit, and the errors of :func:`chat`.
+        """
+        turn = self.prepare(media, question, MediaOptions(**options), Decoding(max_new_tokens=1))
+        return answer_scores(self._engine, turn, answers)
+
+    def prepare(self, media: RequestedMedia, question: str, options: MediaOptions, decoding: Decoding) -> PreparedTurn:
         conversation = self._engine.conversation()
-        encoded = [] if media is None else [self._engine.encode(media, options)]
+        encoded = self._encoded(media, options)
         for medium in encoded:
             conversation.add_media(message_for(medium.read))
         return self._engine.turn(conversation, encoded, question, decoding)
 
-    def _answer(self, turns: list[PreparedTurn]) -> list[Answer]:
+    def answer(self, turns: list[PreparedTurn]) -> list[Answer]:
+        """Answer prepared questions in one batch, with the decoding settings of the first."""
         engine, effort = self._engine, Effort()
         writers = [engine.writer(turn) for turn in turns]
         start = time.perf_counter()
@@ -149,6 +170,13 @@ class Assistant:
             Answer(writer.text, engine.record(turn, writer, effort, turn.media))
             for turn, writer in zip(turns, writers, strict=True)
         ]
+
+    def _encoded(self, media: RequestedMedia, options: MediaOptions) -> list[EncodedMedium]:
+        if media is None:
+            return []
+        if isinstance(media, (list, tuple)) and all(isinstance(each, EncodedMedium) for each in media):
+            return list(media)
+        return [self._engine.encode(cast(GivenMedium, media), options)]
 
 
 def _columns(engine: Engine, turns: list[PreparedTurn]) -> Iterator[Sequence[int]]:

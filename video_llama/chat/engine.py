@@ -19,7 +19,7 @@ from torch import Tensor
 
 from video_llama.chat.attention import QueryAttention, query_attention
 from video_llama.chat.decoding import Decoding
-from video_llama.chat.record import Record, describe_modalities, describe_weights
+from video_llama.chat.record import Record, describe_modalities, describe_weights, prompt_hash
 from video_llama.checkpoints.folder import ModelFolder
 from video_llama.conversation import (
     TEMPLATES,
@@ -254,6 +254,7 @@ class Engine:
             modalities=describe_modalities(media),
             media=[medium.as_dict() for medium in media],
             prompt=turn.shown.text(),
+            prompt_sha256=prompt_hash(turn.prompt.input_ids),
             decoding=asdict(turn.decoding),
             tokens={
                 "prompt": len(turn.prompt.input_ids),

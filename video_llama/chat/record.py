@@ -30,6 +30,8 @@ class Record:
     """In prompt order: kind, source, frames (indices, seconds, fps, ...) and sound (start_seconds, ...) or None."""
     prompt: str
     """The text of the prompt; ``<ImageHere>`` is replaced by the tokens of a medium."""
+    prompt_sha256: str
+    """SHA-256 of the token ids of the prompt, placeholders included: equal prompts have equal hashes."""
     decoding: dict[str, Any]
     """The resolved decoding settings, with the seed."""
     tokens: dict[str, int]
@@ -65,6 +67,11 @@ class Answer:
     def as_dict(self) -> dict[str, Any]:
         """Return the text and the record as one dict, for JSON."""
         return {"answer": self.text, **self.record.as_dict()}
+
+
+def prompt_hash(ids: Sequence[int]) -> str:
+    """Return the SHA-256 of token ids, written as decimal numbers separated by spaces."""
+    return hashlib.sha256(" ".join(map(str, ids)).encode()).hexdigest()
 
 
 def describe_weights(folder: ModelFolder) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from video_llama.conversation.conversation_video import (
     render,
 )
 from video_llama.conversation.history import fit_history
+from video_llama.conversation.scored_answer import scored_answer
 from video_llama.conversation.tokenization import (
     EncodedPrompt,
     Span,
@@ -86,6 +87,7 @@ __all__ = [
     "prompt_text",
     "prompt_wrap",
     "render",
+    "scored_answer",
     "segment_ids",
     "stop_sequences",
     "training_example",
