@@ -28,11 +28,13 @@ OPTIONAL_PACKAGES = {
     "fastapi",
     "fsspec",
     "gradio",
+    "httpx",
     "huggingface_hub",
     "matplotlib",
     "peft",
     "pillow_heif",
     "ray",
+    "sacrebleu",
     "tensorboard",
     "uvicorn",
 }

@@ -4,8 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 import video_llama
 from video_llama.chat import Assistant
@@ -15,7 +13,6 @@ from video_llama.miniature.evaluation import (
     ABLATIONS,
     EXPLANATIONS,
     TARGETS,
-    Count,
     Evaluation,
     evaluate,
     plan,
@@ -42,20 +39,6 @@ MEASURED = {  # docs/miniature.md, rounded down
 def scenes() -> list[Scene]:
     rng = np.random.default_rng(0)
     return [sample_scene(rng, "test", sound=sort) for _ in range(20) for sort in ("matched", "mismatched", "silent")]
-
-
-@given(st.integers(0, 500), st.integers(1, 500))
-def test_intervals_contain_the_accuracy(right: int, total: int) -> None:
-    right = min(right, total)
-    low, high = Count(right, total).interval
-    assert 0 <= low <= Count(right, total).accuracy + 1e-12
-    assert Count(right, total).accuracy - 1e-12 <= high <= 1
-    assert high - low < 2 / total**0.5
-
-
-def test_the_interval_without_counts_is_everything() -> None:
-    assert Count(0, 0).interval == (0.0, 1.0)
-    assert np.isnan(Count(0, 0).accuracy)
 
 
 def test_every_figure_has_questions(scenes: list[Scene]) -> None:

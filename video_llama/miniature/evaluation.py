@@ -7,7 +7,6 @@ also serves users.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -18,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from video_llama.chat import Assistant
+from video_llama.evaluation.statistics import Count
 from video_llama.log import progress
 from video_llama.miniature.dataset import read_scenes, write_dataset
 from video_llama.miniature.questions import QA, grade, question
@@ -30,8 +30,6 @@ BATCH_SIZE = 32
 MAX_NEW_TOKENS = 48
 
 Ablation = Literal["", "frames_shuffled", "frames_reversed", "audio_replaced", "audio_left_out"]
-
-INTERVAL_Z = 1.96
 
 
 @dataclass(frozen=True)
@@ -48,29 +46,6 @@ class Probe:
     """Change made to the clip before the question is asked."""
     other: int | None = None
     """Index of the clip whose sound is used, with the ablation "audio_replaced"."""
-
-
-@dataclass(frozen=True)
-class Count:
-    """Number of correct answers, with the accuracy and its 95 % interval."""
-
-    right: int
-    total: int
-
-    @property
-    def accuracy(self) -> float:
-        return self.right / self.total if self.total else math.nan
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Lower and upper bound of Wilson's 95 % interval; (0, 1) if ``total`` is 0."""
-        if not self.total:
-            return 0.0, 1.0
-        share, z2 = self.accuracy, INTERVAL_Z**2
-        centre = (share + z2 / (2 * self.total)) / (1 + z2 / self.total)
-        half = INTERVAL_Z * math.sqrt(share * (1 - share) / self.total + z2 / (4 * self.total**2))
-        half /= 1 + z2 / self.total
-        return max(0.0, centre - half), min(1.0, centre + half)
 
 
 TARGETS: dict[str, float] = {

@@ -19,9 +19,10 @@ from torch import Tensor
 from video_llama.chat import Assistant, MediaOptions
 from video_llama.checkpoints.familiarity import write_familiarity
 from video_llama.checkpoints.folder import read_model_folder
+from video_llama.evaluation.statistics import Count
 from video_llama.log import progress
 from video_llama.miniature.dataset import read_scenes, write_dataset
-from video_llama.miniature.evaluation import TEST_SOUNDS, Count
+from video_llama.miniature.evaluation import TEST_SOUNDS
 from video_llama.miniature.other_media import PICTURES, SOUNDS, write_other_clip, write_other_sound, write_sound
 from video_llama.miniature.world import Scene, render_audio, render_frames
 from video_llama.models.familiarity import Familiarity, FeatureRecorder, FeatureTest, Part, Pooling, pooled
