@@ -109,8 +109,8 @@ def _marked_ids(golden: Golden, embeds: Tensor, media: str) -> tuple[Tensor, dic
     model, config = golden.model.model, golden.model.config
     ids = ids_of(embeds, model.get_input_embeddings().weight, config.video_token_id)
     *sound, picture = _chat_inputs(golden, media)
-    video = model.get_video_features(picture.transpose(1, 2))
-    audio = model.get_audio_features(sound[0]) if sound else video[:, :0]
+    video = model.encode_video(picture.transpose(1, 2))
+    audio = model.encode_audio(sound[0]) if sound else video[:, :0]
     places = (ids[0] == config.video_token_id).nonzero()[:, 0]
     num_video = min(video.shape[1], len(places))
     num_audio = len(places) - num_video

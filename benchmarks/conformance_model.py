@@ -80,7 +80,7 @@ def _video_qformer(golden: Golden) -> Iterator[Row]:
         kept = positioned if stored.shape == positioned.shape else positioned[:, ::TOKEN_STEP]
         yield apart(f"{case}: frame_hidden_state", kept, stored)
         yield apart(f"{case}: video_hidden", hidden, golden.output(f"{case}.video_hidden"))
-        tokens = model.get_video_features(pixels)
+        tokens = model.encode_video(pixels)
         yield apart(f"{case}: inputs_llama", tokens, golden.output(f"{case}.inputs_llama"))
         # Media positions are tokens of the prompt: their mask is 1.
         ones = torch.ones(tokens.shape[:2], dtype=torch.long)
@@ -102,7 +102,7 @@ def _joint_path(golden: Golden) -> Iterator[Row]:
 def _tower(golden: Golden, modality: str, media: Tensor) -> TowerOutput:
     tower = getattr(golden.model.model, f"imagebind_{modality}")
     output: TowerOutput = tower(media.flatten(0, 1))
-    return TowerOutput(*(part.unflatten(0, media.shape[:2]) for part in output))
+    return TowerOutput(*(part.unflatten(0, media.shape[:2]) for part in output[:3]))
 
 
 @torch.no_grad()
@@ -117,7 +117,7 @@ def _imagebind(golden: Golden) -> Iterator[Row]:
 @torch.no_grad()
 def _audio_qformer(golden: Golden) -> Iterator[Row]:
     model = golden.model.model
-    encoders = {"audio": model.get_audio_features, "vision": model.get_audio_features_from_frames}
+    encoders = {"audio": model.encode_audio, "vision": model.get_audio_features_from_frames}
     for name in golden.names("encode_audioQformer"):
         modality, _, medium = name.partition(".")
         tokens, case = encoders[modality](golden.input(medium)), f"encode_audioQformer.{name}"

@@ -1,13 +1,13 @@
 """transformers' Auto classes load a model folder."""
 
 import torch
-from transformers import AutoConfig, AutoModel, AutoProcessor, AutoTokenizer, GenerationConfig
+from transformers import AutoConfig, AutoModelForMultimodalLM, AutoProcessor, AutoTokenizer, GenerationConfig
 
 from video_llama.checkpoints.auto import VideoLlamaConfig, VideoLlamaForConditionalGeneration, VideoLlamaProcessor
 
 
 def test_auto_classes_load_a_converted_folder(converted):
-    model, report = AutoModel.from_pretrained(converted, dtype=torch.float32, output_loading_info=True)
+    model, report = AutoModelForMultimodalLM.from_pretrained(converted, dtype=torch.float32, output_loading_info=True)
     assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     assert isinstance(model, VideoLlamaForConditionalGeneration)
     assert isinstance(AutoConfig.from_pretrained(converted), VideoLlamaConfig)

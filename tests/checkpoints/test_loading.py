@@ -113,7 +113,7 @@ class TestValues:
         assert {tensor.dtype for tensor in state.values()} == {torch.float32}
         assert not folder.model.training
         with torch.no_grad():
-            tokens = folder.model.model.get_video_features(torch.randn(1, 3, 3, 28, 28))
+            tokens = folder.model.model.encode_video(torch.randn(1, 3, 3, 28, 28))
         assert tokens.shape == (1, 5, 24)
         assert tokens.isfinite().all()
         assert folder.tokenizer.video_token_id == folder.model.config.video_token_id

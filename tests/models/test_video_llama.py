@@ -4,11 +4,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoModelForMultimodalLM
 
 from tests.models.conftest import AUDIO, VIDEO
 from video_llama.models.configuration import VideoLlamaConfig
-from video_llama.models.video_llama import VideoLlamaForConditionalGeneration, encode_by_length
+from video_llama.models.media_tokens import encode_by_length
+from video_llama.models.video_llama import VideoLlamaForConditionalGeneration, VideoLlamaModel
 
 Model = VideoLlamaForConditionalGeneration
 ROUNDING = 1e-5  # float32 sums in another order, for values of about 1
@@ -29,8 +30,8 @@ def test_media_tokens_replace_the_placeholders(model: Model, frames: Any, mels: 
     table = model.get_input_embeddings().weight
     assert embeds.shape == (1, 11, 32)
     torch.testing.assert_close(embeds[0, [0, 1, 4, 10]], table[[1, 7, 8, 9]], rtol=0, atol=0)
-    torch.testing.assert_close(embeds[0, 2:4], model.model.get_audio_features(mels(4))[0])
-    torch.testing.assert_close(embeds[0, 5:10], model.model.get_video_features(frames(3))[0])
+    torch.testing.assert_close(embeds[0, 2:4], model.model.encode_audio(mels(4))[0])
+    torch.testing.assert_close(embeds[0, 5:10], model.model.encode_video(frames(3))[0])
 
 
 def test_any_number_of_media_in_one_row_in_any_order(model: Model, frames: Any, mels: Any) -> None:
@@ -38,10 +39,10 @@ def test_any_number_of_media_in_one_row_in_any_order(model: Model, frames: Any, 
     videos, sounds = frames(2, 6, 1), mels(1, 4, 2)
     embeds = model.model.embed_inputs(ids, pixel_values_videos=videos, input_features=sounds)
     for index, start in enumerate((1, 6, 15)):
-        alone = model.model.get_video_features(videos[index][None])[0]
+        alone = model.model.encode_video(videos[index][None])[0]
         torch.testing.assert_close(embeds[0, start : start + 5], alone, rtol=0, atol=ROUNDING)
     for index, start in enumerate((12, 20, 22)):
-        alone = model.model.get_audio_features(sounds[index][None])[0]
+        alone = model.model.encode_audio(sounds[index][None])[0]
         torch.testing.assert_close(embeds[0, start : start + 2], alone, rtol=0, atol=ROUNDING)
 
 
@@ -52,7 +53,7 @@ def test_frozen_features_and_raw_media_give_equal_results(model: Model, frames: 
     body = model.model
     stored = {"frame_tokens": body.encode_frames(videos), "clip_embeddings": body.encode_clips(sounds)}
     torch.testing.assert_close(model(ids, **stored).logits, raw, rtol=0, atol=ROUNDING)
-    ready = {"video_features": body.get_video_features(videos), "audio_features": body.get_audio_features(sounds)}
+    ready = {"video_features": body.encode_video(videos), "audio_features": body.encode_audio(sounds)}
     torch.testing.assert_close(model(ids, **ready).logits, raw, rtol=0, atol=ROUNDING)
 
 
@@ -66,8 +67,8 @@ def test_the_audio_branch_encodes_frames(model: Model, frames: Any) -> None:
 
 def test_media_of_different_lengths_keep_their_order(model: Model, frames: Any) -> None:
     videos = frames(2, 1, 2, 5)
-    together = model.model.get_video_features(videos)
-    alone = torch.cat([model.model.get_video_features(video[None]) for video in videos])
+    together = model.model.encode_video(videos)
+    alone = torch.cat([model.model.encode_video(video[None]) for video in videos])
     torch.testing.assert_close(together, alone, rtol=0, atol=ROUNDING)
     assert torch.equal(encode_by_length([torch.ones(1), torch.zeros(2)], lambda x: x.sum(1)), torch.tensor([1.0, 0.0]))
 
@@ -94,7 +95,7 @@ def test_placeholders_and_media_must_agree(model: Model, frames: Any) -> None:
 
 
 def test_one_form_per_modality(model: Model, frames: Any) -> None:
-    features = model.model.get_video_features(frames(2))
+    features = model.model.encode_video(frames(2))
     with pytest.raises(ValueError, match="in one form: raw, as frozen features, or as decoder tokens"):
         model(prompt([1], VIDEO), pixel_values_videos=frames(2), video_features=features)
 
@@ -124,15 +125,15 @@ def test_the_numbers_of_query_tokens(
     make: Any, frames: Any, mels: Any, setting: str, value: int, num_video: int, num_audio: int
 ) -> None:
     body = make(**{setting: value}).model
-    assert body.get_video_features(frames(2)).shape == (1, num_video, 32)
-    assert body.get_audio_features(mels(2)).shape == (1, num_audio, 32)
+    assert body.encode_video(frames(2)).shape == (1, num_video, 32)
+    assert body.encode_audio(mels(2)).shape == (1, num_audio, 32)
     assert body.encode_frames(torch.stack(frames(2))).shape[2] == (value if setting == "num_query_tokens" else 3)
 
 
 @pytest.mark.parametrize(("setting", "limit"), [("max_frame_pos", 9), ("max_audio_pos", 3)])
 def test_the_numbers_of_positions(make: Any, frames: Any, mels: Any, setting: str, limit: int) -> None:
     body = make(**{setting: limit}).model
-    encode, draw = (body.get_video_features, frames) if setting == "max_frame_pos" else (body.get_audio_features, mels)
+    encode, draw = (body.encode_video, frames) if setting == "max_frame_pos" else (body.encode_audio, mels)
     assert encode(draw(limit)).shape[0] == 1
     with pytest.raises(ValueError, match=f"{limit + 1} time steps, but this model has positions for {limit}"):
         encode(draw(limit + 1))
@@ -194,12 +195,15 @@ def test_save_and_load_are_exact(model: Model, frames: Any, mels: Any, tmp_path:
     media = {"pixel_values_videos": frames(3), "input_features": mels(2)}
     ids = prompt([1], VIDEO, AUDIO, [4])
     expected = model(ids, **media).logits
-    for kind in (VideoLlamaForConditionalGeneration, AutoModel):
+    for kind in (VideoLlamaForConditionalGeneration, AutoModelForMultimodalLM, AutoModelForImageTextToText):
         loaded = kind.from_pretrained(tmp_path)
         assert isinstance(loaded, VideoLlamaForConditionalGeneration)
         assert torch.equal(loaded(ids, **media).logits, expected)
         for name, tensor in model.state_dict().items():
             assert torch.equal(loaded.state_dict()[name], tensor), name
+    body = AutoModel.from_pretrained(tmp_path)
+    assert type(body) is VideoLlamaModel
+    assert torch.equal(body(ids, **media).last_hidden_state, model.model(ids, **media).last_hidden_state)
     assert isinstance(AutoConfig.from_pretrained(tmp_path), VideoLlamaConfig)
 
 
@@ -220,7 +224,7 @@ def test_a_new_model_has_outputs_of_normal_size(config: Any, frames: Any, mels: 
     tokens = body.frame_encoder.vision_model(first[0]).last_hidden_state
     assert torch.isfinite(tokens).all()
     assert 0.5 < tokens.std().item() < 2  # a LayerNorm ends the ViT
-    for encode in (body.encode_frames, body.get_video_features, body.get_audio_features_from_frames):
+    for encode in (body.encode_frames, body.encode_video, body.get_audio_features_from_frames):
         assert (encode(first) - encode(second)).abs().max() > 1e-4, encode.__name__
     sounds = [mel[None] for mel in mels(2, 2)]
     assert (body.encode_clips(sounds[0]) - body.encode_clips(sounds[1])).abs().max() > 1e-2

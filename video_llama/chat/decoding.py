@@ -226,6 +226,7 @@ def beam_ids(
             eos_token_id=eos_id,
             pad_token_id=pad_id,
             stopping_criteria=[stopped],
+            stop_strings=None,
             logits_processor=[checked],
             **(sampling if decoding.is_sampling else {}),
         )

@@ -175,8 +175,8 @@ class Engine:
         decoded = time.perf_counter()
         body = self.model.model
         with torch.no_grad(), self._recorder.recording() as features:
-            video = None if frames is None else body.get_video_features(frames[None])[0]
-            audio = None if mel is None else body.get_audio_features(mel[None])[0]
+            video = None if frames is None else body.encode_video(frames[None])[0]
+            audio = None if mel is None else body.encode_audio(mel[None])[0]
             warnings = [] if self.familiarity is None else self.familiarity.warnings(features)
         return EncodedMedium(read, video, audio, decoded - start, time.perf_counter() - decoded, tuple(warnings))
 

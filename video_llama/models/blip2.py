@@ -8,6 +8,8 @@ classes of transformers; tests compare them with the reference's outputs in test
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from transformers import Blip2QFormerModel, Blip2VisionModel
@@ -32,12 +34,18 @@ class FrameEncoder(nn.Module):
 
         Raises ValueError unless height and width equal ``image_size``.
         """
+        return self.encode(pixel_values)[0]
+
+    def encode(self, pixel_values: Tensor, **kwargs: Any) -> tuple[Tensor, Any]:
+        """Return the query tokens of :meth:`forward` and the ViT's output. ``kwargs`` go to the ViT."""
         if tuple(pixel_values.shape[-2:]) != (self.image_size, self.image_size):
             raise ValueError(
                 f"The frame encoder expects {self.image_size}x{self.image_size} pixels, got "
                 f"{pixel_values.shape[-2]}x{pixel_values.shape[-1]}."
             )
-        tokens_NLV = self.vision_model(pixel_values).last_hidden_state
-        queries = self.query_tokens.expand(len(tokens_NLV), -1, -1)
-        hidden_NKH: Tensor = self.qformer(query_embeds=queries, encoder_hidden_states=tokens_NLV).last_hidden_state
-        return hidden_NKH
+        outputs = self.vision_model(pixel_values, **kwargs)
+        queries = self.query_tokens.expand(len(outputs.last_hidden_state), -1, -1)
+        hidden_NKH: Tensor = self.qformer(
+            query_embeds=queries, encoder_hidden_states=outputs.last_hidden_state
+        ).last_hidden_state
+        return hidden_NKH, outputs

@@ -143,13 +143,15 @@ class VideoLlamaConfig(PretrainedConfig):
         fusion_head_layers: number of layers of the video Q-Former; overrides the default of ``video_qformer_config``.
         with_audio_branch: whether to build the audio branch.
         with_imagebind_vision: whether to build ImageBind's vision tower.
-        video_token_id, audio_token_id: placeholder ids of media tokens. They have no row in the embedding.
+        video_token_id, audio_token_id: placeholder ids of media tokens. In folders written before they had tokens, they
+            follow the last row of the embedding.
         prompt_template: name of the conversation template with which the decoder was trained.
 
     Raises ValueError for another ``fusion_header_type`` and for contradicting numbers of fusion layers.
     """
 
     model_type = "video_llama"
+    attribute_map = {"image_token_id": "video_token_id", "audio_config": "imagebind_audio_config"}
     sub_configs = {
         "vision_config": Blip2VisionConfig,
         "qformer_config": Blip2QFormerConfig,
@@ -231,6 +233,11 @@ class VideoLlamaConfig(PretrainedConfig):
         """Raise ValueError if a section requests an attention that could load code; see ``check_attention``."""
         for config in (self, *(getattr(self, name) for name in self.sub_configs)):
             check_attention(config._attn_implementation)
+
+    @property
+    def has_placeholder_rows(self) -> bool:
+        """Whether the embedding and the head have rows for ``video_token_id`` and ``audio_token_id``."""
+        return bool(max(self.video_token_id, self.audio_token_id) < self.text_config.vocab_size)
 
     def get_text_config(self, *args: Any, **kwargs: Any) -> LlamaConfig:
         """Return the decoder's configuration, which transformers' ``generate`` uses."""

@@ -24,10 +24,18 @@ INITIAL_LOGIT_SCALE = 20.0
 
 
 class TowerOutput(NamedTuple):
-    """``hidden_ND``: class token after the head's norm. ``embedding_NE``: its projection, of norm 1 (audio: scaled)."""
+    """The output of a tower for N frames or mel clips."""
 
     hidden_ND: Tensor
+    """The class token after the head's norm."""
     embedding_NE: Tensor
+    """Its projection, of norm 1 (audio: scaled)."""
+    last_hidden_state: Tensor
+    """All tokens after the last block [N, L, D]."""
+    hidden_states: tuple[Tensor, ...] | None = None
+    """If requested: the tokens before each block and after the last, [N, L, D]."""
+    attentions: tuple[Tensor, ...] | None = None
+    """If requested: the attention weights of each block [N, H, L, L], or [N, H, L, L + 1] with ``bias_kv``."""
 
 
 class ImageBindAttention(nn.Module):
@@ -42,15 +50,21 @@ class ImageBindAttention(nn.Module):
         self.bias_k = nn.Parameter(torch.zeros(1, 1, width)) if config.bias_kv else None
         self.bias_v = nn.Parameter(torch.zeros(1, 1, width)) if config.bias_kv else None
 
-    def forward(self, tokens_NLD: Tensor) -> Tensor:
+    def forward(self, tokens_NLD: Tensor, with_weights: bool = False) -> tuple[Tensor, Tensor | None]:
+        """Return the tokens and, ``with_weights``, the attention weights [N, H, L, keys]."""
         query, key, value = self.qkv(tokens_NLD).chunk(3, dim=-1)
         if self.bias_k is not None and self.bias_v is not None:
             key = torch.cat([key, self.bias_k.to(key.dtype).expand(len(key), -1, -1)], dim=1)
             value = torch.cat([value, self.bias_v.to(value.dtype).expand(len(value), -1, -1)], dim=1)
         heads = [part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in (query, key, value)]
-        mixed = functional.scaled_dot_product_attention(*heads)
-        output: Tensor = self.projection(mixed.transpose(1, 2).flatten(2))
-        return output
+        weights = None
+        if with_weights:
+            query, key, value = heads
+            weights = (query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5).softmax(dim=-1)
+            mixed = weights @ value
+        else:
+            mixed = functional.scaled_dot_product_attention(*heads)
+        return self.projection(mixed.transpose(1, 2).flatten(2)), weights
 
 
 class ImageBindBlock(nn.Module):
@@ -65,10 +79,11 @@ class ImageBindBlock(nn.Module):
         self.fc1 = nn.Linear(width, hidden)
         self.fc2 = nn.Linear(hidden, width)
 
-    def forward(self, tokens_NLD: Tensor) -> Tensor:
-        tokens_NLD = tokens_NLD + self.attention(self.norm1(tokens_NLD))
+    def forward(self, tokens_NLD: Tensor, with_weights: bool = False) -> tuple[Tensor, Tensor | None]:
+        mixed_NLD, weights = self.attention(self.norm1(tokens_NLD), with_weights)
+        tokens_NLD = tokens_NLD + mixed_NLD
         hidden_NLD: Tensor = self.fc2(functional.gelu(self.fc1(self.norm2(tokens_NLD))))
-        return tokens_NLD + hidden_NLD
+        return tokens_NLD + hidden_NLD, weights
 
 
 class ImageBindTower(nn.Module):
@@ -79,6 +94,7 @@ class ImageBindTower(nn.Module):
 
     def __init__(self, config: ImageBindTowerConfig) -> None:
         super().__init__()
+        self.config = config
         width = config.hidden_size
         self.input_size = tuple(config.input_size)
         self.stride = config.stride
@@ -108,8 +124,13 @@ class ImageBindTower(nn.Module):
         if self.log_logit_scale is not None:
             self.log_logit_scale.fill_(math.log(INITIAL_LOGIT_SCALE))
 
-    def forward(self, media_NCHW: Tensor) -> TowerOutput:
+    def forward(
+        self, media_NCHW: Tensor, output_hidden_states: bool | None = None, output_attentions: bool | None = None
+    ) -> TowerOutput:
         """Encode normalised frames [N, 3, H, W] or mel clips [N, 1, mel bins, frames].
+
+        ``output_hidden_states`` and ``output_attentions`` request the outputs of the blocks; None is the value of the
+        configuration.
 
         Raises ValueError unless the last two dimensions equal ``input_size``.
         """
@@ -121,10 +142,22 @@ class ImageBindTower(nn.Module):
         patches_NPD = self.stem_norm(patches.flatten(2).transpose(1, 2))
         tokens_NLD = torch.cat([self.class_token.expand(len(patches_NPD), -1, -1), patches_NPD], dim=1)
         tokens_NLD = self.pre_norm(tokens_NLD + self.position_embedding)
+        with_weights = self.config.output_attentions if output_attentions is None else output_attentions
+        with_states = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        states, attentions = [tokens_NLD], []
         for block in self.blocks:
-            tokens_NLD = block(tokens_NLD)
+            tokens_NLD, weights = block(tokens_NLD, bool(with_weights))
+            if with_states:
+                states.append(tokens_NLD)
+            attentions.append(weights)
         hidden_ND = self.head_norm(tokens_NLD[:, 0])
         embedding_NE = functional.normalize(self.head(hidden_ND), dim=-1)
         if self.log_logit_scale is not None:
             embedding_NE = embedding_NE * self.log_logit_scale.exp().clamp(max=MAX_LOGIT_SCALE)
-        return TowerOutput(hidden_ND, embedding_NE)
+        return TowerOutput(
+            hidden_ND,
+            embedding_NE,
+            tokens_NLD,
+            tuple(states) if with_states else None,
+            tuple(attentions) if with_weights else None,
+        )

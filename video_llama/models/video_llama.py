@@ -9,34 +9,39 @@ the vocabulary head; ``VideoLlamaForConditionalGeneration`` adds the head, the l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, GenerationConfig, GenerationMixin, LlamaModel, PreTrainedModel
-from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForImageTextToText,
+    AutoModelForMultimodalLM,
+    LlamaModel,
+    PreTrainedModel,
+)
+from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, CausalLMOutputWithPast
+from transformers.utils.generic import can_return_tuple
 
 from video_llama.models.blip2 import FrameEncoder
 from video_llama.models.configuration import VideoLlamaConfig
 from video_llama.models.configuration_limits import check_attention
+from video_llama.models.generation import MediaGenerationMixin
 from video_llama.models.imagebind import ImageBindTower
-from video_llama.models.qformer import SequenceQFormer
-from video_llama.models.repetition_penalty import with_answer_penalty
-
-MEDIA_ARGUMENTS = (
-    "pixel_values_videos",
-    "input_features",
-    "audio_pixel_values",
-    "frame_tokens",
-    "clip_embeddings",
-    "video_features",
-    "audio_features",
+from video_llama.models.media_tokens import (
+    MediaTensors,
+    each_medium,
+    encode_by_length,
+    num_tokens_of,
+    place_tokens,
+    tokens_of,
 )
-"""The media arguments of :meth:`VideoLlamaModel.embed_inputs`."""
+from video_llama.models.outputs import features_output, recorded
+from video_llama.models.qformer import SequenceQFormer
 
-MediaTensors = Tensor | Sequence[Tensor]
-"""N media: a tensor [N, T, ...] if they have the same length, or a list of N tensors [T, ...]."""
+IGNORED = -100
+"""Label of tokens that are not part of the loss."""
 
 
 class VideoLlamaPreTrainedModel(PreTrainedModel):
@@ -51,6 +56,22 @@ class VideoLlamaPreTrainedModel(PreTrainedModel):
     _supports_attention_backend = True
     _no_split_modules = ["LlamaDecoderLayer", "Blip2EncoderLayer", "Blip2QFormerLayer", "ImageBindBlock"]
     _skip_keys_device_placement = ["past_key_values"]
+    _can_compile_fullgraph = True
+    input_modalities = ("image", "video", "audio", "text")  # type: ignore[assignment]
+
+    def get_encoder(self, modality: str | None = None) -> nn.Module:
+        """Return the encoder of raw media: the ViT for "image" and "video", ImageBind's audio trunk for "audio".
+
+        Raises ValueError for another modality, and for "audio" if the model has no audio branch.
+        """
+        body: Any = self.base_model
+        if modality in ("image", "video"):
+            return body.frame_encoder.vision_model  # type: ignore[no-any-return]
+        if modality == "audio":
+            return body._branch("imagebind_audio", "with_audio_branch")  # type: ignore[no-any-return]
+        if modality is None:
+            return self
+        raise ValueError(f'modality is {modality!r}. Use "image", "video" or "audio".')
 
     def _check_and_adjust_attn_implementation(self, *args: Any, **kwargs: Any) -> Any:
         """As in transformers, which calls this before it downloads a kernel; ValueError for a name of one."""
@@ -126,28 +147,78 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
 
     def encode_frames(self, pixel_values_videos: Tensor) -> Tensor:
         """Encode normalised pixels [N, T, 3, height, width] to the query tokens of each frame [N, T, K, H]."""
-        return _each_medium(pixel_values_videos, self.frame_encoder)
+        return each_medium(pixel_values_videos, self.frame_encoder)
 
     def encode_clips(self, input_features: Tensor) -> Tensor:
         """Encode mel clips [N, S, 1, mel bins, frames] to ImageBind embeddings [N, S, E] of norm about 20."""
         tower = self._branch("imagebind_audio", "with_audio_branch")
-        return _each_medium(input_features, lambda clips: tower(clips).embedding_NE)
+        return each_medium(input_features, lambda clips: tower(clips).embedding_NE)
 
     def encode_frames_as_clips(self, audio_pixel_values: Tensor) -> Tensor:
         """Encode frames [N, S, 3, height, width] to ImageBind embeddings [N, S, E] of norm 1, for audio training."""
         tower = self._branch("imagebind_vision", "with_imagebind_vision")
-        return _each_medium(audio_pixel_values, lambda frames: tower(frames).embedding_NE)
+        return each_medium(audio_pixel_values, lambda frames: tower(frames).embedding_NE)
 
-    def get_video_features(self, pixel_values_videos: MediaTensors) -> Tensor:
+    def encode_video(self, pixel_values_videos: MediaTensors) -> Tensor:
         """Encode normalised pixels [N, T, 3, height, width], or a list of N tensors, to decoder tokens [N, Q, D].
 
         An image is a video with T = 1.
         """
         return encode_by_length(pixel_values_videos, lambda pixels: self.video_qformer(self.encode_frames(pixels)))
 
-    def get_audio_features(self, input_features: MediaTensors) -> Tensor:
+    def encode_audio(self, input_features: MediaTensors) -> Tensor:
         """Encode mel clips [N, S, 1, mel bins, frames], or a list of N tensors, to decoder tokens [N, Q, D]."""
         return encode_by_length(input_features, lambda mel: self.fuse_clips(self.encode_clips(mel)))
+
+    @can_return_tuple  # type: ignore[untyped-decorator]
+    def get_video_features(self, pixel_values_videos: MediaTensors, **kwargs: Any) -> BaseModelOutputWithPooling:
+        """Return the decoder tokens of videos and the ViT's outputs, as transformers' models do.
+
+        Args:
+            pixel_values_videos: normalised pixels [N, T, 3, height, width], or a list of N tensors.
+            kwargs: ``output_hidden_states``, ``output_attentions`` and ``return_dict``; others are ignored.
+
+        Returns ``pooler_output`` [N, Q, D] and ``last_hidden_state`` [N, T, patches + 1, ViT width]; for a list the
+        frames of all videos are in one dimension, [sum of T, patches + 1, ViT width]. ``hidden_states`` and
+        ``attentions``, if requested, are those of the ViT. ``encode_video`` returns only the tokens.
+        """
+        encoder = self.frame_encoder
+        seen: list[Any] = []
+
+        def encode(pixels_THW: Tensor) -> Tensor:
+            tokens, outputs = encoder.encode(pixels_THW, **recorded(kwargs))
+            seen.append(outputs)
+            return tokens
+
+        videos = list(pixel_values_videos)
+        tokens_NQD = torch.cat([self.video_qformer(encode(pixels)[None]) for pixels in videos])
+        return features_output(tokens_NQD, seen, isinstance(pixel_values_videos, Tensor))
+
+    @can_return_tuple  # type: ignore[untyped-decorator]
+    def get_image_features(self, pixel_values: Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
+        """Return the outputs of :meth:`get_video_features` for images [N, 3, height, width].
+
+        ``last_hidden_state`` is [N, patches + 1, ViT width].
+        """
+        return self.get_video_features(  # type: ignore[no-any-return]
+            [image[None] for image in pixel_values], **{**kwargs, "return_dict": True}
+        )
+
+    @can_return_tuple  # type: ignore[untyped-decorator]
+    def get_audio_features(self, input_features: MediaTensors, **kwargs: Any) -> BaseModelOutputWithPooling:
+        """Return the decoder tokens of sounds and the outputs of ImageBind's audio trunk.
+
+        Args:
+            input_features: mel clips [N, S, 1, mel bins, frames], or a list of N tensors.
+            kwargs: ``output_hidden_states``, ``output_attentions`` and ``return_dict``; others are ignored.
+
+        Returns ``pooler_output`` [N, Q, D] and ``last_hidden_state`` [N, S, patches + 1, trunk width], or for a list
+        [sum of S, patches + 1, trunk width]. ``encode_audio`` returns only the tokens.
+        """
+        trunk = self._branch("imagebind_audio", "with_audio_branch")
+        seen = [trunk(clips, **recorded(kwargs)) for clips in input_features]
+        tokens_NQD = torch.cat([self.fuse_clips(outputs.embedding_NE[None]) for outputs in seen])
+        return features_output(tokens_NQD, seen, isinstance(input_features, Tensor))
 
     def get_audio_features_from_frames(self, audio_pixel_values: MediaTensors) -> Tensor:
         """Encode frames [N, S, 3, height, width] with ImageBind's vision tower and the audio Q-Former to [N, Q, D]."""
@@ -182,9 +253,9 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
 
     # --- the decoder's input ---------------------------------------------------------------------------------------
 
-    def embed_inputs(
+    def media_tokens(
         self,
-        input_ids: Tensor,
+        pixel_values: Tensor | None = None,
         pixel_values_videos: MediaTensors | None = None,
         input_features: MediaTensors | None = None,
         audio_pixel_values: MediaTensors | None = None,
@@ -192,30 +263,69 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
         clip_embeddings: MediaTensors | None = None,
         video_features: Tensor | None = None,
         audio_features: Tensor | None = None,
-    ) -> Tensor:
-        """Return the word embeddings of ``input_ids`` [B, L] with media tokens at the placeholder ids: [B, L, D].
+    ) -> dict[str, Tensor | None]:
+        """Return the decoder tokens [N, Q, D] of "video" and "audio", or None where no media are given.
 
         Give the media of a modality in one form, in the order of their placeholders:
 
-        - raw: ``pixel_values_videos``, ``input_features``, or ``audio_pixel_values`` (frames for the audio branch);
+        - raw: ``pixel_values_videos``, or ``pixel_values`` [N, 3, height, width] for images only; ``input_features``,
+          or ``audio_pixel_values`` (frames for the audio branch);
         - features of the frozen encoders: ``frame_tokens`` [N, T, K, H], ``clip_embeddings`` [N, S, E];
         - decoder tokens: ``video_features``, ``audio_features`` [N, Q, D].
-
-        Raises ValueError if the number of placeholders differs from the number of media tokens.
         """
-        video = _only_one(
-            video_features, (self.get_video_features, pixel_values_videos), (self._fuse_frames, frame_tokens)
+        video = tokens_of(
+            video_features,
+            (self.encode_video, pixel_values_videos),
+            (self.encode_video, None if pixel_values is None else pixel_values[:, None]),
+            (self._fuse_frames, frame_tokens),
         )
-        audio = _only_one(
+        audio = tokens_of(
             audio_features,
-            (self.get_audio_features, input_features),
+            (self.encode_audio, input_features),
             (self.get_audio_features_from_frames, audio_pixel_values),
             (self._fuse_all_clips, clip_embeddings),
         )
-        is_video, is_audio = input_ids == self.config.video_token_id, input_ids == self.config.audio_token_id
-        embeds = self.get_input_embeddings()(input_ids.masked_fill(is_video | is_audio, 0))
-        embeds = _place(embeds, is_video, video, "video")
-        return _place(embeds, is_audio, audio, "audio")
+        return {"video": video, "audio": audio}
+
+    def places_of(self, input_ids: Tensor) -> dict[str, Tensor]:
+        """Return where the placeholders of "video" and "audio" are in ``input_ids``: bool tensors of its shape."""
+        return {"video": input_ids == self.config.video_token_id, "audio": input_ids == self.config.audio_token_id}
+
+    def embed_words(self, input_ids: Tensor) -> Tensor:
+        """Return the word embeddings [B, L, D]. Placeholder ids without a row in the embedding get that of id 0."""
+        if not self.config.has_placeholder_rows:
+            video, audio = self.places_of(input_ids).values()
+            input_ids = input_ids.masked_fill(video | audio, 0)
+        embeds: Tensor = self.get_input_embeddings()(input_ids)
+        return embeds
+
+    def embed_inputs(self, input_ids: Tensor, **media: Any) -> Tensor:
+        """Return the word embeddings of ``input_ids`` [B, L] with media tokens at the placeholder ids: [B, L, D].
+
+        ``media`` are the arguments of :meth:`media_tokens`. Raises ValueError if the number of placeholders differs
+        from the number of media tokens.
+        """
+        embeds_BLD, places = self.embed_words(input_ids), self.places_of(input_ids)
+        for name, tokens in self.media_tokens(**media).items():
+            embeds_BLD = place_tokens(embeds_BLD, places[name], tokens, name)
+        return embeds_BLD
+
+    def place_in_embeds(self, inputs_embeds: Tensor, **media: Any) -> Tensor:
+        """Put media tokens where ``inputs_embeds`` [B, L, D] equal the placeholders' word embeddings.
+
+        Raises ValueError if media are given and the placeholders have no rows in the embedding.
+        """
+        given = sorted(name for name, value in media.items() if value is not None)
+        if given and not self.config.has_placeholder_rows:
+            raise ValueError(
+                f"inputs_embeds already contain the media; {', '.join(given)} would be ignored. Give input_ids instead."
+            )
+        ids = {"video": self.config.video_token_id, "audio": self.config.audio_token_id}
+        for name, tokens in self.media_tokens(**media).items():
+            if num_tokens_of(tokens) > 0:
+                row_D = self._word_embeddings[ids[name]].to(inputs_embeds)
+                inputs_embeds = place_tokens(inputs_embeds, (inputs_embeds == row_D).all(dim=-1), tokens, name)
+        return inputs_embeds
 
     def _fuse_frames(self, frame_tokens: MediaTensors) -> Tensor:
         return encode_by_length(frame_tokens, self.video_qformer)
@@ -223,6 +333,7 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
     def _fuse_all_clips(self, clip_embeddings: MediaTensors) -> Tensor:
         return encode_by_length(clip_embeddings, self.fuse_clips)
 
+    @can_return_tuple  # type: ignore[untyped-decorator]
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -231,31 +342,63 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
         past_key_values: Any = None,
         inputs_embeds: Tensor | None = None,
         use_cache: bool | None = None,
+        pixel_values: Tensor | None = None,
+        pixel_values_videos: MediaTensors | None = None,
+        input_features: MediaTensors | None = None,
+        audio_pixel_values: MediaTensors | None = None,
+        frame_tokens: MediaTensors | None = None,
+        clip_embeddings: MediaTensors | None = None,
+        video_features: Tensor | None = None,
+        audio_features: Tensor | None = None,
+        mm_token_type_ids: Tensor | None = None,
         **kwargs: Any,
-    ) -> Any:
-        """Return the decoder's output with ``last_hidden_state`` [B, L, D], for ``input_ids`` [B, L] with media (see
-        :meth:`embed_inputs`) or ``inputs_embeds`` [B, L, D]."""
-        media = {name: kwargs.pop(name) for name in MEDIA_ARGUMENTS if name in kwargs}
+    ) -> BaseModelOutputWithPast:
+        """Return the decoder's output with ``last_hidden_state`` [B, L, D].
+
+        Args:
+            input_ids: [B, L] with placeholder ids for media; or give ``inputs_embeds`` [B, L, D].
+            pixel_values, pixel_values_videos, input_features, audio_pixel_values, frame_tokens, clip_embeddings,
+                video_features, audio_features: see :meth:`media_tokens`.
+            mm_token_type_ids: accepted for processors that return it, and not used.
+
+        Raises ValueError if placeholders and media do not agree. With ``past_key_values`` that are not empty,
+        placeholders without media are allowed, so that any generated id can be continued.
+        """
+        media = {
+            "pixel_values": pixel_values,
+            "pixel_values_videos": pixel_values_videos,
+            "input_features": input_features,
+            "audio_pixel_values": audio_pixel_values,
+            "frame_tokens": frame_tokens,
+            "clip_embeddings": clip_embeddings,
+            "video_features": video_features,
+            "audio_features": audio_features,
+        }
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("Give input_ids or inputs_embeds, and not both.")
         if inputs_embeds is not None:
-            _refuse_media(media)
-        elif input_ids is None:
-            raise ValueError("Give input_ids or inputs_embeds.")
+            inputs_embeds = self.place_in_embeds(inputs_embeds, **media)
+        elif past_key_values is not None and all(value is None for value in media.values()):
+            inputs_embeds = self.embed_words(input_ids)  # type: ignore[arg-type]
         else:
-            inputs_embeds = self.embed_inputs(input_ids, **media)
-        return self.language_model(
+            inputs_embeds = self.embed_inputs(input_ids, **media)  # type: ignore[arg-type]
+        outputs: BaseModelOutputWithPast = self.language_model(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             position_ids=position_ids,
             past_key_values=past_key_values,
             use_cache=use_cache,
+            return_dict=True,
             **kwargs,
         )
+        return outputs
 
 
-class VideoLlamaForConditionalGeneration(VideoLlamaPreTrainedModel, GenerationMixin):
+class VideoLlamaForConditionalGeneration(VideoLlamaPreTrainedModel, MediaGenerationMixin):
     """:class:`VideoLlamaModel` with the vocabulary head, the training loss and ``generate``."""
 
     _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}
+    _tp_plan = {"lm_head": "colwise_gather_output"}
 
     def __init__(self, config: VideoLlamaConfig) -> None:
         super().__init__(config)
@@ -270,6 +413,19 @@ class VideoLlamaForConditionalGeneration(VideoLlamaPreTrainedModel, GenerationMi
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.model.set_input_embeddings(value)
 
+    def get_video_features(self, pixel_values_videos: MediaTensors, **kwargs: Any) -> Any:
+        """See :meth:`VideoLlamaModel.get_video_features`."""
+        return self.model.get_video_features(pixel_values_videos, **kwargs)
+
+    def get_image_features(self, pixel_values: Tensor, **kwargs: Any) -> Any:
+        """See :meth:`VideoLlamaModel.get_image_features`."""
+        return self.model.get_image_features(pixel_values, **kwargs)
+
+    def get_audio_features(self, input_features: MediaTensors, **kwargs: Any) -> Any:
+        """See :meth:`VideoLlamaModel.get_audio_features`."""
+        return self.model.get_audio_features(input_features, **kwargs)
+
+    @can_return_tuple  # type: ignore[untyped-decorator]
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -279,13 +435,26 @@ class VideoLlamaForConditionalGeneration(VideoLlamaPreTrainedModel, GenerationMi
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         use_cache: bool | None = None,
+        pixel_values: Tensor | None = None,
+        pixel_values_videos: MediaTensors | None = None,
+        input_features: MediaTensors | None = None,
+        audio_pixel_values: MediaTensors | None = None,
+        frame_tokens: MediaTensors | None = None,
+        clip_embeddings: MediaTensors | None = None,
+        video_features: Tensor | None = None,
+        audio_features: Tensor | None = None,
+        mm_token_type_ids: Tensor | None = None,
         logits_to_keep: int | Tensor = 0,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """Return logits [B, L, vocabulary size] and, if ``labels`` [B, L] are given, the loss.
 
         The loss is the mean cross-entropy of the next token where the label is not -100. It is used for caption and
-        instruction batches alike, which differ only in ids and labels.
+        instruction batches alike, which differ only in ids and labels. ``num_items_in_batch`` and ``shift_labels`` are
+        those of transformers' ``loss_function``. The logits of placeholder ids, where they have rows, are the lowest
+        number of their data type, so that placeholders are never generated; labels at placeholders are ignored.
+
+        The other arguments are those of :meth:`VideoLlamaModel.forward`.
         """
         outputs = self.model(
             input_ids=input_ids,
@@ -294,15 +463,28 @@ class VideoLlamaForConditionalGeneration(VideoLlamaPreTrainedModel, GenerationMi
             past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
+            pixel_values=pixel_values,
+            pixel_values_videos=pixel_values_videos,
+            input_features=input_features,
+            audio_pixel_values=audio_pixel_values,
+            frame_tokens=frame_tokens,
+            clip_embeddings=clip_embeddings,
+            video_features=video_features,
+            audio_features=audio_features,
+            return_dict=True,
             **kwargs,
         )
         keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self.lm_head(outputs.last_hidden_state[:, keep])
+        logits = self._without_placeholders(self.lm_head(outputs.last_hidden_state[:, keep]))
         loss = None
         if labels is not None:
-            wide = torch.promote_types(logits.dtype, torch.float32)
-            flat = logits[:, :-1].to(wide).flatten(0, 1)
-            loss = nn.functional.cross_entropy(flat, labels[:, 1:].flatten(), ignore_index=-100)
+            video, audio = self.model.places_of(labels).values()
+            loss = self.loss_function(
+                logits=logits,
+                labels=labels.masked_fill(video | audio, IGNORED),
+                vocab_size=self.config.text_config.vocab_size,
+                **kwargs,
+            )
         return CausalLMOutputWithPast(
             loss=loss,
             logits=logits,
@@ -311,99 +493,16 @@ class VideoLlamaForConditionalGeneration(VideoLlamaPreTrainedModel, GenerationMi
             attentions=outputs.attentions,
         )
 
-    @torch.no_grad()
-    def generate(
-        self,
-        inputs: Tensor | None = None,
-        generation_config: GenerationConfig | None = None,
-        *args: Any,
-        input_ids: Tensor | None = None,
-        **kwargs: Any,
-    ) -> Any:
-        """Generate ids as in transformers (greedy, sampling, beams, streamers), with the media of ``embed_inputs``.
-
-        Media are encoded once, before generation, so a row may contain any number of them and beams share them. With
-        ``input_ids`` [B, L] the result contains prompt and answer ids [B, L + new], as in transformers; pad batches on
-        the left. ``repetition_penalty`` applies to BOS and the answer's tokens only (``repetition_penalty.py``).
-        ``inputs`` is an alias of ``input_ids``.
-        """
-        input_ids = inputs if input_ids is None else input_ids
-        media = {name: kwargs.pop(name) for name in MEDIA_ARGUMENTS if name in kwargs}
-        if kwargs.get("inputs_embeds") is not None:
-            _refuse_media(media)
-        elif input_ids is not None:
-            kwargs["inputs_embeds"] = self.model.embed_inputs(input_ids, **media)
-        if input_ids is not None:
-            kwargs["input_ids"] = input_ids
-        prompt_length = 0 if input_ids is None else input_ids.shape[1]
-        bos_token_id = self.config.text_config.bos_token_id
-        settings = generation_config or self.generation_config
-        kwargs = with_answer_penalty(kwargs, settings, prompt_length, bos_token_id)
-        return super().generate(None, generation_config, *args, **kwargs)  # type: ignore[misc]
-
-
-def _each_medium(media_NT: Tensor, encode: Callable[[Tensor], Tensor]) -> Tensor:
-    """Apply ``encode``, which maps [T, ...] to [T, ...], to media [N, T, ...] and return [N, T, ...].
-
-    On a CPU the media are encoded one at a time, because the last bits of a matrix product may depend on its number of
-    rows. The features of a medium then do not depend on the batch, and cached features equal recomputed ones.
-    """
-    if media_NT.device.type == "cpu":
-        return torch.stack([encode(medium) for medium in media_NT])
-    return encode(media_NT.flatten(0, 1)).unflatten(0, media_NT.shape[:2])  # type: ignore[no-any-return]
-
-
-def encode_by_length(media: MediaTensors, encode: Callable[[Tensor], Tensor]) -> Tensor:
-    """Apply ``encode`` ([N, T, ...] -> [N, Q, D]) to media of different lengths; return [N, Q, D] in the given order.
-
-    Media of equal length are encoded in one batch.
-    """
-    if isinstance(media, Tensor):
-        return encode(media)
-    groups: dict[int, list[int]] = {}
-    for index, medium in enumerate(media):
-        groups.setdefault(len(medium), []).append(index)
-    encoded: dict[int, Tensor] = {}
-    for indices in groups.values():
-        batch = encode(torch.stack([media[index] for index in indices]))
-        encoded.update(zip(indices, batch, strict=True))
-    return torch.stack([encoded[index] for index in range(len(media))])
-
-
-def _only_one(
-    ready: Tensor | None, *forms: tuple[Callable[[MediaTensors], Tensor], MediaTensors | None]
-) -> Tensor | None:
-    """Return the decoder tokens of a modality [N, Q, D], or None without media. Raises ValueError for several forms."""
-    given = [(encode, medium) for encode, medium in forms if medium is not None and len(medium) > 0]
-    if len(given) + (ready is not None) > 1:
-        raise ValueError("Give the media of a modality in one form: raw, as frozen features, or as decoder tokens.")
-    if given:
-        encode, medium = given[0]
-        return encode(medium)
-    return ready
-
-
-def _refuse_media(media: dict[str, Any]) -> None:
-    given = sorted(name for name, value in media.items() if value is not None)
-    if given:
-        raise ValueError(
-            f"inputs_embeds already contain the media; {', '.join(given)} would be ignored. Give input_ids instead."
-        )
-
-
-def _place(embeds_BLD: Tensor, places_BL: Tensor, features_NQD: Tensor | None, modality: str) -> Tensor:
-    """Write the media tokens [N, Q, D] to ``embeds_BLD`` where ``places_BL`` is true, in row-major order."""
-    num_places = int(places_BL.sum())
-    num_tokens = 0 if features_NQD is None else features_NQD.shape[0] * features_NQD.shape[1]
-    if num_places != num_tokens:
-        raise ValueError(
-            f"The prompt has {num_places} {modality} placeholders, but the media given have {num_tokens} tokens."
-        )
-    if features_NQD is None or num_tokens == 0:
-        return embeds_BLD
-    tokens = features_NQD.flatten(0, 1).to(embeds_BLD)  # same dtype and, for a model on several devices, same device
-    return embeds_BLD.masked_scatter(places_BL[..., None].to(embeds_BLD.device), tokens)
+    def _without_placeholders(self, logits_BLV: Tensor) -> Tensor:
+        """Set the logits of placeholder ids to the lowest number, in place."""
+        if self.config.has_placeholder_rows:
+            lowest = torch.finfo(logits_BLV.dtype).min
+            logits_BLV[..., self.config.video_token_id] = lowest
+            logits_BLV[..., self.config.audio_token_id] = lowest
+        return logits_BLV
 
 
 AutoConfig.register(VideoLlamaConfig.model_type, VideoLlamaConfig, exist_ok=True)
-AutoModel.register(VideoLlamaConfig, VideoLlamaForConditionalGeneration, exist_ok=True)
+AutoModel.register(VideoLlamaConfig, VideoLlamaModel, exist_ok=True)
+AutoModelForMultimodalLM.register(VideoLlamaConfig, VideoLlamaForConditionalGeneration, exist_ok=True)
+AutoModelForImageTextToText.register(VideoLlamaConfig, VideoLlamaForConditionalGeneration, exist_ok=True)
