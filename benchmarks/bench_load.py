@@ -130,7 +130,7 @@ def write_folder(folder: Path, config: VideoLlamaConfig) -> None:
     config.save_pretrained(folder)
     manifest = Manifest("random", {"made by": "benchmarks/bench_load.py"}, (), "Random weights: every answer is noise.")
     tokenizer_path = os.environ["VIDEO_LLAMA_TOKENIZER"]
-    write_rest(folder, tokenizer_path=tokenizer_path, settings=ProcessorSettings(), manifest=manifest)
+    write_rest(folder, config, tokenizer_path=tokenizer_path, settings=ProcessorSettings(), manifest=manifest)
 
 
 def random_tensors(specs: dict[str, TensorSpec], names: list[str]) -> Iterator[tuple[str, Tensor]]:

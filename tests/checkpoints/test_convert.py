@@ -53,10 +53,10 @@ def test_another_data_type(tmp_path, published):
 
 
 def test_an_interrupted_conversion_leaves_nothing(tmp_path, published, converted, monkeypatch):
-    def interrupt(*_):
+    def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("video_llama.checkpoints.convert.write_tokenizer_files", interrupt)
+    monkeypatch.setattr("video_llama.checkpoints.convert.write_rest", interrupt)
     with pytest.raises(KeyboardInterrupt):
         convert(published, tmp_path / "model", options=OPTIONS)
     assert list(tmp_path.iterdir()) == []

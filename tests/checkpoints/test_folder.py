@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import fields
 
 import pytest
 import torch
@@ -114,17 +115,49 @@ class TestWeights:
 
 
 class TestFiles:
-    @pytest.mark.parametrize("name", ["config.json", "processor_config.json", "manifest.json"])
+    @pytest.mark.parametrize("name", ["config.json", "processor_config.json"])
     def test_missing(self, folder, name):
         (folder / name).unlink()
         with pytest.raises(CheckpointError, match=f"has no {name}, so it is not a complete model folder"):
             read_model_folder(folder)
+
+    def test_without_a_manifest(self, folder):
+        """As written by save_pretrained."""
+        (folder / "manifest.json").unlink()
+        manifest = read_model_folder(folder).manifest
+        assert (manifest.name, manifest.notice.split(":")[0]) == (folder.name, "no manifest")
+
+    @pytest.mark.parametrize(("key", "value"), [("num_video_query_tokens", 7), ("prompt_template", "llama2")])
+    def test_numbers_of_another_model(self, folder, key, value):
+        file = folder / "processor_config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {key: value}))
+        with pytest.raises(CheckpointError, match=rf"{key} is {value!r}, but .* in config\.json"):
+            read_model_folder(folder)
+
+    def test_settings_of_an_earlier_folder(self, folder):
+        """Without the numbers of the model and the name of the processor's class."""
+        file = folder / "processor_config.json"
+        known = {each.name for each in fields(ProcessorSettings)}
+        file.write_text(json.dumps({k: v for k, v in json.loads(file.read_text()).items() if k in known}))
+        assert read_model_folder(folder).settings.image_size == 28
 
     @pytest.mark.parametrize("text", ["{", "[1]"])
     def test_invalid_json(self, folder, text):
         (folder / "manifest.json").write_text(text)
         with pytest.raises(CheckpointError, match=r"manifest\.json (is not valid JSON|contains a list)"):
             read_model_folder(folder)
+
+    @pytest.mark.parametrize("value", ["", [""], ["a" * 101], [1], {"a": "b"}, ["a"] * 101, 3])
+    def test_stop_strings_that_are_none(self, folder, value):
+        (folder / "generation_config.json").write_text(json.dumps({"stop_strings": value}))
+        with pytest.raises(
+            CheckpointError, match=r"generation_config\.json: stop_strings is .*, not a list of strings"
+        ):
+            read_model_folder(folder)
+
+    def test_stop_strings(self, folder):
+        (folder / "generation_config.json").write_text(json.dumps({"stop_strings": ["###"]}))
+        assert read_model_folder(folder).model.generation_config.stop_strings == ["###"]
 
     def test_no_folder(self, tmp_path):
         with pytest.raises(CheckpointError, match=r"is not a folder\. Give a model folder, an evaluation YAML, or"):

@@ -21,8 +21,6 @@ from video_llama.checkpoints.folder import (
 from video_llama.checkpoints.loading import plan
 from video_llama.checkpoints.published_files import WeightSource, read_eval_config
 from video_llama.checkpoints.safetensors_writer import MAX_SHARD_BYTES, TensorSpec, write_shards
-from video_llama.checkpoints.tokenizer_files import write_tokenizer_files
-from video_llama.conversation import Tokenizer
 from video_llama.errors import CheckpointError
 from video_llama.files import sha256
 from video_llama.log import progress
@@ -66,8 +64,13 @@ def convert(
         _write_configs(unfinished, assembly, dtype)
         manifest = Manifest(target.name, {"made by": "video-llama convert", "dtype": dtype or "as stored"})
         manifest.sources["files"] = source_files([report.source for report in assembly.reports])
-        tokenizer_path = assembly.decoder.tokenizer_path
-        write_rest(unfinished, tokenizer_path=tokenizer_path, settings=assembly.settings, manifest=manifest)
+        write_rest(
+            unfinished,
+            assembly.config,
+            tokenizer_path=assembly.decoder.tokenizer_path,
+            settings=assembly.settings,
+            manifest=manifest,
+        )
     return assembly
 
 
@@ -105,8 +108,6 @@ def _write_configs(folder: Path, assembly: Assembly, dtype: str | None) -> None:
     if dtype is not None:
         config.dtype = dtype
     config.save_pretrained(folder)
-    tokenizer = Tokenizer(assembly.decoder.tokenizer_path, pad_token=assembly.settings.pad_token)
-    write_tokenizer_files(folder, tokenizer, assembly.settings.pad_token, config.prompt_template)
 
 
 def _require_space(target: Path, num_bytes: int) -> None:

@@ -30,7 +30,7 @@ from video_llama.checkpoints.folder import (
 from video_llama.checkpoints.keys import ADAPTER, reference_names, revert_state_dict
 from video_llama.checkpoints.published_files import BLIP2_FILE, IMAGEBIND_FILE, PUBLISHED, ROLES, VIT_FILE
 from video_llama.checkpoints.safetensors_writer import TensorSpec, write_shards
-from video_llama.checkpoints.tokenizer_files import write_tokenizer_files
+from video_llama.checkpoints.tokenizer_files import write_decoder_tokenizer_files
 from video_llama.conversation import Tokenizer
 from video_llama.errors import CheckpointError
 from video_llama.files import new_file, new_folder
@@ -132,7 +132,7 @@ def _write_decoder_files(folder: Path, source: Path, config: VideoLlamaConfig) -
     shutil.copyfile(source / TOKENIZER_FILE, folder / TOKENIZER_FILE)
     pad_token = read_settings(source).pad_token
     tokenizer = Tokenizer(source / TOKENIZER_FILE, pad_token=pad_token)
-    write_tokenizer_files(folder, tokenizer, pad_token, config.prompt_template)
+    write_decoder_tokenizer_files(folder, tokenizer, pad_token)
     if pad_token is not None:
         (folder / "added_tokens.json").write_text(json.dumps({pad_token: tokenizer.pad_id}) + "\n", encoding="utf-8")
 

@@ -1,8 +1,10 @@
 """Read and write model folders: the model, its tokenizer and its media settings.
 
-A folder contains ``config.json``, ``model.safetensors`` (or shards with an index), ``tokenizer.model``,
-``processor_config.json`` and ``manifest.json``. All of them are required. Loading is strict: every tensor of the model
-must be in the files with the right shape, and every tensor of the files in the model; otherwise an error names them.
+A folder contains ``config.json``, ``model.safetensors`` (or shards with an index), ``tokenizer.model`` and
+``processor_config.json``. All of them are required. ``manifest.json`` records where the weights come from; folders
+written by ``save_pretrained`` have none. The files of ``tokenizer_files.py`` are for transformers. Loading is strict:
+every tensor of the model must be in the files with the right shape, and every tensor of the files in the model;
+otherwise an error names them.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from video_llama.checkpoints.building import build_model
 from video_llama.checkpoints.completeness import check_tensors, shapes_of, without_tied_output
 from video_llama.checkpoints.familiarity import read_familiarity
 from video_llama.checkpoints.files import StoredTensor, read_values, scan
+from video_llama.checkpoints.tokenizer_files import write_tokenizer_files
 from video_llama.conversation import TEMPLATES, Tokenizer
 from video_llama.errors import CheckpointError
 from video_llama.files import new_folder, read_json
@@ -34,7 +37,7 @@ from video_llama.models.familiarity import Familiarity
 from video_llama.models.modeling_llama import is_packed
 from video_llama.models.placement import LoadOptions, meta_model, resolve_placing
 from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
-from video_llama.processors.settings import ProcessorSettings
+from video_llama.processors.settings import PROCESSOR_CLASS, ModelNumbers, ProcessorSettings
 
 CONFIG_FILE = "config.json"
 GENERATION_FILE = "generation_config.json"
@@ -46,16 +49,18 @@ GENERATION_KEYS = {
     *("bos_token_id", "eos_token_id", "pad_token_id", "max_length", "max_new_tokens", "min_length", "min_new_tokens"),
     *("do_sample", "num_beams", "temperature", "top_k", "top_p", "typical_p", "repetition_penalty", "length_penalty"),
     *("no_repeat_ngram_size", "early_stopping", "num_return_sequences", "use_cache"),
-    *("output_attentions", "output_hidden_states", "output_scores", "return_dict_in_generate"),
+    *("output_attentions", "output_hidden_states", "output_scores", "return_dict_in_generate", "stop_strings"),
 }
 """Settings of ``generation_config.json`` that are read."""
 GENERATION_NOTES = {"_from_model_config", "transformers_version"}
 MAX_SCALAR = 1e7
 """Limit of the numbers in ``processor_config.json``."""
-MAX_ENDS, MAX_SETTING = 100, 1e9
-"""Most ids that end an answer, and the limit of numbers."""
+MAX_ENDS, MAX_SETTING, MAX_STOP_LENGTH = 100, 1e9, 100
+"""Most ids or strings that end an answer, the limit of numbers, and the longest such string."""
+NO_MANIFEST = "no manifest: nothing is recorded about the origin of these weights"
+"""Notice of a folder without ``manifest.json``."""
 
-Scalars = TypeVar("Scalars", ProcessorSettings, "Manifest")
+Scalars = TypeVar("Scalars", ProcessorSettings, ModelNumbers, "Manifest")
 
 
 @dataclass(frozen=True)
@@ -115,8 +120,9 @@ def read_model_folder(path: str | Path, options: LoadOptions = LoadOptions()) ->
     config = read_config(path)
     settings = read_settings(path)
     manifest = read_manifest(path)
-    tokenizer = Tokenizer(path / TOKENIZER_FILE, pad_token=settings.pad_token)
+    tokenizer = open_tokenizer(path, settings)
     check_fit(config, settings, tokenizer)
+    _check_numbers(path, config)
     familiarity = read_familiarity(path, config)
     stored = scan(path, safetensors_only=True)
     model = meta_model(config, str(path / CONFIG_FILE))
@@ -152,7 +158,8 @@ def write_model_folder(
     with new_model_folder(path) as unfinished:
         with no_progress_bar():
             model.save_pretrained(unfinished)
-        write_rest(unfinished, tokenizer_path=tokenizer_path, settings=settings, manifest=manifest)
+        config = cast("VideoLlamaConfig", model.config)
+        write_rest(unfinished, config, tokenizer_path=tokenizer_path, settings=settings, manifest=manifest)
 
 
 @contextmanager
@@ -168,11 +175,25 @@ def new_model_folder(path: Path) -> Iterator[Path]:
         yield unfinished
 
 
-def write_rest(folder: Path, *, tokenizer_path: str | Path, settings: ProcessorSettings, manifest: Manifest) -> None:
+def write_rest(
+    folder: Path,
+    config: VideoLlamaConfig,
+    *,
+    tokenizer_path: str | Path,
+    settings: ProcessorSettings,
+    manifest: Manifest,
+) -> None:
     """Write the files of a model folder other than its config and weights."""
     shutil.copyfile(tokenizer_path, folder / TOKENIZER_FILE)
-    _write_json(folder / PROCESSOR_FILE, asdict(settings))
+    tokenizer = open_tokenizer(folder, settings)
+    write_tokenizer_files(folder, tokenizer, settings.pad_token, config.prompt_template)
+    _write_json(folder / PROCESSOR_FILE, asdict(settings) | asdict(ModelNumbers.of(config)) | PROCESSOR_CLASS)
     _write_json(folder / MANIFEST_FILE, asdict(manifest))
+
+
+def open_tokenizer(folder: Path, settings: ProcessorSettings) -> Tokenizer:
+    """Return the tokenizer of a model folder. Raises CheckpointError if it is missing or cannot be read."""
+    return Tokenizer(folder / TOKENIZER_FILE, pad_token=settings.pad_token)
 
 
 def read_config(path: Path) -> VideoLlamaConfig:
@@ -203,13 +224,21 @@ def _read_generation_config(path: Path) -> GenerationConfig:
             f"{path / GENERATION_FILE}: unsupported key {unknown[0]}. Use {', '.join(sorted(GENERATION_KEYS))}."
         )
     values = {key: value for key, value in data.items() if key in GENERATION_KEYS}
-    wrong = [key for key, value in values.items() if not _is_setting(value)]
+    wrong = [key for key, value in values.items() if not _is_setting(value) and key != "stop_strings"]
     try:
         if wrong:
             raise ValueError(f"{wrong[0]} is {repr(values[wrong[0]])[:80]}, not a finite number or truth value")
+        _check_stop_strings(values.get("stop_strings"))
         return GenerationConfig(**values)  # type: ignore[no-untyped-call]
     except BAD_VALUES as error:
         raise CheckpointError(f"{path / GENERATION_FILE}: {first_line(error)}. Correct the file.") from error
+
+
+def _check_stop_strings(value: Any) -> None:
+    texts = [value] if isinstance(value, str) else value
+    is_list = texts is None or (isinstance(texts, list) and len(texts) <= MAX_ENDS)
+    if not is_list or not all(isinstance(text, str) and 0 < len(text) <= MAX_STOP_LENGTH for text in texts or ()):
+        raise ValueError(f"stop_strings is {repr(value)[:80]}, not a list of strings of 1 to {MAX_STOP_LENGTH} letters")
 
 
 def _is_setting(value: Any) -> bool:
@@ -220,12 +249,30 @@ def _is_setting(value: Any) -> bool:
 
 def read_settings(path: Path) -> ProcessorSettings:
     """Read ``processor_config.json``. Raises CheckpointError for a missing file and for unknown or missing keys."""
-    return _scalars(ProcessorSettings, path, PROCESSOR_FILE)
+    data = _read_json(path, PROCESSOR_FILE)
+    others = {*PROCESSOR_CLASS, *_names(ModelNumbers)}
+    return _scalars(ProcessorSettings, path / PROCESSOR_FILE, {k: v for k, v in data.items() if k not in others})
+
+
+def _check_numbers(path: Path, config: VideoLlamaConfig) -> None:
+    """Raise CheckpointError if ``processor_config.json`` contains numbers of another model."""
+    data = _read_json(path, PROCESSOR_FILE)
+    given = {name: data[name] for name in _names(ModelNumbers) if name in data}  # folders written before have none
+    expected = asdict(ModelNumbers.of(config))
+    for name, value in given.items():
+        if value != expected[name]:
+            raise CheckpointError(
+                f"{path / PROCESSOR_FILE}: {name} is {value!r}, but {expected[name]!r} in {CONFIG_FILE}. Use the "
+                f"{PROCESSOR_FILE} of this model."
+            )
 
 
 def read_manifest(path: Path) -> Manifest:
-    """Read ``manifest.json``. Raises CheckpointError for a missing file and for unknown or missing keys."""
-    return _scalars(Manifest, path, MANIFEST_FILE)
+    """Read ``manifest.json``; a folder without it has the notice NO_MANIFEST. Raises CheckpointError for unknown or
+    missing keys."""
+    if path.is_dir() and not (path / MANIFEST_FILE).exists():
+        return Manifest(path.resolve().name, notice=NO_MANIFEST)
+    return _scalars(Manifest, path / MANIFEST_FILE, _read_json(path, MANIFEST_FILE))
 
 
 def check_fit(config: VideoLlamaConfig, settings: ProcessorSettings, tokenizer: Tokenizer) -> None:
@@ -294,23 +341,26 @@ def _read_json(folder: Path, name: str) -> dict[str, Any]:
     return data
 
 
-def _scalars(kind: type[Scalars], folder: Path, name: str) -> Scalars:
-    data = _read_json(folder, name)
-    known = {each.name for each in fields(kind)}
+def _names(kind: type[Any]) -> set[str]:
+    return {each.name for each in fields(kind)}
+
+
+def _scalars(kind: type[Scalars], file: Path, data: dict[str, Any]) -> Scalars:
+    known = _names(kind)
     if set(data) != known:
         wrong = [f"unknown key {key}" for key in sorted(set(data) - known)]
         wrong += [f"missing key {key}" for key in sorted(known - set(data))]
-        raise CheckpointError(f"{folder / name}: {', '.join(wrong)}. The keys are {', '.join(sorted(known))}.")
+        raise CheckpointError(f"{file}: {', '.join(wrong)}. The keys are {', '.join(sorted(known))}.")
     for key, value in data.items():
         numbers = [each for each in (value if isinstance(value, list) else [value]) if isinstance(each, int | float)]
         if not all(abs(each) < MAX_SCALAR for each in numbers):  # false for NaN
-            raise CheckpointError(f"{folder / name}: {key} is {repr(value)[:80]}. Correct the file.")
+            raise CheckpointError(f"{file}: {key} is {repr(value)[:80]}. Correct the file.")
     try:
         return TypeAdapter(kind).validate_json(json.dumps(data), strict=True)
     except ValidationError as error:
         first: Any = error.errors()[0]
         reason = ": ".join([*map(str, first["loc"]), first["msg"].removeprefix("Value error, ")])
-        raise CheckpointError(f"{folder / name}: {reason.rstrip('.')}. Correct the file.") from error
+        raise CheckpointError(f"{file}: {reason.rstrip('.')}. Correct the file.") from error
 
 
 def _write_json(path: Path, data: dict[str, Any]) -> None:

@@ -1,20 +1,21 @@
-"""Write the tokenizer and prompt files that transformers reads.
+"""Write the tokenizer, prompt and generation files that transformers reads.
 
-These are tokenizer_config.json, chat_template.jinja and generation_config.json. The chat template renders a
-conversation exactly as ``video_llama.conversation`` does; a medium is the reference's placeholder ``<ImageHere>``.
+These are tokenizer.json, tokenizer_config.json, chat_template.jinja and generation_config.json. The token ids are those
+of ``video_llama.conversation``, and the chat template renders a conversation as that package does, with ``<video>`` and
+``<audio>`` at the places of media.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from transformers import GenerationConfig
 
-from video_llama.conversation import TEMPLATES, Tokenizer
+from video_llama.conversation import AUDIO_PLACE, TEMPLATES, VIDEO_PLACE, Tokenizer, tokenizer_json
 from video_llama.conversation.conversation_video import (
     IMAGE_SYSTEM,
-    PLACEHOLDER,
     SIGHT_GAP,
     SIGHT_INTRODUCTION,
     SOUND_GAP,
@@ -23,23 +24,30 @@ from video_llama.conversation.conversation_video import (
     Template,
 )
 
+# A video and the sound next to it are one medium, unless the sound has a file of its own.
 _CONTENT = """\
+{%- macro is_track(item) -%}
+{%- if item.type == 'audio' and not (item.audio is defined or item.path is defined or item.url is defined) -%}1
+{%- endif -%}
+{%- endmacro -%}
 {%- macro written(content) -%}
 {%- if content is string -%}{{- content -}}
 {%- else -%}
-{%- set kinds = content | map(attribute='type') | list -%}
 {%- set heard = 'Now answer my question based on what you have just ' -%}
-{%- set parts = namespace(list=[]) -%}
+{%- set parts = namespace(list=[], skipped=-1) -%}
 {%- for item in content -%}
-{%- if item.type == 'text' -%}{%- set parts.list = parts.list + [item.text] -%}
-{%- elif item.type == 'image' -%}{%- set parts.list = parts.list + ['<Image>PLACEHOLDER</Image> '] -%}
-{%- elif item.type == 'audio' and 'video' in kinds -%}
-{%- set seen = 'SOUND_GAPSIGHT_INTRODUCTION<Video>PLACEHOLDER</Video>.SIGHT_GAP' -%}
-{%- set parts.list = parts.list + ['SOUND_INTRODUCTIONPLACEHOLDER.' + seen + heard + 'seen and heard.'] -%}
+{%- set before = content[loop.index0 - 1] if loop.index0 > 0 else {} -%}
+{%- set after = content[loop.index0 + 1] if loop.index0 + 1 < content | length else {} -%}
+{%- if loop.index0 == parts.skipped -%}
+{%- elif item.type == 'text' -%}{%- set parts.list = parts.list + [item.text] -%}
+{%- elif item.type == 'image' -%}{%- set parts.list = parts.list + ['<Image>VIDEO_PLACE</Image> '] -%}
+{%- elif (item.type == 'video' and is_track(after)) or (is_track(item) and after.type == 'video') -%}
+{%- set parts.skipped = loop.index0 + 1 -%}
+{%- set seen = 'SOUND_GAPSIGHT_INTRODUCTION<Video>VIDEO_PLACE</Video>.SIGHT_GAP' -%}
+{%- set parts.list = parts.list + ['SOUND_INTRODUCTIONAUDIO_PLACE.' + seen + heard + 'seen and heard.'] -%}
 {%- elif item.type == 'audio' -%}
-{%- set parts.list = parts.list + ['SOUND_INTRODUCTIONPLACEHOLDER.SIGHT_GAP' + heard + 'heard.'] -%}
-{%- elif item.type == 'video' and 'audio' not in kinds -%}
-{%- set parts.list = parts.list + ['<Video>PLACEHOLDER</Video> '] -%}
+{%- set parts.list = parts.list + ['SOUND_INTRODUCTIONAUDIO_PLACE.SIGHT_GAP' + heard + 'heard.'] -%}
+{%- elif item.type == 'video' -%}{%- set parts.list = parts.list + ['<Video>VIDEO_PLACE</Video> '] -%}
 {%- endif -%}
 {%- endfor -%}
 {{- parts.list | join(' ') -}}
@@ -47,7 +55,7 @@ _CONTENT = """\
 {%- endmacro -%}
 {%- set first = namespace(kind=none, system=none) -%}
 {%- for message in messages -%}
-{%- if message.role == 'system' and first.system is none -%}{%- set first.system = message.content -%}
+{%- if message.role == 'system' and first.system is none -%}{%- set first.system = written(message.content) -%}
 {%- elif message.content is not string -%}
 {%- for item in message.content if item.type != 'text' and first.kind is none -%}
 {%- set first.kind = item.type -%}
@@ -63,7 +71,9 @@ _CONTENT = """\
 _SINGLE = """\
 {{- system + 'SEP' -}}
 {%- for message in turns -%}
-{{- ('USER' if message.role == 'user' else 'ASSISTANT') + ': ' + written(message.content) + 'SEP' -}}
+{%- if message.role == 'user' -%}{{- 'USER: ' + written(message.content) + 'SEP' -}}
+{%- else -%}{{- 'ASSISTANT:' -}}{%- generation -%}{{- ' ' + written(message.content) + 'SEP' -}}{%- endgeneration -%}
+{%- endif -%}
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{- 'ASSISTANT:' -}}{%- endif -%}
 """
@@ -73,7 +83,7 @@ _LLAMA_2 = """\
 {%- if message.role == 'user' -%}
 {{- 'SEP[INST] ' if not loop.first else '[INST] <<SYS>>\\n' + system + '\\n<</SYS>>\\n\\n' -}}
 {{- written(message.content) + ' [/INST]' -}}
-{%- else -%}{{- ' ' + written(message.content) + ' STOP' -}}
+{%- else -%}{%- generation -%}{{- ' ' + written(message.content) + ' STOP' -}}{%- endgeneration -%}
 {%- endif -%}
 {%- endfor -%}
 """
@@ -87,7 +97,8 @@ def chat_template(name: str) -> str:
         "SIGHT_INTRODUCTION": SIGHT_INTRODUCTION,
         "SOUND_GAP": SOUND_GAP,
         "SIGHT_GAP": SIGHT_GAP,
-        "PLACEHOLDER": PLACEHOLDER,
+        "VIDEO_PLACE": VIDEO_PLACE,
+        "AUDIO_PLACE": AUDIO_PLACE,
         "IMAGE_SYSTEM": repr(IMAGE_SYSTEM if template.style is Style.SINGLE else template.system),
         "SYSTEM": repr(template.system),
         "SEP": template.sep,
@@ -107,18 +118,49 @@ def _body(template: Template) -> str:
 
 
 def write_tokenizer_files(folder: Path, tokenizer: Tokenizer, pad_token: str | None, template: str) -> None:
-    """Write the three files into a folder that contains ``tokenizer.model``; ``template`` is a key of TEMPLATES."""
-    config = {
+    """Write the four files into a folder that contains ``tokenizer.model``; ``template`` is a key of TEMPLATES."""
+    content = json.dumps(tokenizer_json(folder / "tokenizer.model", pad_token=pad_token), ensure_ascii=False)
+    (folder / "tokenizer.json").write_text(content, encoding="utf-8")
+    # This class takes tokenizer.json as it is. LlamaTokenizer of transformers 5 builds rules of its own.
+    config = _special_tokens(tokenizer, pad_token) | {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "padding_side": "left",
+        "clean_up_tokenization_spaces": False,
+        "extra_special_tokens": {"video_token": VIDEO_PLACE, "audio_token": AUDIO_PLACE},
+        "processor_class": "VideoLlamaProcessor",
+    }
+    _write_json(folder / "tokenizer_config.json", config)
+    (folder / "chat_template.jinja").write_text(chat_template(template), encoding="utf-8")
+    write_generation_config(folder, tokenizer)
+
+
+def write_decoder_tokenizer_files(folder: Path, tokenizer: Tokenizer, pad_token: str | None) -> None:
+    """Write the files of a decoder's own folder, which the reference and LlamaTokenizer read; it has no media."""
+    config = _special_tokens(tokenizer, pad_token) | {
         "tokenizer_class": "LlamaTokenizer",
-        "bos_token": "<s>",
-        "eos_token": "</s>",
-        "unk_token": "<unk>",
-        "pad_token": pad_token or "<unk>",
         "add_bos_token": True,
         "add_eos_token": False,
         "clean_up_tokenization_spaces": False,
     }
-    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    (folder / "chat_template.jinja").write_text(chat_template(template), encoding="utf-8")
-    ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id, "pad_token_id": tokenizer.pad_id}
-    GenerationConfig(**ids).save_pretrained(folder)  # type: ignore[no-untyped-call]
+    _write_json(folder / "tokenizer_config.json", config)
+    write_generation_config(folder, tokenizer)
+
+
+def write_generation_config(folder: Path, tokenizer: Tokenizer, stop_strings: tuple[str, ...] = ()) -> None:
+    """Set the ids, and the strings other than the end token that end an answer, in ``generation_config.json``."""
+    has_file = (folder / "generation_config.json").is_file()
+    config: Any = GenerationConfig.from_pretrained(folder) if has_file else GenerationConfig()  # type: ignore[no-untyped-call]
+    config.bos_token_id, config.eos_token_id, config.pad_token_id = tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id
+    config.stop_strings = list(stop_strings) or None
+    config.save_pretrained(folder)
+
+
+def _special_tokens(tokenizer: Tokenizer, pad_token: str | None) -> dict[str, Any]:
+    texts = {tokenizer.encode(text)[0]: text for text in tokenizer.special_texts}
+    ids = {"bos_token": tokenizer.bos_id, "eos_token": tokenizer.eos_id, "unk_token": tokenizer.unk_id}
+    names: dict[str, Any] = {name: texts[token] for name, token in ids.items()}
+    return {**names, "pad_token": pad_token or names["unk_token"]}
+
+
+def _write_json(path: Path, data: dict[str, Any]) -> None:
+    path.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -32,6 +32,8 @@ from video_llama.conversation.conversation_video import (
 from video_llama.conversation.history import fit_history
 from video_llama.conversation.scored_answer import scored_answer
 from video_llama.conversation.tokenization import (
+    AUDIO_PLACE,
+    VIDEO_PLACE,
     EncodedPrompt,
     Span,
     Tokenizer,
@@ -39,6 +41,7 @@ from video_llama.conversation.tokenization import (
     encode_prompt,
     segment_ids,
 )
+from video_llama.conversation.tokenizer_json import tokenizer_json
 from video_llama.conversation.training_examples import (
     IGNORE_INDEX,
     PaddedBatch,
@@ -52,9 +55,11 @@ from video_llama.conversation.training_text import training_example
 from video_llama.conversation.user_text import TextGuard
 
 __all__ = [
+    "AUDIO_PLACE",
     "IGNORE_INDEX",
     "REFERENCE_DECODING",
     "TEMPLATES",
+    "VIDEO_PLACE",
     "Conversation",
     "EncodedPrompt",
     "MediaMessage",
@@ -90,6 +95,7 @@ __all__ = [
     "scored_answer",
     "segment_ids",
     "stop_sequences",
+    "tokenizer_json",
     "training_example",
     "video_turns",
 ]

@@ -21,6 +21,8 @@ from video_llama.conversation.conversation_video import PLACEHOLDER, Prompt, Slo
 from video_llama.errors import CheckpointError, PromptError
 
 AUDIO_PLACEHOLDER = "<AudioHere>"
+VIDEO_PLACE, AUDIO_PLACE = "<video>", "<audio>"
+"""Texts of the ids of the media places, as in a model folder's tokenizer.json."""
 
 
 def common_length(first: Sequence[Hashable], second: Sequence[Hashable]) -> int:

@@ -84,6 +84,7 @@ class VideoLlamaProcessor(ProcessorMixin):
         """Return the folder's ``processor_config.json``, with the values taken from its ``config.json``."""
         scalars, kwargs = super().get_processor_dict(pretrained_model_name_or_path, **kwargs)
         config = AutoConfig.from_pretrained(pretrained_model_name_or_path)
+        scalars.pop("prompt_template", None)
         return {**scalars, **{name: getattr(config, name) for name in _FROM_MODEL}}, kwargs
 
     def to_dict(self) -> dict[str, Any]:
@@ -137,6 +138,8 @@ class VideoLlamaProcessor(ProcessorMixin):
 
     def encode(self, prompt: str) -> list[int]:
         """Return the token ids of a prompt, with a run of placeholder ids per medium; a leading ``<s>`` is BOS."""
+        for place in ("<video>", "<audio>"):  # as written by chat_template.jinja
+            prompt = prompt.replace(place, MEDIA_PLACEHOLDER)
         segments = prompt.removeprefix(self.tokenizer.bos_token).split(MEDIA_PLACEHOLDER)
         ids = [self.tokenizer.bos_token_id]
         for index, segment in enumerate(segments):
@@ -148,17 +151,12 @@ class VideoLlamaProcessor(ProcessorMixin):
         return ids
 
     def _stretches(self, segment: str) -> Iterator[list[int]]:
-        """Yield the ids of the special tokens and of the text between them.
-
-        SentencePiece adds its space mark before every stretch; transformers' tokenizer omits it before a space, so a
-        space is added there.
-        """
+        """Yield the ids of the special tokens and of the text between them."""
         special = {token for token in self.tokenizer.all_special_tokens if token != MEDIA_PLACEHOLDER}
         for chunk in re.split("(" + "|".join(map(re.escape, sorted(special))) + ")", segment):
             if chunk in special:
                 yield [self.tokenizer.convert_tokens_to_ids(chunk)]
             elif chunk:
-                chunk = f" {chunk}" if chunk.startswith(" ") else chunk
                 yield self.tokenizer(chunk, add_special_tokens=False).input_ids
 
     def _check_count(self, kind: str, rows: list[list[int]], token: int, length: int, num_media: int) -> None:

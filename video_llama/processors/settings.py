@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -40,3 +41,32 @@ class ProcessorSettings:
                 raise ValueError(f"{name} is {getattr(self, name)}. It must be positive.")
         if not all(value > 0 for value in self.image_std):
             raise ValueError(f"image_std is {list(self.image_std)}. Its values must be positive.")
+
+
+@dataclass(frozen=True)
+class ModelNumbers:
+    """Properties of the model that its processor needs; they are in ``config.json`` too."""
+
+    num_video_query_tokens: int = 32
+    """Number of tokens of a video or image in the prompt."""
+    num_audio_query_tokens: int = 8
+    """Number of tokens of a sound in the prompt."""
+    max_frame_pos: int = 32
+    """Largest number of frames of a video."""
+    with_audio_branch: bool = True
+    """Whether the model reads sound."""
+    prompt_template: str = "default"
+    """Name of the prompt format."""
+
+    @classmethod
+    def of(cls, config: Any) -> ModelNumbers:
+        """Return the numbers of a model's config."""
+        return cls(**{name: getattr(config, name) for name in cls.__dataclass_fields__})
+
+
+PROCESSOR_CLASS = {
+    "processor_class": "VideoLlamaProcessor",
+    # Without the import, AutoProcessor stops and names it; with it, the registered class is used. It is not a place.
+    "auto_map": {"AutoProcessor": "import video_llama.auto--auto.VideoLlamaProcessor"},
+}
+"""The class that AutoProcessor loads, in ``processor_config.json``."""
