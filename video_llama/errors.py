@@ -37,6 +37,10 @@ class CheckpointError(VideoLlamaError):
     """Weights that are missing, incomplete, of the wrong shape, or not readable as weights."""
 
 
+class WorkerError(VideoLlamaError):
+    """A worker process that ended unexpectedly."""
+
+
 class MissingExtraError(VideoLlamaError):
     """A required optional package is not installed. The message names the extra to install."""
 

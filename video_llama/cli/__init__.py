@@ -15,6 +15,7 @@ from video_llama.cli.ask import ask
 from video_llama.cli.chat import chat
 from video_llama.cli.convert import convert
 from video_llama.cli.demo import demo
+from video_llama.cli.evaluate import evaluate
 from video_llama.cli.extract_features import extract_features
 from video_llama.cli.help import MAX_WIDTH, HelpCommand, HelpGroup
 from video_llama.cli.inspect import inspect
@@ -38,6 +39,13 @@ COMMANDS: dict[str, dict[Callable[..., None], tuple[str, ...]]] = {
         chat: ("video-llama chat clip.mp4", "video-llama chat clip.mp4 < questions.txt"),
         demo: ("video-llama demo", "video-llama demo --model my-model --device cuda --port 7860"),
         serve: ("video-llama serve --model my-model --port 8000 --set max_rows=32",),
+    },
+    "Measure": {
+        evaluate: (
+            "video-llama evaluate questions.jsonl --output results --model my-model",
+            "video-llama evaluate test_qa.json --layout msvd-qa --media-dir YouTubeClips --output results",
+            "video-llama evaluate --compare results-a results-b",
+        ),
     },
     "Train": {
         train: ("video-llama train own.yaml --set run.init_lr=1e-4", "video-llama train own.yaml --resume auto"),
