@@ -5,6 +5,8 @@ import torch
 from torch import nn
 
 from video_llama.errors import MissingExtraError
+from video_llama.models.cpu import processor
+from video_llama.models.fbgemm_linear import FbgemmInt8Linear
 from video_llama.models.modeling_llama import is_packed, pack_linears, unpack_linears
 from video_llama.models.packed_linear import Int4Linear, Int8Linear, PackedLinear
 
@@ -19,10 +21,10 @@ class TestPacking:
     def test_linear_layers_only(self):
         decoder = self.decoder()
         pack_linears(decoder, "int8", torch.bfloat16, CPU)
-        assert isinstance(decoder["mlp"], Int8Linear)
+        assert isinstance(decoder["mlp"], FbgemmInt8Linear if processor().has_fbgemm else Int8Linear)
         assert isinstance(decoder["norm"], nn.LayerNorm)
         assert decoder["mlp"].weight.is_meta
-        assert decoder["mlp"].scale.dtype == torch.bfloat16
+        assert decoder["mlp"].compute_dtype == torch.bfloat16
         assert is_packed(decoder)
         assert not is_packed(self.decoder())
 
@@ -57,4 +59,5 @@ def test_unpacking_restores_linear_layers(kind):
     unpack_linears(decoder, torch.float32)
     assert type(decoder["mlp"]) is nn.Linear
     assert not is_packed(decoder)
-    torch.testing.assert_close(decoder["mlp"](vectors), before, rtol=1e-5, atol=1e-5)
+    rtol = 0.05 if kind is Int4Linear else 1e-5  # the int4 kernel computes in bfloat16
+    torch.testing.assert_close(decoder["mlp"](vectors), before, rtol=rtol, atol=rtol)

@@ -87,10 +87,9 @@ def test_adapters_on_a_quantized_decoder(
     as_trained = read_model_folder(rounded).model
     # W x + B A x and (W + B A) x differ in the order of summation.
     torch.testing.assert_close(logits(exact), logits(on_exact), rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(logits(as_trained), logits(on_packed), rtol=1e-4, atol=1e-4)
-    assert not torch.allclose(
-        logits(exact), logits(on_packed), rtol=1e-3, atol=1e-3
-    )  # the difference is the quantization error
+    # Without gradients the packed kernels round their inputs, by far less than the weights were rounded.
+    rounding, quantization_error = (logits(each) - logits(on_packed) for each in (as_trained, exact))
+    assert 0 < rounding.norm() < 0.2 * quantization_error.norm()
 
 
 def test_a_quantized_decoder_passes_gradients_to_its_inputs(write_yaml: Write, packable: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,8 @@ def load(
         name_or_path: "miniature" (the weights shipped with the package), a model folder, an evaluation YAML, or a
             folder with the published files. Nothing is written.
         device: device of the model; None is the GPU if there is one, else the CPU.
-        dtype: data type, for all parts or by part; None keeps the stored one. See ``LoadOptions``.
+        dtype: data type, for all parts or by part. None keeps the stored one where the processor multiplies it; see
+            ``LoadOptions``.
         quantization: "int8" or "int4" quantizes the decoder.
         device_map: "auto" spreads the model over GPUs, memory and disk (disk: model folders only).
         max_memory: limits for ``device_map="auto"``.
@@ -79,7 +81,7 @@ def load(
 
 def load_assistant(name_or_path: str | Path, options: LoadOptions, overrides: Sequence[str] = ()) -> Assistant:
     """Load a model as :func:`load` does, with the options in one object; ``overrides`` change the YAML."""
-    path = model_path(name_or_path)
+    path, options = model_path(name_or_path), replace(options, is_for_inference=True)
     if is_published(path):
         return Assistant(load_yaml_model(path, options, overrides=overrides))
     if overrides:

@@ -83,8 +83,9 @@ def build_model(
 
 
 def _fill(model: nn.Module, name: str, tensor: Tensor, device: torch.device, dtypes: Mapping[str, torch.dtype]) -> None:
-    owner = model.get_submodule(name.rpartition(".")[0])
-    if isinstance(owner, PackedLinear):
+    path, _, leaf = name.rpartition(".")
+    owner = model.get_submodule(path)
+    if isinstance(owner, PackedLinear) and leaf == "weight":
         owner.pack(tensor, device)
         return
     is_on_cpu = device.type == "cpu"

@@ -57,7 +57,7 @@ def predicted_memory(path: str | None, settings: MemoryOptions, overrides: Seque
     from video_llama.models.placement import LoadOptions, resolve_placing
 
     config = _config(path, settings.size, overrides)
-    options = LoadOptions(dtype=settings.dtype, quantization=settings.quantization)
+    options = LoadOptions(dtype=settings.dtype, quantization=settings.quantization, is_for_inference=True)
     placing = resolve_placing(getattr(config, "dtype", None) or "float32", options)
     num_clips = config.max_audio_pos if settings.audio else 0
     return predict_memory(config, placing, num_frames=settings.frames, num_clips=num_clips, num_tokens=settings.tokens)

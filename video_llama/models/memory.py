@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from video_llama.models.configuration import ImageBindTowerConfig, VideoLlamaConfig
+from video_llama.models.cpu import processor
 from video_llama.models.packed_linear import INT8_DEQUANTIZE_FROM
 from video_llama.models.placement import MODEL_PARTS, Placing, empty_model, part_of
 
@@ -140,10 +141,11 @@ def _audio_bytes(config: ImageBindTowerConfig, placing: Placing, num_clips: int)
 def _prefill_bytes(config: VideoLlamaConfig, placing: Placing, num_tokens: int) -> int:
     """Return the size, per token, of embedding, residual and norm (D each), gate, up and their product (H each).
 
-    With int8, one matrix is also converted to the decoder's data type.
+    Without FBGEMM, one int8 matrix is also converted to the decoder's data type.
     """
     text, item = config.text_config, placing.dtypes["decoder"].itemsize
     width = 3 * text.hidden_size + 3 * text.intermediate_size
-    is_dequantized = placing.quantization == "int8" and num_tokens >= INT8_DEQUANTIZE_FROM
+    has_kernel = placing.device.type == "cpu" and processor().has_fbgemm
+    is_dequantized = placing.quantization == "int8" and num_tokens >= INT8_DEQUANTIZE_FROM and not has_kernel
     matrix = text.hidden_size * text.intermediate_size * item if is_dequantized else 0
     return int(num_tokens * width * item + matrix)

@@ -1,14 +1,20 @@
-"""Quantize and restore the linear layers of the LLaMA decoder.
+"""Replace linear layers by packed ones, and restore them.
 
 Only the linear layers in the decoder's blocks are quantized; embeddings, norms and the output head keep their data
-type, as in the reference's 8-bit mode. The packed layers and their kernels are in ``packed_linear.py``.
+type, as in the reference's 8-bit mode. The packed layers and their kernels are in ``packed_linear.py`` and, for x86
+processors, ``fbgemm_linear.py``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import cast
+
 import torch
 from torch import nn
 
+from video_llama.models.cpu import processor
+from video_llama.models.fbgemm_linear import FbgemmInt8Linear, Float16Linear
 from video_llama.models.packed_linear import (
     BitsAndBytesLinear,
     Int4Linear,
@@ -36,9 +42,20 @@ def pack_linears(decoder: nn.Module, quantization: Quantization, dtype: torch.dt
         with torch.device("meta"):
             if device.type == "cuda":
                 packed = BitsAndBytesLinear(*sizes, dtype, quantization)
+            elif quantization == "int4":
+                packed = Int4Linear(*sizes, dtype)
             else:
-                packed = Int8Linear(*sizes, dtype) if quantization == "int8" else Int4Linear(*sizes, dtype)
+                packed = FbgemmInt8Linear(*sizes, dtype) if processor().has_fbgemm else Int8Linear(*sizes, dtype)
         decoder.set_submodule(name, packed)
+
+
+def store_as_float16(model: nn.Module, names: Sequence[str]) -> None:
+    """Replace the named linear layers of a model on the meta device by ``Float16Linear``."""
+    for name in names:
+        linear = cast("nn.Linear", model.get_submodule(name))
+        with torch.device("meta"):
+            packed = Float16Linear(linear.in_features, linear.out_features, linear.bias is not None)
+        model.set_submodule(name, packed)
 
 
 def unpack_linears(decoder: nn.Module, dtype: torch.dtype) -> None:

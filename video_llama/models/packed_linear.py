@@ -28,6 +28,7 @@ INT4_MIDDLE = 8
 """torch's kernel subtracts this from the stored levels 0..15 before scaling."""
 GROUP_SIZES = (64, 32)
 """int4: numbers of inputs that share a scale. The first that divides the number of inputs is used; 64 was fastest."""
+INT4_COMPUTE = torch.bfloat16
 ROW_MULTIPLE = 16
 """int4: the number of outputs must be a multiple of this."""
 INT8_INPUT_MULTIPLE = 16
@@ -56,7 +57,7 @@ class PackedLinear(nn.Module):
 
 
 class KernelLinear(PackedLinear):
-    """A packed layer for the CPU: the forward pass uses torch's kernels, the backward pass the dequantized weight."""
+    """A packed layer for the CPU: torch's kernels for inference, the dequantized weight for training."""
 
     def multiply(self, vectors_NI: Tensor) -> Tensor:
         """[N, I] -> [N, O], in ``compute_dtype``. torch's kernels are not differentiable."""
@@ -80,12 +81,12 @@ class KernelLinear(PackedLinear):
 
 
 class _Product(torch.autograd.Function):
-    """``layer.multiply`` with a gradient for the vectors. The weight is dequantized again in the backward pass."""
+    """The product with the dequantized weight, for training. The weight is dequantized again in the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, vectors_NI: Tensor, layer: KernelLinear) -> Tensor:
         ctx.layer = layer
-        return layer.multiply(vectors_NI)
+        return nn.functional.linear(vectors_NI, layer.unpacked())
 
     @staticmethod
     def backward(ctx: Any, gradient_NO: Tensor) -> tuple[Tensor, None]:
@@ -104,21 +105,16 @@ class Int8Linear(KernelLinear):
         self.scale: Tensor
 
     def pack(self, weight_OI: Tensor, device: torch.device) -> None:
-        packed, dtype = torch.empty(weight_OI.shape, dtype=torch.int8), self.scale.dtype
-        scale_O = torch.empty(len(weight_OI), dtype=dtype)
-        for rows, block_OI in _row_blocks(weight_OI):
-            block_OI = block_OI.to(torch.float32, copy=True)
-            scale_O[rows] = block_OI.abs().amax(dim=1).div(INT8_MAX).to(dtype)
-            block_OI.div_(_without_zeros(scale_O[rows].float())[:, None])
-            packed[rows] = block_OI.round_().clamp_(-INT8_MAX, INT8_MAX)
-        self.weight, self.scale = packed.to(device), scale_O.to(device)
+        levels_OI, scale_O = quantize_rows(weight_OI, self.scale.dtype)
+        self.weight, self.scale = levels_OI.to(device), scale_O.to(device)
 
     @property
     def compute_dtype(self) -> torch.dtype:
         return self.scale.dtype
 
     def multiply(self, vectors_NI: Tensor) -> Tensor:
-        if len(vectors_NI) < INT8_DEQUANTIZE_FROM and self.in_features % INT8_INPUT_MULTIPLE == 0:
+        is_slow = vectors_NI.dtype == torch.float32  # torch has no fast int8 kernel for float32
+        if not is_slow and len(vectors_NI) < INT8_DEQUANTIZE_FROM and self.in_features % INT8_INPUT_MULTIPLE == 0:
             return torch._weight_int8pack_mm(vectors_NI, self.weight, self.scale)
         return nn.functional.linear(vectors_NI, self.weight.to(vectors_NI.dtype)).mul_(self.scale)
 
@@ -127,14 +123,19 @@ class Int8Linear(KernelLinear):
 
 
 class Int4Linear(KernelLinear):
-    """4-bit weights with a scale and an offset per group of inputs: w = (q - 8) * scale + offset."""
+    """4-bit weights with a scale and an offset per group of inputs: w = (q - 8) * scale + offset.
+
+    Products are computed in bfloat16, whatever the data type of the inputs and outputs: torch's kernel for float32 took
+    eight times as long (docs/log.md).
+    """
 
     def __init__(self, in_features: int, out_features: int, dtype: torch.dtype) -> None:
         super().__init__(in_features, out_features)
         self.group_size = _group_size(in_features, out_features)
         self.register_buffer("weight", torch.empty(out_features, in_features // 2, dtype=torch.uint8))
         groups = (in_features // self.group_size, out_features, 2)
-        self.register_buffer("scale_and_offset", torch.empty(groups, dtype=dtype))
+        self.register_buffer("scale_and_offset", torch.empty(groups, dtype=INT4_COMPUTE))
+        self._dtype = dtype
         self.weight: Tensor
         self.scale_and_offset: Tensor
 
@@ -162,10 +163,13 @@ class Int4Linear(KernelLinear):
 
     @property
     def compute_dtype(self) -> torch.dtype:
-        return self.scale_and_offset.dtype
+        return self._dtype
 
     def multiply(self, vectors_NI: Tensor) -> Tensor:
-        return torch._weight_int4pack_mm_for_cpu(vectors_NI, self.weight, self.group_size, self.scale_and_offset)
+        output_NO = torch._weight_int4pack_mm_for_cpu(
+            vectors_NI.to(INT4_COMPUTE), self.weight, self.group_size, self.scale_and_offset
+        )
+        return output_NO.to(self._dtype)
 
     def unpacked(self) -> Tensor:
         weight_OI = torch.empty(self.out_features, self.in_features, dtype=self.compute_dtype)
@@ -211,6 +215,18 @@ class BitsAndBytesLinear(PackedLinear):
         """[..., I] -> [..., O]."""
         output: Tensor = self.inner(inputs.to(self._dtype))
         return output
+
+
+def quantize_rows(weight_OI: Tensor, scale_dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return the weight [O, I] as int8 levels, and their scales [O] in ``scale_dtype``; a row of zeros has scale 0."""
+    levels_OI = torch.empty(weight_OI.shape, dtype=torch.int8)
+    scale_O = torch.empty(len(weight_OI), dtype=scale_dtype)
+    for rows, block_OI in _row_blocks(weight_OI):
+        block_OI = block_OI.to(torch.float32, copy=True)
+        scale_O[rows] = block_OI.abs().amax(dim=1).div(INT8_MAX).to(scale_dtype)
+        block_OI.div_(_without_zeros(scale_O[rows].float())[:, None])
+        levels_OI[rows] = block_OI.round_().clamp_(-INT8_MAX, INT8_MAX)
+    return levels_OI, scale_O
 
 
 def _row_blocks(weight: Tensor) -> Iterator[tuple[slice, Tensor]]:

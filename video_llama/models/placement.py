@@ -6,7 +6,7 @@ is read. ``checkpoints/building.py`` fills it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from video_llama.errors import CheckpointError, MissingExtraError
 from video_llama.models.configuration import VideoLlamaConfig
 from video_llama.models.configuration_limits import BAD_VALUES, first_line
-from video_llama.models.modeling_llama import pack_linears
+from video_llama.models.cpu import Processor, processor
+from video_llama.models.modeling_llama import pack_linears, store_as_float16
 from video_llama.models.packed_linear import QUANTIZATIONS, Quantization
 from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
 
@@ -48,8 +49,8 @@ class LoadOptions:
     device: torch.device | str = "cpu"
     """Device of the model and of its inputs."""
     dtype: Dtypes | None = None
-    """Data type of the weights and of the computation. None keeps the stored type, except that float16 becomes float32
-    on a CPU. A single type applies to every part but the Q-Formers, which stay in float32 with a half-precision
+    """Data type of the weights and of the computation. None keeps the stored type where the processor multiplies it;
+    float16 becomes float32 on a CPU, and see ``is_for_inference``. A single type applies to every part but the Q-Formers, which stay in float32 with a half-precision
     decoder, as in the reference. A mapping sets single parts: vision, qformer, audio, decoder."""
     quantization: str | None = None
     """"int8" or "int4": quantize the linear layers of the decoder."""
@@ -59,6 +60,9 @@ class LoadOptions:
     """Memory limits for ``device_map="auto"``: GPU number or "cpu" -> bytes, or text such as "10GB"."""
     low_resource: bool = False
     """The reference's low-resource mode: the decoder in int8, the ViT on the CPU."""
+    is_for_inference: bool = False
+    """The model only answers. On a CPU, half-precision parts whose ``dtype`` is not requested then get the form that is
+    fastest there (``Placing.float16_parts``). Their weights cannot be trained or saved."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,12 @@ class Placing:
     """The data types, quantization and devices of a model. ``dtypes`` has a data type for each of MODEL_PARTS."""
 
     dtypes: Mapping[ModelPart, torch.dtype]
+    """Data types of the parameters and of the arithmetic."""
+    float16_parts: tuple[ModelPart, ...] = ()
+    """Parts whose linear layers have float16 weights and float32 arithmetic (``fbgemm_linear.py``): bfloat16
+    files on a CPU that would emulate bfloat16, and float16 files."""
+    reason: str = ""
+    """Why a part has another data type than the stored one, if the caller did not request it."""
     quantization: Quantization | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     device_map: DeviceMap | Literal["auto"] | None = None
@@ -91,14 +101,44 @@ def resolve_placing(stored: DtypeName, options: LoadOptions) -> Placing:
         raise ValueError('max_memory requires device_map="auto". Set it, or remove max_memory.')
     if options.low_resource and options.device_map is not None:
         raise ValueError("low_resource sets the device of every part. Remove device_map.")
+    dtypes = _part_dtypes(stored, options.dtype, device, is_vit_on_cpu=options.low_resource)
+    float16_parts: tuple[ModelPart, ...] = ()
+    reason = ""
+    if options.is_for_inference and device.type == "cpu" and options.device_map is None:
+        free = [part for part in MODEL_PARTS if not _is_requested(part, options.dtype)]
+        dtypes, float16_parts, reason = _fast_forms(as_dtype(stored), dtypes, free, processor())
     return Placing(
-        _part_dtypes(stored, options.dtype, device, is_vit_on_cpu=options.low_resource),
+        dtypes,
+        float16_parts,
+        reason,
         quantization,
         device,
         options.device_map,  # type: ignore[arg-type]  # checked above
         options.max_memory,
         options.low_resource,
     )
+
+
+def _is_requested(part: ModelPart, requested: Dtypes | None) -> bool:
+    return part in requested if isinstance(requested, Mapping) else requested is not None
+
+
+def _fast_forms(
+    stored: torch.dtype, dtypes: Mapping[ModelPart, torch.dtype], free: Sequence[ModelPart], cpu: Processor
+) -> tuple[dict[ModelPart, torch.dtype], tuple[ModelPart, ...], str]:
+    """Return data types, parts with float16 weights, and the reason, for the parts that may be changed.
+
+    float16 weights are exact for float16 files, and for bfloat16 files except that values below 2**-17 are rounded to
+    multiples of 2**-24.
+    """
+    half = (torch.bfloat16, torch.float16)
+    if stored not in half or (stored is torch.bfloat16 and cpu.has_bfloat16):
+        return dict(dtypes), (), ""
+    changed = [part for part in free if part != "qformer"]  # stored in float32
+    widened: dict[ModelPart, torch.dtype] = {**dtypes, **dict.fromkeys(changed, torch.float32)}
+    name = "bfloat16" if stored is torch.bfloat16 else "float16"
+    reason = f"{cpu.name} does not multiply {name}"
+    return widened, tuple(changed) if cpu.has_fbgemm else (), reason if changed else ""
 
 
 def _part_dtypes(
@@ -160,6 +200,11 @@ def set_form(model: VideoLlamaForConditionalGeneration, placing: Placing) -> Vid
     if placing.quantization is not None:
         layers = model.model.language_model.layers
         pack_linears(layers, placing.quantization, placing.dtypes["decoder"], placing.device)
+    if placing.float16_parts:
+        linears = [name for name, module in model.named_modules() if type(module) is nn.Linear]
+        is_tied = bool(model.config.tie_word_embeddings)
+        chosen = [name for name in linears if part_of(f"{name}.") in placing.float16_parts]
+        store_as_float16(model, [name for name in chosen if not (is_tied and name == "lm_head")])
     model.tie_weights()
     model.eval()
     return model
