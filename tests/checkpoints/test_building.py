@@ -11,6 +11,8 @@ from tests.factories.models import make_folder
 from video_llama.chat import read_model_folder, write_model_folder
 from video_llama.checkpoints.building import CONVERTED_ROWS
 from video_llama.errors import CheckpointError
+from video_llama.models.cpu import processor
+from video_llama.models.fbgemm_linear import Float16Linear
 from video_llama.models.packed_linear import PackedLinear
 from video_llama.models.placement import LoadOptions
 from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
@@ -113,6 +115,20 @@ class TestDtypes:
         loaded = read_model_folder(half, LoadOptions(dtype="bfloat16")).model.state_dict()
         assert any(len(tensor) > CONVERTED_ROWS for tensor in stored.values() if tensor.dim() == 2)
         assert all(torch.equal(loaded[name], tensor.to(loaded[name].dtype)) for name, tensor in stored.items())
+
+    @pytest.mark.skipif(not processor().has_fbgemm, reason="FBGEMM needs an x86 processor with AVX2")
+    def test_inference_with_float16_weights(self, tmp_path, model_path):
+        folder = read_model_folder(model_path)
+        folder.model.half()
+        half, rest = tmp_path / "half", {"settings": folder.settings, "manifest": folder.manifest}
+        write_model_folder(half, folder.model, tokenizer_path=model_path / "tokenizer.model", **rest)
+        exact = logits(read_model_folder(half, LoadOptions(dtype="float32")).model)
+        loaded = read_model_folder(half, LoadOptions(is_for_inference=True))
+        kinds = {type(module) for module in loaded.model.model.frame_encoder.vision_model.modules()}
+        assert Float16Linear in kinds
+        assert torch.nn.Linear not in kinds
+        assert isinstance(loaded.model.lm_head, Float16Linear)
+        torch.testing.assert_close(logits(loaded.model), exact, rtol=1e-4, atol=1e-4)
 
     def test_by_part(self, model_path):
         requested = {"vision": "bfloat16", "qformer": "bfloat16", "decoder": torch.float64}

@@ -1,9 +1,14 @@
 """Load options resolved to a plan: data types per part, device maps, tensors on the meta device."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from tests.factories.models import tiny_config
+from video_llama.models import placement
+from video_llama.models.cpu import Processor
+from video_llama.models.fbgemm_linear import Float16Linear
 from video_llama.models.packed_linear import PackedLinear
 from video_llama.models.placement import (
     MODEL_PARTS,
@@ -59,6 +64,62 @@ class TestResolving:
     def test_invalid_options(self, options, message):
         with pytest.raises(ValueError, match=message):
             resolve_placing("float32", LoadOptions(**options))
+
+
+EMULATING = Processor("old", ("avx2",), has_bfloat16=False, has_fbgemm=True)
+
+
+class TestInference:
+    """The form of half-precision parts on a CPU."""
+
+    @pytest.fixture(autouse=True)
+    def processor(self, monkeypatch):
+        monkeypatch.setattr(placement, "processor", lambda: self.cpu)
+
+    cpu = EMULATING
+
+    def resolve(self, stored, **options):
+        return resolve_placing(stored, LoadOptions(is_for_inference=True, **options))
+
+    def test_bfloat16_is_not_emulated(self):
+        placing = self.resolve("bfloat16")
+        assert set(placing.dtypes.values()) == {torch.float32}
+        assert placing.float16_parts == ("vision", "audio", "decoder")
+        assert placing.describe(tiny_config(380)) == {
+            **dict.fromkeys(("vision", "audio", "decoder"), "float16 weights, float32 arithmetic"),
+            "qformer": "float32",
+            "reason": "old has no bfloat16 arithmetic",
+        }
+
+    def test_a_processor_with_bfloat16_units_computes_in_it(self):
+        self.cpu = replace(EMULATING, has_bfloat16=True)
+        placing = self.resolve("bfloat16")
+        assert (placing.dtypes["decoder"], placing.float16_parts, placing.reason) == (torch.bfloat16, (), "")
+        assert self.resolve("float16").float16_parts == ("vision", "audio", "decoder")
+
+    def test_without_fbgemm_the_weights_become_float32(self):
+        self.cpu = replace(EMULATING, has_fbgemm=False)
+        placing = self.resolve("bfloat16")
+        assert (placing.dtypes["decoder"], placing.float16_parts) == (torch.float32, ())
+
+    def test_a_requested_type_is_kept(self):
+        assert self.resolve("bfloat16", dtype="bfloat16") == resolve_placing("bfloat16", LoadOptions(dtype="bfloat16"))
+        placing = self.resolve("bfloat16", dtype={"vision": "bfloat16"})
+        assert (placing.dtypes["vision"], placing.dtypes["audio"]) == (torch.bfloat16, torch.float32)
+        assert placing.float16_parts == ("audio", "decoder")
+
+    def test_float32_and_other_devices_and_training_are_unchanged(self):
+        assert self.resolve("float32").float16_parts == ()
+        assert self.resolve("bfloat16", device="cuda").dtypes["decoder"] == torch.bfloat16
+        assert self.resolve("bfloat16", device_map="auto").dtypes["decoder"] == torch.bfloat16
+        assert resolve_placing("bfloat16", LoadOptions()).dtypes["decoder"] == torch.bfloat16
+
+    def test_a_quantized_decoder(self):
+        placing = self.resolve("bfloat16", quantization="int8")
+        layers = empty_model(tiny_config(380), placing).model
+        assert isinstance(layers.frame_encoder.vision_model.encoder.layers[0].mlp.fc1, Float16Linear)
+        assert not isinstance(layers.language_model.layers[0].mlp.up_proj, Float16Linear)
+        assert placing.describe(tiny_config(380))["decoder"] == "int8 weights, float32 arithmetic"
 
 
 class TestDeviceMap:

@@ -6,9 +6,10 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from video_llama.checkpoints.folder import ModelFolder
+from video_llama.models.configuration import VideoLlamaConfig
 from video_llama.processors.medium import ReadMedium
 
 HASHED_BYTES = 64 * 2**20
@@ -23,7 +24,7 @@ class Record:
 
     question: str
     weights: dict[str, Any]
-    """name, path, files (bytes, and SHA-256 of small files), notice."""
+    """name, path, files (bytes, and SHA-256 of small files), notice, and the weights and arithmetic of each part."""
     modalities: dict[str, str]
     """For video and audio: "used", or the reason why not."""
     media: list[dict[str, Any]]
@@ -75,14 +76,18 @@ def prompt_hash(ids: Sequence[int]) -> str:
 
 
 def describe_weights(folder: ModelFolder) -> dict[str, Any]:
-    """Return name, path, files and notice of the weights; a model from memory has no files."""
-    path = folder.path
+    """Return name, path, files, notice and arithmetic of the weights; a model from memory has no files."""
+    path, placing = folder.path, folder.placing
+    config = cast("VideoLlamaConfig", folder.model.config)
     files = {} if path is None else {file.name: _describe_file(file) for file in sorted(path.iterdir())}
     return {
         "name": folder.manifest.name,
         "path": None if path is None else str(path),
         "files": files,
         "notice": folder.manifest.notice,
+        "arithmetic": None
+        if folder.placing is None
+        else folder.placing.describe(cast("VideoLlamaConfig", folder.model.config)),
     }
 
 

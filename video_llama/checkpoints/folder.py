@@ -35,7 +35,7 @@ from video_llama.models.configuration import VideoLlamaConfig
 from video_llama.models.configuration_limits import BAD_VALUES, first_line
 from video_llama.models.familiarity import Familiarity
 from video_llama.models.modeling_llama import is_packed
-from video_llama.models.placement import LoadOptions, meta_model, resolve_placing
+from video_llama.models.placement import LoadOptions, Placing, meta_model, resolve_placing
 from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
 from video_llama.processors.settings import PROCESSOR_CLASS, ModelNumbers, ProcessorSettings
 
@@ -87,6 +87,8 @@ class ModelFolder:
     manifest: Manifest
     familiarity: Familiarity | None = None
     """Tests for media unlike the training media (``familiarity.safetensors``, optional)."""
+    placing: Placing | None = None
+    """The data types and devices with which the model was loaded. None if it was not read from files."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,7 @@ def read_model_folder(path: str | Path, options: LoadOptions = LoadOptions()) ->
     build_model(model, FolderTensors(stored), placing)
     if (path / GENERATION_FILE).is_file():
         model.generation_config = _read_generation_config(path)
-    return ModelFolder(path, model, tokenizer, settings, manifest, familiarity)
+    return ModelFolder(path, model, tokenizer, settings, manifest, familiarity, placing)
 
 
 def write_model_folder(

@@ -28,7 +28,14 @@ from video_llama.checkpoints.completeness import expected_shapes
 from video_llama.checkpoints.config import EvalConfig, ModelType
 from video_llama.checkpoints.files import StoredTensor, opened, scan
 from video_llama.checkpoints.keys import IGNORED, convert_state_dict, revert_state_dict, to_ours, to_reference
-from video_llama.checkpoints.part_reports import PART_NAMES, ModelReport, PartReport, part_reports, unreadable_values
+from video_llama.checkpoints.part_reports import (
+    PART_NAMES,
+    ModelReport,
+    PartReport,
+    arithmetic_here,
+    part_reports,
+    unreadable_values,
+)
 from video_llama.checkpoints.published_files import ROLES, Role, absent_paths, find_sources, read_eval_config
 from video_llama.errors import CheckpointError, DataError
 from video_llama.files import parse_json
@@ -52,6 +59,7 @@ def inspect_sources(path: str | Path, options: Sequence[str] = (), model_type: M
         return _inspect_present(path, config, absent)
     assembly = assemble(config, str(path), model_type)
     report = _report(path, assembly.tensors, assembly.reports, assembly.expected)
+    report.arithmetic = arithmetic_here(assembly.config)
     report.problem = _problem(assembly, report)
     return report
 

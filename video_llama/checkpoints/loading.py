@@ -85,4 +85,4 @@ def load_assembly(assembly: Assembly, where: str, options: LoadOptions, *, seed:
     model = build_model(assembly.model, AssemblyTensors(assembly.tensors, initialized), placing)
     tokenizer = Tokenizer(assembly.decoder.tokenizer_path, pad_token=assembly.settings.pad_token)
     manifest = Manifest(Path(where).stem, {"read from": where}, assembly.initialized)
-    return ModelFolder(None, model, tokenizer, assembly.settings, manifest)
+    return ModelFolder(None, model, tokenizer, assembly.settings, manifest, placing=placing)

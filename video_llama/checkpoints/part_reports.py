@@ -15,6 +15,8 @@ from video_llama.checkpoints.files import Shape, StoredTensor, dtype_code, read_
 from video_llama.checkpoints.folder import read_config, read_manifest, read_settings
 from video_llama.errors import CheckpointError
 from video_llama.files import sha256
+from video_llama.models.configuration import VideoLlamaConfig
+from video_llama.models.placement import LoadOptions, resolve_placing
 
 PART_NAMES = {
     "model.frame_encoder.vision_model.": "ViT",
@@ -62,6 +64,8 @@ class ModelReport:
     problem: str | None = None
     leftovers: dict[str, dict[str, int]] = field(default_factory=dict)
     """Published file -> number of tensors that the model does not need, by the module that they belong to."""
+    arithmetic: dict[str, str] = field(default_factory=dict)
+    """Part -> its weights and arithmetic when the model answers on this machine's CPU, and the reason for a change."""
 
 
 def inspect_model(path: Path) -> ModelReport:
@@ -77,8 +81,15 @@ def inspect_model(path: Path) -> ModelReport:
     report = ModelReport(
         str(path), manifest.name, manifest.notice, manifest.sources, list(manifest.untrained_parts), rows
     )
+    report.arithmetic = arithmetic_here(config)
     report.problem = _problem(report, expected, stored)
     return report
+
+
+def arithmetic_here(config: VideoLlamaConfig) -> dict[str, str]:
+    """Return ``Placing.describe`` of a model that answers on this machine's CPU with default options."""
+    stored = getattr(config, "dtype", None) or "float32"
+    return resolve_placing(stored, LoadOptions(is_for_inference=True)).describe(config)
 
 
 def part_reports(

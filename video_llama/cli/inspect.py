@@ -132,6 +132,8 @@ def _model_text(report: ModelReport) -> str:
     for file, counts in report.leftovers.items():
         owners = ", ".join(f"{owner} {count}" for owner, count in sorted(counts.items()))
         lines.append(f"{file}: known and not needed: {owners or 'nothing'}")
+    if report.arithmetic:
+        lines.append("on this CPU: " + "; ".join(f"{part} {form}" for part, form in report.arithmetic.items()))
     if report.untrained_parts:
         lines.append(f"untrained parts (the model cannot be used): {', '.join(report.untrained_parts)}")
     return "\n".join([*lines, *([report.notice] if report.notice else [])])

@@ -60,9 +60,7 @@ def _load_yaml(arguments: argparse.Namespace) -> Assistant:
 
     device = str(usable_device(_device_name(arguments.gpu_id, arguments.device)))
     options = LoadOptions(device, is_for_inference=True)
-    folder = load_yaml_model(
-        arguments.cfg_path, options, overrides=arguments.options, model_type=arguments.model_type
-    )
+    folder = load_yaml_model(arguments.cfg_path, options, overrides=arguments.options, model_type=arguments.model_type)
     return Assistant(folder)
 
 

@@ -17,8 +17,7 @@ class Processor:
     instruction_sets: tuple[str, ...]
     """Those of avx2, avx512, avx512_bf16, avx512_vnni, amx and neon that it has."""
     has_bfloat16: bool
-    """Whether products of bfloat16 are computed by the processor. Otherwise torch emulates them, at a fifth of the speed
-    of float32 or less."""
+    """Whether the processor multiplies bfloat16. Otherwise torch emulates it, several times slower than float32."""
     has_fbgemm: bool
     """Whether torch includes FBGEMM, whose products of float32 inputs and float16 or int8 weights are faster than those
     of float32 (x86)."""

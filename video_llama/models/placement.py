@@ -49,9 +49,10 @@ class LoadOptions:
     device: torch.device | str = "cpu"
     """Device of the model and of its inputs."""
     dtype: Dtypes | None = None
-    """Data type of the weights and of the computation. None keeps the stored type where the processor multiplies it;
-    float16 becomes float32 on a CPU, and see ``is_for_inference``. A single type applies to every part but the Q-Formers, which stay in float32 with a half-precision
-    decoder, as in the reference. A mapping sets single parts: vision, qformer, audio, decoder."""
+    """Data type of the weights and of the computation. None keeps the stored type, except that float16 becomes float32
+    on a CPU; see also ``is_for_inference``. A single type applies to every part but the Q-Formers, which stay in
+    float32 with a half-precision decoder, as in the reference. A mapping sets single parts: vision, qformer, audio,
+    decoder."""
     quantization: str | None = None
     """"int8" or "int4": quantize the linear layers of the decoder."""
     device_map: Mapping[str, Any] | str | None = None
@@ -84,6 +85,17 @@ class Placing:
     """Memory limits for "auto", by GPU number or "cpu", in bytes or as "10GB"."""
     is_vit_on_cpu: bool = False
     """Run the ViT on the CPU, whatever ``device`` is."""
+
+    def describe(self, config: VideoLlamaConfig) -> dict[str, str]:
+        """Return part -> its weights and arithmetic, such as "float16 weights, float32 arithmetic", for the record."""
+        parts = [part for part in MODEL_PARTS if part != "audio" or config.with_audio_branch]
+        return {part: self._describe(part) for part in parts} | ({"reason": self.reason} if self.reason else {})
+
+    def _describe(self, part: ModelPart) -> str:
+        arithmetic = str(self.dtypes[part]).removeprefix("torch.")
+        if part == "decoder" and self.quantization is not None:
+            return f"{self.quantization} weights, {arithmetic} arithmetic"
+        return f"float16 weights, {arithmetic} arithmetic" if part in self.float16_parts else arithmetic
 
 
 def resolve_placing(stored: DtypeName, options: LoadOptions) -> Placing:
@@ -137,7 +149,7 @@ def _fast_forms(
     changed = [part for part in free if part != "qformer"]  # stored in float32
     widened: dict[ModelPart, torch.dtype] = {**dtypes, **dict.fromkeys(changed, torch.float32)}
     name = "bfloat16" if stored is torch.bfloat16 else "float16"
-    reason = f"{cpu.name} does not multiply {name}"
+    reason = f"{cpu.name} has no {name} arithmetic"
     return widened, tuple(changed) if cpu.has_fbgemm else (), reason if changed else ""
 
 
