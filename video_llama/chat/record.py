@@ -85,9 +85,7 @@ def describe_weights(folder: ModelFolder) -> dict[str, Any]:
         "path": None if path is None else str(path),
         "files": files,
         "notice": folder.manifest.notice,
-        "arithmetic": None
-        if folder.placing is None
-        else folder.placing.describe(cast("VideoLlamaConfig", folder.model.config)),
+        "arithmetic": None if placing is None else placing.describe(config),
     }
 
 
