@@ -245,7 +245,7 @@ def _captions_agree(item: Item, tokenizer: Tokenizer) -> bool:
 def _tokenizer_agrees(item: Item, tokenizer: Tokenizer) -> bool:
     with_bos = tokenizer.encode(item["text"], add_bos=True, placeholders=True)
     bare = tokenizer.encode(item["text"], placeholders=True)
-    decoded = tokenizer.decode(item["ids"])
+    decoded = tokenizer.decode(item["ids"], placeholders=True)
     return (with_bos, bare, decoded) == (item["ids"], item["ids_no_special"], item["decode"])
 
 

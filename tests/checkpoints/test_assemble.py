@@ -9,6 +9,7 @@ from tests.checkpoints.conftest import assert_refused, planned
 from tests.factories.published_weights import golden_weights, write_published, write_yaml
 from video_llama.checkpoints.assemble import Assembly, read_planned, resize_positions
 from video_llama.checkpoints.keys import convert_state_dict
+from video_llama.checkpoints.place_rows import TOKEN_TABLES
 from video_llama.checkpoints.published_files import VIT_FILE
 from video_llama.errors import ConfigError
 
@@ -39,13 +40,18 @@ class TestComplete:
     def test_values_from_a_folder_and_from_a_yaml_are_those_of_golden(self, published, published_yaml):
         expected, _, _ = convert_state_dict(golden_weights())
         for source in (published, published_yaml):
-            found = values(planned(source))
+            assembly = planned(source)
+            found, num_tokens = values(assembly), assembly.config.video_token_id
             vision = {name for name in expected if name.startswith("model.imagebind_vision.")}
             assert found.keys() == expected.keys() - vision
             for name, tensor in found.items():
                 value = expected[name]
                 if name.startswith(("model.language_model.", "lm_head.")):
-                    value = value[: tensor.shape[0]].half()
+                    value = value[:num_tokens].half() if name in TOKEN_TABLES else value.half()
+                if name in TOKEN_TABLES:
+                    mean = value.float().mean(dim=0).half().expand(2, -1)
+                    assert torch.allclose(tensor[num_tokens:], mean, rtol=0, atol=1e-3)
+                    tensor = tensor[:num_tokens]
                 assert tensor.dtype == value.dtype, name
                 assert torch.equal(tensor, value), name
 
@@ -138,7 +144,8 @@ class TestModelType:
         assembly = planned(folder)
         assert (assembly.config.prompt_template, assembly.settings.pad_token) == ("default", "[PAD]")
         rows = assembly.expected["model.language_model.embed_tokens.weight"][0]
-        assert (assembly.config.video_token_id, assembly.config.text_config.pad_token_id) == (rows, rows - 1)
+        assert (assembly.config.video_token_id, assembly.config.text_config.pad_token_id) == (rows - 2, rows - 3)
+        assert assembly.config.text_config.vocab_size == rows
 
     def test_contradictions(self, published_yaml):
         option = "model.model_type=pretrain_vicuna"

@@ -35,7 +35,7 @@ def test_expected_shapes_are_those_of_the_model():
     config = tiny_config(380)
     shapes = expected_shapes(config)
     assert shapes == shapes_of(meta_model(config))
-    assert shapes["lm_head.weight"] == (380, 32)
+    assert shapes["lm_head.weight"] == (382, 32)  # with the media places
     assert shapes["model.video_qformer.query_tokens"] == (1, 5, 24)
 
 

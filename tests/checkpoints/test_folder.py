@@ -63,7 +63,7 @@ def test_shards(model_path, folder):
 
 
 def test_tied_embeddings(tmp_path):
-    text = {**tiny_config(300).text_config.to_dict(), "tie_word_embeddings": True, "vocab_size": 380}
+    text = {**tiny_config(300).text_config.to_dict(), "tie_word_embeddings": True, "vocab_size": 382}
     read = read_model_folder(make_folder(tmp_path / "tied", text_config=text))
     assert read.model.lm_head.weight is read.model.get_input_embeddings().weight
 
@@ -94,7 +94,7 @@ class TestWeights:
 
     def test_wrong_shape(self, folder):
         change_weights(folder, lambda tensors: tensors.update({"lm_head.weight": torch.zeros(2, 3)}))
-        with pytest.raises(CheckpointError, match=r"lm_head\.weight is \[2, 3\] and must be \[380, 32\]"):
+        with pytest.raises(CheckpointError, match=r"lm_head\.weight is \[2, 3\] and must be \[382, 32\]"):
             read_model_folder(folder)
 
     def test_many_names_are_counted(self, folder):

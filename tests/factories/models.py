@@ -9,6 +9,7 @@ import torch
 
 from tests.factories.tokenizers import train_tokenizer
 from video_llama.chat import Manifest, ProcessorSettings, read_model_folder, write_model_folder
+from video_llama.checkpoints.place_rows import NUM_PLACES, TOKEN_TABLES, with_place_rows
 from video_llama.conversation import Tokenizer
 from video_llama.models.configuration import VideoLlamaConfig, audio_tower_config
 from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
@@ -54,14 +55,14 @@ TEXT = dict(
 def tiny_config(vocab_size: int, **overrides: Any) -> VideoLlamaConfig:
     """Return a configuration in which the dimensions differ from each other, so that a mistaken one cannot pass.
 
-    A dict among ``overrides`` (``text_config={"hidden_size": 64}``) changes only the keys that it names.
+    The decoder has ``vocab_size`` tokens and rows for the two media places. A dict among ``overrides`` (``text_config={"hidden_size": 64}``) changes only the keys that it names.
     """
     settings: dict[str, Any] = dict(
         vision_config=VISION,
         qformer_config=QFORMER,
         imagebind_vision_config={**TOWER, "input_size": (IMAGE_SIZE, IMAGE_SIZE)},
         imagebind_audio_config=audio_tower_config(**AUDIO_TOWER).to_dict(),
-        text_config={**TEXT, "vocab_size": vocab_size},
+        text_config={**TEXT, "vocab_size": vocab_size + NUM_PLACES},
         num_query_tokens=4,
         num_video_query_tokens=5,
         num_audio_query_tokens=3,
@@ -84,6 +85,10 @@ def make_folder(path: Path, *, seed: int = 0, untrained_parts: tuple[str, ...] =
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = VideoLlamaForConditionalGeneration(config).eval()
+    if config.text_config.vocab_size > config.video_token_id:
+        tables = {model.get_parameter(name) for name in TOKEN_TABLES}
+        for table in tables:
+            table.data = with_place_rows(table.data, config.video_token_id)
     manifest = Manifest("tiny", {"seed": seed}, untrained_parts, NOTICE)
     write_model_folder(path, model, tokenizer_path=tokenizer_path, settings=SETTINGS, manifest=manifest)
     return path

@@ -40,7 +40,14 @@ def test_frozen_parts_are_copied(base: ModelFolder, backbones: Backbones) -> Non
     ]
     for part, given in pairs:
         state = part.state_dict()
-        assert all(torch.equal(state[name], tensor) for name, tensor in given.state_dict().items())
+        assert all(torch.equal(state[name][: len(tensor)], tensor) for name, tensor in given.state_dict().items())
+
+
+def test_the_media_places_have_rows(base: ModelFolder) -> None:
+    num_tokens = base.tokenizer.vocab_size
+    for table in (base.model.get_input_embeddings().weight, base.model.lm_head.weight):
+        assert len(table) == num_tokens + 2
+        assert torch.allclose(table[num_tokens:], table[:num_tokens].mean(dim=0).expand(2, -1), atol=1e-6)
 
 
 def test_the_manifest_lists_the_branches_as_untrained(base: ModelFolder) -> None:

@@ -22,6 +22,7 @@ from video_llama.checkpoints.config import ModelType, ModelYaml
 from video_llama.checkpoints.decoder_folder import MODEL_TYPE_TEMPLATES, DecoderFolder, read_decoder_folder
 from video_llama.checkpoints.files import Shape, StoredTensor, opened, scan
 from video_llama.checkpoints.keys import convert_state_dict, reference_names
+from video_llama.checkpoints.place_rows import NUM_PLACES, TOKEN_TABLES, with_place_rows
 from video_llama.checkpoints.published_files import ROLES, WeightSource, list_sources, remedy_for
 from video_llama.errors import CheckpointError, ConfigError
 from video_llama.models.configuration import VideoLlamaConfig
@@ -106,16 +107,20 @@ def assemble(
         raise CheckpointError(
             f"{where}: {config.model.llama_model} has no embed_tokens.weight. Copy the decoder again."
         )
-    decoder = read_decoder_folder(Path(config.model.llama_model), tensors[EMBEDDING].shape[0], model_type)
+    num_tokens = tensors[EMBEDDING].shape[0]
+    decoder = read_decoder_folder(Path(config.model.llama_model), num_tokens, model_type)
+    for name in TOKEN_TABLES:
+        if name in tensors and tensors[name].shape[0] == num_tokens:
+            tensors[name] = replace(tensors[name], shape=(num_tokens + NUM_PLACES, *tensors[name].shape[1:]))
     shapes = {name: each.shape for name, each in tensors.items()}
     initialized = tuple(part for part in initializable if not any(name.startswith(part) for name in shapes))
     image = {} if config.image_size is None else {"vision_config": {"image_size": config.image_size}}
     model = infer_config(
         shapes,
-        decoder.text_config,
+        decoder.text_config | {"vocab_size": num_tokens + NUM_PLACES},
         _merged(image, config.model.config),
-        video_token_id=tensors[EMBEDDING].shape[0],
-        audio_token_id=tensors[EMBEDDING].shape[0] + 1,
+        video_token_id=num_tokens,
+        audio_token_id=num_tokens + 1,
         prompt_template=MODEL_TYPE_TEMPLATES[decoder.model_type],
         with_audio_branch=config.model.equip_audio_branch,
         dtype=_dtype_name(tensors[EMBEDDING].dtype),
@@ -253,6 +258,8 @@ def _value(planned: PlannedTensor, tensors: Mapping[str, Tensor]) -> Tensor:
     value = convert_state_dict(stored)[0][planned.name]
     if planned.name == POSITIONS and value.shape != planned.shape:
         value = resize_positions(value, planned.shape[1])
+    if planned.name in TOKEN_TABLES and value.shape != planned.shape:
+        value = with_place_rows(value, planned.shape[0] - NUM_PLACES)
     return value
 
 

@@ -28,6 +28,7 @@ from video_llama.checkpoints.folder import (
     read_settings,
 )
 from video_llama.checkpoints.keys import ADAPTER, reference_names, revert_state_dict
+from video_llama.checkpoints.place_rows import TOKEN_TABLES
 from video_llama.checkpoints.published_files import BLIP2_FILE, IMAGEBIND_FILE, PUBLISHED, ROLES, VIT_FILE
 from video_llama.checkpoints.safetensors_writer import TensorSpec, write_shards
 from video_llama.checkpoints.tokenizer_files import write_decoder_tokenizer_files
@@ -111,14 +112,19 @@ def _is_view(tensor: Tensor) -> bool:
 
 
 def _write_decoder(folder: Path, source: Path, config: VideoLlamaConfig, stored: Mapping[str, StoredTensor]) -> None:
-    """Write the decoder in Hugging Face's layout, which the reference reads with ``from_pretrained``."""
+    """Write the decoder in Hugging Face's layout, which the reference reads with ``from_pretrained``.
+
+    It has no rows for the media places.
+    """
     names = {reference_names(ours)[0].removeprefix(ROLES["decoder"].prefix): ours for ours in stored}
-    specs = {theirs: TensorSpec(stored[ours].shape, stored[ours].dtype) for theirs, ours in names.items()}
+    num_tokens = config.video_token_id
+    shapes = {ours: (num_tokens, *each.shape[1:]) if ours in TOKEN_TABLES else each.shape for ours, each in stored.items()}
+    specs = {theirs: TensorSpec(shapes[ours], stored[ours].dtype) for theirs, ours in names.items()}
 
     def read(requested: list[str]) -> Iterator[tuple[str, Tensor]]:
         back = {names[theirs]: theirs for theirs in requested}
         for ours, tensor in read_values({ours: stored[ours] for ours in back}):
-            yield back[ours], tensor
+            yield back[ours], tensor[:num_tokens] if ours in TOKEN_TABLES else tensor
 
     for _ in progress(write_shards(folder, specs, read), "writing the decoder", len(specs)):
         pass
@@ -127,7 +133,7 @@ def _write_decoder(folder: Path, source: Path, config: VideoLlamaConfig, stored:
 
 def _write_decoder_files(folder: Path, source: Path, config: VideoLlamaConfig) -> None:
     text_config = config.text_config.to_dict() | {"architectures": ["LlamaForCausalLM"], "model_type": "llama"}
-    text_config |= {"_name_or_path": folder.name}
+    text_config |= {"_name_or_path": folder.name, "vocab_size": config.video_token_id}
     (folder / CONFIG_FILE).write_text(json.dumps(text_config, indent=2) + "\n", encoding="utf-8")
     shutil.copyfile(source / TOKENIZER_FILE, folder / TOKENIZER_FILE)
     pad_token = read_settings(source).pad_token

@@ -27,6 +27,7 @@ from video_llama.checkpoints.building import build_model
 from video_llama.checkpoints.completeness import check_tensors, shapes_of, without_tied_output
 from video_llama.checkpoints.familiarity import read_familiarity
 from video_llama.checkpoints.files import StoredTensor, read_values, scan
+from video_llama.checkpoints.place_rows import NUM_PLACES
 from video_llama.checkpoints.tokenizer_files import write_tokenizer_files
 from video_llama.conversation import TEMPLATES, Tokenizer
 from video_llama.errors import CheckpointError
@@ -283,8 +284,10 @@ def check_fit(config: VideoLlamaConfig, settings: ProcessorSettings, tokenizer: 
         ("image_size", settings.image_size, "vision_config.image_size", config.vision_config.image_size),
         ("the tokenizer's video_token_id", tokenizer.video_token_id, "video_token_id", config.video_token_id),
         ("the tokenizer's audio_token_id", tokenizer.audio_token_id, "audio_token_id", config.audio_token_id),
-        ("the tokenizer's vocab_size", tokenizer.vocab_size, "text_config.vocab_size", config.text_config.vocab_size),
     ]
+    if config.text_config.vocab_size != tokenizer.vocab_size + NUM_PLACES:  # without rows of the places: earlier folders
+        num_rows = config.text_config.vocab_size
+        facts.append(("the tokenizer's vocab_size", tokenizer.vocab_size, "text_config.vocab_size", num_rows))
     if config.with_audio_branch:
         mel_size = (settings.num_mel_bins, settings.target_length)
         size = tuple(config.imagebind_audio_config.input_size)

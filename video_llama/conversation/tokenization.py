@@ -35,8 +35,8 @@ class Tokenizer:
     """A SentencePiece model with the reference's additional special tokens.
 
     With ``pad_token=None``, padding uses the unknown token, as in a LLaMA-2 folder. ``"[PAD]"`` adds a new id after
-    the model's pieces, as in a Vicuna-v0 folder. The two media placeholders have the next two ids; these occur in
-    ``input_ids`` but have no embedding. Raises CheckpointError if the file is missing or is not a SentencePiece model.
+    the model's pieces, as in a Vicuna-v0 folder. The two media places have the next two ids; media tokens replace them
+    in the decoder's input. Raises CheckpointError if the file is missing or is not a SentencePiece model.
     """
 
     def __init__(self, model_path: str | Path, *, pad_token: str | None = None) -> None:
@@ -48,17 +48,18 @@ class Tokenizer:
         self._special = {i: str(self._model.id_to_piece(i)) for i in (self.unk_id, self.bos_id, self.eos_id)}
         self.pad_id = self.unk_id
         self.vocab_size = num_pieces
-        """Number of ids that have an embedding: the pieces, plus ``[PAD]`` if it was added. Excludes placeholders."""
+        """Number of ids of text: the pieces, plus ``[PAD]`` if it was added. The ids of the media places follow."""
         if pad_token is not None:
             known = int(self._model.piece_to_id(pad_token))
             self.pad_id = known if known != self.unk_id else num_pieces
             self.vocab_size = max(num_pieces, self.pad_id + 1)
             self._special[self.pad_id] = pad_token
         self.video_token_id, self.audio_token_id = self.vocab_size, self.vocab_size + 1
-        self._added = {self.video_token_id: PLACEHOLDER, self.audio_token_id: AUDIO_PLACEHOLDER}
+        self._added = {self.video_token_id: VIDEO_PLACE, self.audio_token_id: AUDIO_PLACE}
         if self.pad_id >= num_pieces:
             self._added[self.pad_id] = self._special[self.pad_id]
-        self._ids = {text: i for i, text in (self._special | self._added).items()}
+        self._ids = {text: i for i, text in self._special.items()}
+        self._ids |= {PLACEHOLDER: self.video_token_id, AUDIO_PLACEHOLDER: self.audio_token_id}
         self._split_text = _splitter(self._special.values())
         self._split_placeholders = _splitter(self._ids)
 
@@ -100,16 +101,19 @@ class Tokenizer:
                 ids += self._model.encode(chunk)
         return ids
 
-    def decode(self, ids: Iterable[int]) -> str:
+    def decode(self, ids: Iterable[int], *, placeholders: bool = False) -> str:
         """Return the text of ids, with the spaces of transformers 4.28: one space around added tokens, and one before
-        text that a special token ends. Invalid UTF-8 becomes U+FFFD.
+        text that a special token ends. Invalid UTF-8 becomes U+FFFD. The media places are ``<video>`` and ``<audio>``,
+        with ``placeholders`` the reference's ``<ImageHere>`` and ``<AudioHere>``.
 
         Raises ValueError for an id out of range.
         """
+        old = {self.video_token_id: PLACEHOLDER, self.audio_token_id: AUDIO_PLACEHOLDER}
+        added = self._added | old if placeholders else self._added
         texts: list[str] = []
         for is_added, run in groupby(ids, key=self._added.__contains__):
             stretch = list(run)
-            texts += [self._added[i] for i in stretch] if is_added else [self._decode_run(stretch)]
+            texts += [added[i] for i in stretch] if is_added else [self._decode_run(stretch)]
         return " ".join(texts)
 
     def _decode_run(self, ids: Sequence[int]) -> str:

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import LlamaForCausalLM
 
 from video_llama.checkpoints.folder import Manifest, read_model_folder, write_model_folder
+from video_llama.checkpoints.place_rows import add_place_rows
 from video_llama.miniature.configuration import miniature_config, processor_settings
 from video_llama.miniature.pretrain_vision import initialise
 from video_llama.models.blip2 import FrameEncoder
@@ -56,6 +57,7 @@ def write_base(folder: Path, backbones: Backbones, tokenizer_path: Path, seed: i
     word_scale = body.get_input_embeddings().weight.std()
     for branch in (body.video_qformer, body.audio_qformer):
         _initialise_branch(branch, word_scale)
+    add_place_rows(model)
     manifest = Manifest(
         name="miniature, branches untrained",
         sources={"seed": seed, "made by": "video-llama miniature train"},

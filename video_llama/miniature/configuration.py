@@ -18,7 +18,10 @@ EMBEDDING_SIZE = 64  # dimension of ImageBind's shared embedding space
 
 
 def miniature_config() -> VideoLlamaConfig:
-    """Return the configuration: frames of 84 px, a decoder with 4 layers of width 192, 5.5 million parameters."""
+    """Return the configuration: frames of 84 px, a decoder with 4 layers of width 192, 5.5 million parameters.
+
+    The decoder has no rows for the media places; ``assemble.write_base`` adds them.
+    """
     # Every step draws new data, so dropout is not needed; at this width it lowers the accuracy (docs/log.md).
     no_dropout = dict(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     heads = dict(hidden_size=VISION_WIDTH, num_attention_heads=4, vocab_size=1, **no_dropout)

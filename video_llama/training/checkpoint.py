@@ -30,6 +30,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from video_llama.checkpoints.files import read_pickle, without_wrappers
+from video_llama.checkpoints.place_rows import TOKEN_TABLES, fit_table
 from video_llama.errors import CheckpointError
 from video_llama.files import is_damaged, new_folder, read_json, write_checksum
 from video_llama.training.parallel import full_tensor, load_optimizer_state, shard_like
@@ -202,12 +203,19 @@ def read_trained(path: str | Path) -> dict[str, Tensor]:
 
 
 def load_trained(model: nn.Module, tensors: Mapping[str, Tensor], *, source: str) -> None:
-    """Copy trained parameters into a model. Raises CheckpointError for unknown names and wrong shapes."""
+    """Copy trained parameters into a model. Raises CheckpointError for unknown names and wrong shapes.
+
+    The tables of tokens may have rows of the media places that the model lacks, or lack them (earlier versions).
+    """
     own = dict(model.named_parameters())
     unknown = sorted(set(tensors) - set(own))
     if unknown or not tensors:
         found = f"{', '.join(unknown[:3])} is not a parameter of the model" if unknown else "it has no tensors"
         raise CheckpointError(f"{source}: {found}. Use a checkpoint that was trained with this model.")
+    tensors = {
+        name: fit_table(tensor, own[name].shape[0]) if name in TOKEN_TABLES else tensor
+        for name, tensor in tensors.items()
+    }
     for name, tensor in tensors.items():
         if tensor.shape != own[name].shape:
             raise CheckpointError(
