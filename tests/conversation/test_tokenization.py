@@ -69,6 +69,12 @@ def test_spans_cover_the_placeholder_ids(
     assert not parts or encoded.input_ids[0] == tokenizer.bos_id
 
 
+def test_the_places_are_decoded(either: Tokenizer) -> None:
+    ids = [either.video_token_id, *either.encode("one"), either.audio_token_id]
+    assert either.decode(ids) == "<video> one <audio>"
+    assert either.decode(ids, placeholders=True) == "<ImageHere> one <AudioHere>"
+
+
 def test_special_tokens_are_decoded(either: Tokenizer) -> None:
     ids = [either.bos_id, *either.encode("Rain"), either.eos_id]
     assert either.decode(ids).endswith("</s>")
