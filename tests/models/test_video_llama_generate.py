@@ -143,7 +143,7 @@ def test_a_streamer_gets_each_token(model: Model) -> None:
 
 def test_a_penalty_may_come_from_the_generation_configuration(model: Model) -> None:
     ids, media = ROWS["video"]
-    settings = {"do_sample": False, "max_new_tokens": NEW_TOKENS, "eos_token_id": None}
+    settings = {"do_sample": False, "max_new_tokens": 3 * NEW_TOKENS, "eos_token_id": None}
     plain = answer(model, ids, media, **settings)
     expected = answer(model, ids, media, **settings, repetition_penalty=3.0)
     model.generation_config.repetition_penalty = 3.0

@@ -118,7 +118,9 @@ def _write_decoder(folder: Path, source: Path, config: VideoLlamaConfig, stored:
     """
     names = {reference_names(ours)[0].removeprefix(ROLES["decoder"].prefix): ours for ours in stored}
     num_tokens = config.video_token_id
-    shapes = {ours: (num_tokens, *each.shape[1:]) if ours in TOKEN_TABLES else each.shape for ours, each in stored.items()}
+    shapes = {
+        ours: (num_tokens, *each.shape[1:]) if ours in TOKEN_TABLES else each.shape for ours, each in stored.items()
+    }
     specs = {theirs: TensorSpec(shapes[ours], stored[ours].dtype) for theirs, ours in names.items()}
 
     def read(requested: list[str]) -> Iterator[tuple[str, Tensor]]:

@@ -285,7 +285,9 @@ def check_fit(config: VideoLlamaConfig, settings: ProcessorSettings, tokenizer: 
         ("the tokenizer's video_token_id", tokenizer.video_token_id, "video_token_id", config.video_token_id),
         ("the tokenizer's audio_token_id", tokenizer.audio_token_id, "audio_token_id", config.audio_token_id),
     ]
-    if config.text_config.vocab_size != tokenizer.vocab_size + NUM_PLACES:  # without rows of the places: earlier folders
+    if (
+        config.text_config.vocab_size != tokenizer.vocab_size + NUM_PLACES
+    ):  # without rows of the places: earlier folders
         num_rows = config.text_config.vocab_size
         facts.append(("the tokenizer's vocab_size", tokenizer.vocab_size, "text_config.vocab_size", num_rows))
     if config.with_audio_branch:

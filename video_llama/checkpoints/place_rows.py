@@ -1,9 +1,10 @@
 """Rows of the media places ``<video>`` and ``<audio>`` in the decoder's two tables of tokens.
 
-A decoder has V rows, one per token of its tokenizer. The places have the next two ids, V and V + 1. Their rows are the
-mean of the V rows, so the logit of a place is the mean of the other logits and is never the largest. The model does not
-read these rows: media tokens replace the places, and their logits are masked. They exist so that every id of a prompt
-has a row, as programs around transformers require. Folders written by earlier versions have V rows.
+A decoder has V rows, one per token of its tokenizer. The places have the next two ids, V and V + 1. The row of ``<video>``
+is the mean of the V rows, that of ``<audio>`` the mean of their first half, so the logit of a place is a mean of other
+logits and is never the largest. Media tokens replace the places, and the model masks their logits: the values of the
+rows do not affect it. They exist so that every id of a prompt has a row of its own, as programs around transformers
+require. Folders written by earlier versions have V rows.
 """
 
 from __future__ import annotations
@@ -20,16 +21,22 @@ _ROWS_AT_A_TIME = 4096
 
 
 def with_place_rows(table_VD: Tensor, num_tokens: int | None = None) -> Tensor:
-    """Return the first ``num_tokens`` rows (default: all V) of a table [V, D] and two rows with their mean.
+    """Return the first ``num_tokens`` rows (default: all V) of a table [V, D] and the rows of the two places.
 
-    The mean is computed in float32.
+    The means are computed in float32.
     """
     kept = table_VD[:num_tokens]
-    total = torch.zeros(kept.shape[1], dtype=torch.float32, device=kept.device)
-    for part in kept.split(_ROWS_AT_A_TIME):
+    half = len(kept) // 2
+    first, second = _sum(kept[:half]), _sum(kept[half:])
+    means = torch.stack([(first + second) / len(kept), first / half])
+    return torch.cat([kept, means.to(kept.dtype)])
+
+
+def _sum(rows_ND: Tensor) -> Tensor:
+    total = torch.zeros(rows_ND.shape[1], dtype=torch.float32, device=rows_ND.device)
+    for part in rows_ND.split(_ROWS_AT_A_TIME):
         total += part.float().sum(dim=0)
-    mean = (total / len(kept)).to(kept.dtype)
-    return torch.cat([kept, mean.expand(NUM_PLACES, -1)])
+    return total
 
 
 def fit_table(table: Tensor, num_rows: int) -> Tensor:
