@@ -55,7 +55,8 @@ TEXT = dict(
 def tiny_config(vocab_size: int, **overrides: Any) -> VideoLlamaConfig:
     """Return a configuration in which the dimensions differ from each other, so that a mistaken one cannot pass.
 
-    The decoder has ``vocab_size`` tokens and rows for the two media places. A dict among ``overrides`` (``text_config={"hidden_size": 64}``) changes only the keys that it names.
+    The decoder has ``vocab_size`` tokens and rows for the two media places. A dict among ``overrides``
+    (``text_config={"hidden_size": 64}``) changes only the keys that it names.
     """
     settings: dict[str, Any] = dict(
         vision_config=VISION,
