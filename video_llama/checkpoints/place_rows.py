@@ -1,10 +1,10 @@
 """Rows of the media places ``<video>`` and ``<audio>`` in the decoder's two tables of tokens.
 
 A decoder has V rows, one per token of its tokenizer. The places have the next two ids, V and V + 1. The row of
-``<video>`` is the mean of the V rows, that of ``<audio>`` the mean of their first half, so the logit of a place is a mean of other
-logits and is never the largest. Media tokens replace the places, and the model masks their logits: the values of the
-rows do not affect it. They exist so that every id of a prompt has a row of its own, as programs around transformers
-require. Folders written by earlier versions have V rows.
+``<video>`` is the mean of the V rows, that of ``<audio>`` the mean of their first half, so the logit of a place is a
+mean of other logits and is never the largest. Media tokens replace the places, and the model masks their logits: the
+values of the rows do not affect it. They exist so that every id of a prompt has a row of its own, as programs around
+transformers require. Folders written by earlier versions have V rows.
 """
 
 from __future__ import annotations
