@@ -34,7 +34,7 @@ def with_place_rows(table_VD: Tensor, num_tokens: int | None = None) -> Tensor:
 
 def _sum(rows_ND: Tensor) -> Tensor:
     total = torch.zeros(rows_ND.shape[1], dtype=torch.float32, device=rows_ND.device)
-    for part in rows_ND.split(_ROWS_AT_A_TIME):
+    for part in torch.split(rows_ND, _ROWS_AT_A_TIME):
         total += part.float().sum(dim=0)
     return total
 
@@ -54,11 +54,9 @@ def add_place_rows(model: VideoLlamaForConditionalGeneration) -> None:
     config = model.config
     if config.text_config.vocab_size > config.video_token_id:
         return
-    tied = config.tie_word_embeddings
-    embedding, output = model.get_input_embeddings(), model.lm_head
-    embedding.weight = nn.Parameter(with_place_rows(embedding.weight.detach()))  # type: ignore[arg-type]
-    output.weight = nn.Parameter(embedding.weight if tied else with_place_rows(output.weight.detach()))  # type: ignore[arg-type]
-    size = len(embedding.weight)  # type: ignore[arg-type]
-    embedding.num_embeddings = output.out_features = size  # type: ignore[assignment]
-    config.text_config.vocab_size = model.model.language_model.vocab_size = size
-    model.tie_weights()
+    embedding, output = model.model.language_model.embed_tokens, model.lm_head
+    words, scores = embedding.weight.detach(), output.weight.detach()
+    embedding.weight = nn.Parameter(with_place_rows(words))
+    output.weight = embedding.weight if config.tie_word_embeddings else nn.Parameter(with_place_rows(scores))
+    embedding.num_embeddings = output.out_features = len(embedding.weight)
+    config.text_config.vocab_size = model.model.language_model.vocab_size = len(embedding.weight)
