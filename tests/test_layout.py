@@ -25,6 +25,7 @@ WITHOUT_TEST_FILE: dict[str, str] = {
 OPTIONAL_PACKAGES = {
     "accelerate",
     "bitsandbytes",
+    "datasets",
     "fastapi",
     "fsspec",
     "gradio",
