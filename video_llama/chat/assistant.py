@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 from typing import cast
 
 import numpy as np
-from transformers import DynamicCache
 from typing_extensions import Unpack
 
 from video_llama.chat.asynchronous import AsyncChat
@@ -19,6 +20,7 @@ from video_llama.chat.likelihood import AnswerScore, answer_scores
 from video_llama.chat.messages import message_for
 from video_llama.chat.record import Answer
 from video_llama.chat.session import Chat, search_beams
+from video_llama.chat.shared_prefill import shared_prefill
 from video_llama.checkpoints.folder import ModelFolder
 from video_llama.processors.media_file import MediaSource
 from video_llama.processors.medium import MediaFields, MediaOptions, ReadMedium
@@ -114,7 +116,8 @@ class Assistant:
     ) -> list[Answer]:
         """Answer (medium, question) pairs, each as its own conversation, ``batch_size`` at a time.
 
-        Several media of a question are given as a list of encoded media.
+        Several media of a question are given as a list of encoded media. Questions of a batch about one medium (the
+        same path or object) share its encoding and the beginning of the prompt, so put them next to each other.
 
         Greedy answers equal those of single requests (in float32; in lower precision rounding can change a token);
         sampled answers depend on the batch. Times in the records are for the whole batch. Raises the errors of
@@ -126,8 +129,16 @@ class Assistant:
         settings = settings.resolved(self._engine.context_length)
         answers: list[Answer] = []
         waiting = iter(requests)
+        known: dict[Hashable, EncodedMedium] = {}  # of the last batch
         while batch := list(islice(waiting, batch_size)):
-            answers += self.answer([self.prepare(media, question, options, settings) for media, question in batch])
+            known = {key: known[key] for key in map(_key, (media for media, _ in batch)) if key in known}
+            turns: list[PreparedTurn] = []
+            for media, question in batch:
+                key = _key(media)
+                turns.append(self.prepare(known.get(key, media), question, options, settings))
+                if key is not None and turns[-1].media:
+                    known[key] = turns[-1].media[0]
+            answers += self.answer(turns)
         return answers
 
     def score(
@@ -157,7 +168,8 @@ class Assistant:
         engine, effort = self._engine, Effort()
         writers = [engine.writer(turn) for turn in turns]
         start = time.perf_counter()
-        for tokens in _columns(engine, turns):
+        columns, num_reused = _columns(engine, turns)
+        for tokens in columns:
             for writer, token in zip(writers, tokens, strict=True):
                 if writer.stop_reason is None:
                     writer.push(token)
@@ -167,8 +179,8 @@ class Assistant:
                 break
         effort.generate = time.perf_counter() - start - effort.prefill
         return [
-            Answer(writer.text, engine.record(turn, writer, effort, turn.media))
-            for turn, writer in zip(turns, writers, strict=True)
+            Answer(writer.text, engine.record(turn, writer, replace(effort, reused=count), turn.media))
+            for turn, writer, count in zip(turns, writers, num_reused, strict=True)
         ]
 
     def _encoded(self, media: RequestedMedia, options: MediaOptions) -> list[EncodedMedium]:
@@ -179,10 +191,18 @@ class Assistant:
         return [self._engine.encode(cast(GivenMedium, media), options)]
 
 
-def _columns(engine: Engine, turns: list[PreparedTurn]) -> Iterator[Sequence[int]]:
-    """Yield the next token id of every answer, without end."""
+def _key(media: RequestedMedia) -> Hashable:
+    """Return what identifies a source within a batch: a path by its text, anything else by its identity."""
+    if media is None or isinstance(media, EncodedMedium):
+        return None
+    return str(media) if isinstance(media, str | Path) else id(media)
+
+
+def _columns(engine: Engine, turns: list[PreparedTurn]) -> tuple[Iterator[Sequence[int]], list[int]]:
+    """Return an endless iterator over the next token ids of all answers, and each prompt's number of reused tokens."""
     if turns[0].decoding.num_beams > 1:
-        return zip(*search_beams(engine, turns), strict=True)
-    embeds_BLD, mask_BL = engine.embed(turns)
+        return zip(*search_beams(engine, turns), strict=True), [0] * len(turns)
+    prompts = shared_prefill(engine, turns)
     choose = TokenChooser(turns[0].decoding, engine.tokenizer.bos_id, len(turns), engine.model.device)
-    return token_steps(engine.model, embeds_BLD, mask_BL, DynamicCache(), choose)
+    steps = token_steps(engine.model, prompts.embeds_BSD, prompts.mask_BL, prompts.cache, choose)
+    return steps, prompts.num_reused
