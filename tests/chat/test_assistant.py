@@ -38,21 +38,6 @@ def test_batch_equals_one_by_one(assistant, clips, batch_size, decoding):
 QUESTIONS = ("What do you see?", "Why?", "Where does the square move, and what do you hear?", "Which colour is it?")
 
 
-@pytest.mark.parametrize("batch_size", [3, 8])
-def test_questions_about_one_clip_share_its_prompt(assistant, clips, batch_size):
-    asked = [(clips[name], question) for name in ("video", "image") for question in QUESTIONS]
-    together = assistant.ask_batch([*asked, (None, "Hello?")], batch_size=batch_size, max_new_tokens=24)
-    for (media, question), answer in zip(asked, together, strict=False):
-        alone = assistant.chat(media).ask(question, max_new_tokens=24)
-        assert (answer.text, answer.record.prompt) == (alone.text, alone.record.prompt)
-        assert answer.record.stop_reason == alone.record.stop_reason
-    media_tokens = together[0].record.tokens["media"]
-    reused = [answer.record.tokens["reused"] for answer in together]
-    assert reused[0] == 0  # the first question of a batch computes the prompt
-    assert min(reused[1:3]) > media_tokens
-    assert reused[8] == 0
-
-
 def test_a_file_is_encoded_once_for_neighbouring_questions(assistant, clips):
     calls = []
     hook = assistant.engine.model.model.video_qformer.register_forward_hook(lambda *_: calls.append(1))
