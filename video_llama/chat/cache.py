@@ -1,12 +1,18 @@
 """The key-value cache of a conversation, reused from one question to the next."""
 
+# B rows, L positions
+
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from torch import Tensor
 from transformers import DynamicCache
 
 from video_llama.conversation import common_length
+
+KeyValues = list[tuple[Tensor, Tensor]]
+"""Keys and values of each layer, each [B, heads, L, width]."""
 
 
 class PromptCache:

@@ -16,12 +16,10 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from video_llama.chat.cache import KeyValues
 from video_llama.chat.decoding import TokenChooser, last_logits
 from video_llama.chat.engine import Engine, PreparedTurn
 from video_llama.conversation import common_length
-
-KeyValues = list[tuple[Tensor, Tensor]]
-"""Keys and values of each layer, each [B, heads, L, width]."""
 
 
 class DecodeBatch:
