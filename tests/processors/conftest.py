@@ -35,3 +35,37 @@ def plain_clip(make_clip: ClipMaker) -> Path:
 def golden_audio(repository: Path) -> Path:
     """The folder that holds golden's audio.json and audio.safetensors."""
     return repository / "tests/golden/dev"
+
+
+@pytest.fixture(scope="session")
+def folders(model_path, tmp_path_factory):
+    """A folder of each prompt format."""
+    from tests.factories.models import make_folder
+
+    llama2 = make_folder(tmp_path_factory.mktemp("llama2") / "tiny", prompt_template="llama2")
+    return {"default": model_path, "llama2": llama2}
+
+
+@pytest.fixture(scope="session")
+def processors(folders):
+    return {name: _processor(folder) for name, folder in folders.items()}
+
+
+@pytest.fixture(scope="session")
+def processor(processors):
+    return processors["default"]
+
+
+@pytest.fixture(scope="session")
+def ours(model_path):
+    from video_llama.chat import read_model_folder
+
+    return read_model_folder(model_path)
+
+
+def _processor(folder):
+    from transformers import AutoProcessor
+
+    import video_llama.auto  # noqa: F401
+
+    return AutoProcessor.from_pretrained(folder)

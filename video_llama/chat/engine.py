@@ -22,7 +22,9 @@ from video_llama.chat.decoding import Decoding
 from video_llama.chat.record import Record, describe_modalities, describe_weights, prompt_hash
 from video_llama.checkpoints.folder import ModelFolder
 from video_llama.conversation import (
+    AUDIO_PLACE,
     TEMPLATES,
+    VIDEO_PLACE,
     Conversation,
     EncodedPrompt,
     StreamDecoder,
@@ -137,7 +139,8 @@ class Engine:
         self.config = folder.model.config
         self.template = TEMPLATES[self.config.prompt_template]
         self._folder = folder
-        self._guard = TextGuard.of(self.template, self.tokenizer.special_texts)
+        self._guard = TextGuard.of(self.template, (*self.tokenizer.special_texts, VIDEO_PLACE, AUDIO_PLACE))
+        self.model.generation_config.stop_strings = None  # ``StreamDecoder`` finds them
         self._video_processor = VideoProcessor.from_settings(self.settings)
         self._audio_processor = AudioProcessor(self.settings)
         self.familiarity = folder.familiarity

@@ -135,6 +135,7 @@ def read_model_folder(path: str | Path, options: LoadOptions = LoadOptions()) ->
     _check_untrained_parts(manifest, shapes, str(path))
     placing = resolve_placing(getattr(config, "dtype", None) or "float32", options)
     build_model(model, FolderTensors(stored), placing)
+    model.config._name_or_path = str(path)  # ``generate`` reads the tokenizer there, to find stop strings
     if (path / GENERATION_FILE).is_file():
         model.generation_config = _read_generation_config(path)
     return ModelFolder(path, model, tokenizer, settings, manifest, familiarity, placing)
@@ -189,7 +190,8 @@ def write_rest(
     """Write the files of a model folder other than its config and weights."""
     shutil.copyfile(tokenizer_path, folder / TOKENIZER_FILE)
     tokenizer = open_tokenizer(folder, settings)
-    write_tokenizer_files(folder, tokenizer, settings.pad_token, config.prompt_template)
+    context_length = int(config.text_config.max_position_embeddings)
+    write_tokenizer_files(folder, tokenizer, settings.pad_token, config.prompt_template, context_length=context_length)
     _write_json(folder / PROCESSOR_FILE, asdict(settings) | asdict(ModelNumbers.of(config)) | PROCESSOR_CLASS)
     _write_json(folder / MANIFEST_FILE, asdict(manifest))
 

@@ -30,6 +30,7 @@ from video_llama.conversation.conversation_video import (
     render,
 )
 from video_llama.conversation.history import fit_history
+from video_llama.conversation.jinja_template import chat_template
 from video_llama.conversation.scored_answer import scored_answer
 from video_llama.conversation.tokenization import (
     AUDIO_PLACE,
@@ -80,6 +81,7 @@ __all__ = [
     "caption_ids",
     "caption_prompt",
     "caption_targets",
+    "chat_template",
     "common_length",
     "encode_prompt",
     "fit_history",

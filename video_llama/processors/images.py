@@ -38,7 +38,7 @@ def load_image(media: MediaFile, size: tuple[int, int]) -> np.ndarray:
     with _image_errors(media), media.image() as image:
         if image is None:
             raise ValueError("not a known image format")
-        return _resized(image, size)
+        return resized(image, size)
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Animation:
             assert image is not None, "opened before"
             for index in indices:
                 image.seek(index)
-                frames.append(_resized(image, size))
+                frames.append(resized(image, size))
         return np.stack(frames)
 
 
@@ -89,7 +89,8 @@ def _image_errors(media: MediaFile) -> AbstractContextManager[None]:
     return decoding_errors(media.name, "an image", "Please copy it again, or save it as PNG or JPEG.")
 
 
-def _resized(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
+def resized(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
+    """Return uint8 RGB [3, H, W] of ``size`` (height, width), rotated as the image's EXIF orientation specifies."""
     height, width = size
     upright = _rgb(ImageOps.exif_transpose(image))
     resized = upright.resize((width, height), Image.Resampling.BICUBIC)

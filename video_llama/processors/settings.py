@@ -64,9 +64,11 @@ class ModelNumbers:
         return cls(**{name: getattr(config, name) for name in cls.__dataclass_fields__})
 
 
+IMPORT_FIRST = "Run `import video_llama.auto` first: it registers VideoLlamaProcessor, which reads this folder."
 PROCESSOR_CLASS = {
     "processor_class": "VideoLlamaProcessor",
-    # Without the import, AutoProcessor stops and names it; with it, the registered class is used. It is not a place.
-    "auto_map": {"AutoProcessor": "import video_llama.auto--auto.VideoLlamaProcessor"},
+    # AutoProcessor uses the registered class. Without the import it would return a tokenizer; because of this entry it
+    # raises an error that begins with the text before "--", the place for the name of a repository.
+    "auto_map": {"AutoProcessor": f"{IMPORT_FIRST}--auto.VideoLlamaProcessor"},
 }
 """The class that AutoProcessor loads, in ``processor_config.json``."""
