@@ -37,6 +37,10 @@ class CheckpointError(VideoLlamaError):
     """Weights that are missing, incomplete, of the wrong shape, or not readable as weights."""
 
 
+class JudgeError(VideoLlamaError):
+    """A server that judges answers and cannot be used: no connection, an error, or another model than before."""
+
+
 class WorkerError(VideoLlamaError):
     """A worker process that ended unexpectedly."""
 

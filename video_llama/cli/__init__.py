@@ -19,6 +19,7 @@ from video_llama.cli.evaluate import evaluate
 from video_llama.cli.extract_features import extract_features
 from video_llama.cli.help import MAX_WIDTH, HelpCommand, HelpGroup
 from video_llama.cli.inspect import inspect
+from video_llama.cli.judge import judge
 from video_llama.cli.merge import merge
 from video_llama.cli.options import Debug, expand_groups
 from video_llama.cli.plot import plot
@@ -46,6 +47,7 @@ COMMANDS: dict[str, dict[Callable[..., None], tuple[str, ...]]] = {
             "video-llama evaluate test_qa.json --layout msvd-qa --media-dir YouTubeClips --output results",
             "video-llama evaluate --compare results-a results-b",
         ),
+        judge: ("video-llama judge results --url https://api.openai.com/v1 --judge-model gpt-4o-2024-08-06",),
     },
     "Train": {
         train: ("video-llama train own.yaml --set run.init_lr=1e-4", "video-llama train own.yaml --resume auto"),

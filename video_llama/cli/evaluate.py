@@ -185,7 +185,8 @@ def evaluate(
     from video_llama.evaluation.run import evaluate as run
 
     summary = run(benchmark.config(data), output, partial(load_for_worker, model), workers=workers)
-    typer.echo(json_text(summary) if as_json else _text(summary))
+    counts = f"{summary['rows']} rows, {summary['errors']} with errors, {summary['not_scored']} not scored"
+    typer.echo(json_text(summary) if as_json else summary_text(summary, counts))
 
 
 def load_for_worker(model: ModelOptions, number: int | None) -> Assistant:
@@ -198,12 +199,12 @@ def load_for_worker(model: ModelOptions, number: int | None) -> Assistant:
     return model.load()
 
 
-def _text(summary: dict[str, Any]) -> str:
+def summary_text(summary: dict[str, Any], counts: str) -> str:
+    """Return the figures as a table, with a last line of counts."""
     from video_llama.evaluation.metrics import table
 
     header = ("category", "figure", "value", "95 % interval", "rows")
     lines = [header, *table(summary)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     rows = ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in lines]
-    counts = f"{summary['rows']} rows, {summary['errors']} with errors, {summary['not_scored']} not scored"
     return "\n".join([*rows, counts])
