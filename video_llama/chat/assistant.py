@@ -157,6 +157,7 @@ class Assistant:
         return answer_scores(self._engine, turn, answers)
 
     def prepare(self, media: RequestedMedia, question: str, options: MediaOptions, decoding: Decoding) -> PreparedTurn:
+        """Prepare a question that begins a conversation, for :func:`answer`. Raises the errors of :func:`chat`."""
         conversation = self._engine.conversation()
         encoded = self._encoded(media, options)
         for medium in encoded:
