@@ -16,6 +16,13 @@ VOCABULARY = 60
 VIDEO, AUDIO = VOCABULARY, VOCABULARY + 1  # as in the published model, placeholder ids have no row in the embedding
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the marks of transformers' tests, which test_transformers_mixins.py runs if a variable names them."""
+    marks = ("accelerate_tests", "flash_attn_test", "flash_attn_3_test", "flash_attn_4_test", "torch_compile_test")
+    for mark in (*marks, "generate", "is_training_test", "torch_export_test"):
+        config.addinivalue_line("markers", f"{mark}: of transformers")
+
+
 def make_config(**overrides: Any) -> VideoLlamaConfig:
     """`tiny_config` with two ViT blocks, both ImageBind towers, and few tokens and positions."""
     defaults: dict[str, Any] = dict(
