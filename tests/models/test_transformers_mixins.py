@@ -6,13 +6,12 @@ The tests are not part of an installed transformers and not of this repository; 
     VIDEO_LLAMA_TRANSFORMERS_TESTS=transformers-5.23.0/tests python -m pytest tests/models/test_transformers_mixins.py
 
 ``test_modeling_common`` also imports tests of ``generate`` and of exporters that the distribution lacks; empty classes
-take their place (tests/models/test_generation_modes.py tests ``generate``). A test that cannot apply is skipped in
-``NOT_APPLICABLE`` with its reason.
+take their place (tests/models/test_generation_modes.py tests ``generate``). Tests of images run with a batch
+of images, all others with a batch of videos and sounds.
 """
 
 from __future__ import annotations
 
-import copy
 import functools
 import importlib
 import os
@@ -34,8 +33,7 @@ if not FOLDER:
     pytest.skip("VIDEO_LLAMA_TRANSFORMERS_TESTS is not set", allow_module_level=True)
 
 PACKAGE = "transformers_tests"
-NOT_APPLICABLE: dict[str, str] = {}
-"""Test -> why it does not apply to this model."""
+NO_IMAGES = "the batch of this tester has videos; VideoLlamaImageTest runs the tests of images"
 
 
 def _package(name: str, path: list[str] | None = None, **contents: Any) -> None:
@@ -56,7 +54,13 @@ def upstream(name: str) -> Any:
         _package(f"{PACKAGE}.exporters.test_export", ExportTesterMixin=type("ExportTesterMixin", (), {}))
         _package(f"{PACKAGE}.generation.test_utils", GenerationTesterMixin=type("GenerationTesterMixin", (), {}))
         _package(f"{PACKAGE}.utils.test_configuration_utils", config_common_kwargs={})
-    return importlib.import_module(f"{PACKAGE}.{name}")
+    module = importlib.import_module(f"{PACKAGE}.{name}")
+    if name == "test_modeling_common":  # which class has a head, and which is an image-text-to-text model
+        bodies, heads = "MODEL_MAPPING_NAMES", "MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES"
+        setattr(module, bodies, {**getattr(module, bodies), "video_llama": VideoLlamaModel.__name__})
+        head = VideoLlamaForConditionalGeneration.__name__
+        setattr(module, heads, {**getattr(module, heads), "video_llama": head})
+    return module
 
 
 def config_tester() -> Any:
@@ -79,18 +83,18 @@ class VideoLlamaModelTester:
     num_attention_heads, hidden_size, is_training = 4, 32, True
     pad_token_id = 0
 
-    def __init__(self, parent: Any) -> None:
-        self.parent = parent
+    def __init__(self, parent: Any, has_images: bool) -> None:
+        self.parent, self.has_images = parent, has_images
         self.text_config = self.get_config().text_config.to_dict()
         self.vision_config = self.get_config().vision_config.to_dict()
         self.audio_config = self.get_config().imagebind_audio_config.to_dict()
         self.seq_length = self.prepare_config_and_inputs_for_common()[1]["input_ids"].shape[1]
 
     def get_config(self) -> VideoLlamaConfig:
-        config = tiny_config(
+        return tiny_config(
             self.vocab_size,
-            video_token_id=self.vocab_size - 2,
-            audio_token_id=self.vocab_size - 1,
+            video_token_id=21,
+            audio_token_id=22,
             vision_config={"num_hidden_layers": 2, "initializer_range": 0.02},
             qformer_config={
                 "initializer_range": 0.02,
@@ -100,18 +104,19 @@ class VideoLlamaModelTester:
             text_config={"initializer_range": 0.02, "bos_token_id": 1, "eos_token_id": 2},
             initializer_range=0.02,
         )
-        config.vocab_size = self.vocab_size
-        return config
 
     def prepare_config_and_inputs_for_common(self) -> tuple[VideoLlamaConfig, dict[str, Any]]:
         config = self.get_config()
         places = [config.video_token_id] * config.num_video_query_tokens
-        places += [config.audio_token_id] * config.num_audio_query_tokens
-        words = torch.randint(3, self.vocab_size - 2, (self.batch_size, 7))
+        if not self.has_images:
+            places += [config.audio_token_id] * config.num_audio_query_tokens
+        words = torch.randint(23, self.vocab_size, (self.batch_size, 7))
         ids = torch.cat([words[:, :1], torch.tensor([places] * self.batch_size), words[:, 1:]], dim=1)
+        text = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        if self.has_images:
+            return config, {**text, "pixel_values": torch.randn(self.batch_size, 3, 28, 28)}
         return config, {
-            "input_ids": ids,
-            "attention_mask": torch.ones_like(ids),
+            **text,
             "pixel_values_videos": torch.randn(self.batch_size, self.num_frames, 3, 28, 28),
             "input_features": torch.randn(self.batch_size, self.num_clips, 1, 16, 26),
         }
@@ -128,21 +133,25 @@ class VideoLlamaModelTest(*_mixins(), unittest.TestCase):  # type: ignore[misc]
     all_model_classes = (VideoLlamaModel, VideoLlamaForConditionalGeneration)
     _is_composite = True
     model_tester: Any = None
+    has_images = False
 
     def setUp(self) -> None:
-        reason = NOT_APPLICABLE.get(self._testMethodName)
-        if reason:
-            self.skipTest(reason)
-        self.model_tester = VideoLlamaModelTester(self)
+        if self._testMethodName.startswith("test_get_image_features") and not self.has_images:
+            self.skipTest(NO_IMAGES)
+        self.model_tester = VideoLlamaModelTester(self, self.has_images)
         self.model_tester.causal_lm_class = VideoLlamaForConditionalGeneration
-        self.config_tester = config_tester()(self, config_class=VideoLlamaConfig, has_text_modality=False)
+        self.config_tester = config_tester()(self, config_class=VideoLlamaConfig)
 
     def test_config(self) -> None:
         self.config_tester.run_common_tests()
 
-    def _prepare_for_class(self, inputs_dict: Any, model_class: Any, return_labels: bool = False) -> Any:
-        """Labels are added for transformers' own class names only; ours has them too."""
-        inputs = copy.deepcopy(inputs_dict)
-        if return_labels and model_class is VideoLlamaForConditionalGeneration:
-            inputs["labels"] = torch.zeros(inputs["input_ids"].shape, dtype=torch.long)
-        return inputs
+
+class VideoLlamaImageTest(VideoLlamaModelTest):
+    """The tests of image features, with a batch in which each row has an image."""
+
+    has_images = True
+
+
+for _name in dir(VideoLlamaImageTest):
+    if _name.startswith("test_") and "image" not in _name and "video" not in _name:
+        setattr(VideoLlamaImageTest, _name, None)

@@ -101,7 +101,33 @@ class ImageBindTowerConfig(PretrainedConfig):
         return int(rows * columns)
 
 
-def audio_tower_config(**overrides: Any) -> ImageBindTowerConfig:
+class ImageBindVisionConfig(ImageBindTowerConfig):
+    """The section ``imagebind_vision_config`` of a model's configuration."""
+
+    base_config_key = "imagebind_vision_config"
+    __init__ = ImageBindTowerConfig.__init__  # transformers would generate one without these arguments
+
+
+class ImageBindAudioConfig(ImageBindTowerConfig):
+    """The section ``imagebind_audio_config`` of a model's configuration."""
+
+    base_config_key = "imagebind_audio_config"
+    __init__ = ImageBindTowerConfig.__init__  # transformers would generate one without these arguments
+
+
+class VideoQFormerConfig(Blip2QFormerConfig):
+    """The section ``video_qformer_config`` of a model's configuration."""
+
+    base_config_key = "video_qformer_config"
+
+
+class AudioQFormerConfig(Blip2QFormerConfig):
+    """The section ``audio_qformer_config`` of a model's configuration."""
+
+    base_config_key = "audio_qformer_config"
+
+
+def audio_tower_config(**overrides: Any) -> ImageBindAudioConfig:
     """Return the configuration of ImageBind-Huge's audio trunk.
 
     128 mel bins x 204 frames, 16x16 patches with stride 10, width 768, 12 blocks.
@@ -120,7 +146,8 @@ def audio_tower_config(**overrides: Any) -> ImageBindTowerConfig:
         bias_kv=True,
         logit_scale=True,
     )
-    return ImageBindTowerConfig(**{**defaults, **overrides})
+    config: ImageBindAudioConfig = ImageBindAudioConfig(**{**defaults, **overrides})
+    return config
 
 
 class VideoLlamaConfig(PretrainedConfig):
@@ -155,10 +182,10 @@ class VideoLlamaConfig(PretrainedConfig):
     sub_configs = {
         "vision_config": Blip2VisionConfig,
         "qformer_config": Blip2QFormerConfig,
-        "video_qformer_config": Blip2QFormerConfig,
-        "audio_qformer_config": Blip2QFormerConfig,
-        "imagebind_vision_config": ImageBindTowerConfig,
-        "imagebind_audio_config": ImageBindTowerConfig,
+        "video_qformer_config": VideoQFormerConfig,
+        "audio_qformer_config": AudioQFormerConfig,
+        "imagebind_vision_config": ImageBindVisionConfig,
+        "imagebind_audio_config": ImageBindAudioConfig,
         "text_config": LlamaConfig,
     }
 
@@ -193,16 +220,24 @@ class VideoLlamaConfig(PretrainedConfig):
         self.qformer_config = _typed(
             Blip2QFormerConfig, qformer_config, encoder_hidden_size=self.vision_config.hidden_size
         )
-        self.imagebind_vision_config = _typed(ImageBindTowerConfig, imagebind_vision_config)
+        self.imagebind_vision_config = _typed(ImageBindVisionConfig, imagebind_vision_config)
         if not isinstance(imagebind_audio_config, PretrainedConfig):
             shared = {"embedding_size": self.imagebind_vision_config.embedding_size}
             imagebind_audio_config = audio_tower_config(**{**shared, **(imagebind_audio_config or {})})
         self.imagebind_audio_config = imagebind_audio_config
         self.video_qformer_config = _fusion(
-            self.qformer_config, video_qformer_config, self.qformer_config.hidden_size, fusion_head_layers
+            VideoQFormerConfig,
+            self.qformer_config,
+            video_qformer_config,
+            self.qformer_config.hidden_size,
+            fusion_head_layers,
         )
         self.audio_qformer_config = _fusion(
-            self.qformer_config, audio_qformer_config, self.imagebind_audio_config.embedding_size, None
+            AudioQFormerConfig,
+            self.qformer_config,
+            audio_qformer_config,
+            self.imagebind_audio_config.embedding_size,
+            None,
         )
         self.text_config = _typed(LlamaConfig, text_config)
         self.vision_post_norm_eps = vision_post_norm_eps
@@ -235,6 +270,15 @@ class VideoLlamaConfig(PretrainedConfig):
             check_attention(config._attn_implementation)
 
     @property
+    def vocab_size(self) -> int:
+        """The decoder's number of token ids, for libraries that read it here."""
+        return int(self.text_config.vocab_size)
+
+    @vocab_size.setter
+    def vocab_size(self, value: int) -> None:
+        self.text_config.vocab_size = value
+
+    @property
     def has_placeholder_rows(self) -> bool:
         """Whether the embedding and the head have rows for ``video_token_id`` and ``audio_token_id``."""
         return bool(max(self.video_token_id, self.audio_token_id) < self.text_config.vocab_size)
@@ -261,12 +305,12 @@ def _vision(value: dict[str, Any] | Blip2VisionConfig | None, initializer_range:
 
 
 def _fusion(
-    frame: Blip2QFormerConfig, value: Any, encoder_hidden_size: int, num_hidden_layers: int | None
+    kind: type[Any], frame: Blip2QFormerConfig, value: Any, encoder_hidden_size: int, num_hidden_layers: int | None
 ) -> Blip2QFormerConfig:
     """Return the configuration of a fusion Q-Former: the frame Q-Former's settings, two layers with cross-attention."""
     defaults = {name: getattr(frame, name) for name in FUSION_SHARES}
     config: Blip2QFormerConfig = _typed(
-        Blip2QFormerConfig,
+        kind,
         value,
         **defaults,
         num_hidden_layers=num_hidden_layers or 2,

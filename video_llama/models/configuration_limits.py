@@ -58,8 +58,8 @@ def check_attention(name: Any) -> None:
     for each in name.values() if isinstance(name, Mapping) else (name,):
         if each is not None and each not in ATTENTION_IMPLEMENTATIONS:
             raise ValueError(
-                f"attn_implementation is {repr(each)[:80]}. Use one of {', '.join(ATTENTION_IMPLEMENTATIONS)}; other "
-                "names can load code."
+                f'Specified `attn_implementation="{str(each)[:80]}"` is not supported. Use one of '
+                f"{', '.join(ATTENTION_IMPLEMENTATIONS)}; other names can load code."
             )
 
 

@@ -26,6 +26,12 @@ MediaTensors = Tensor | Sequence[Tensor]
 """N media: a tensor [N, T, ...] if they have the same length, or a list of N tensors [T, ...]."""
 
 
+def as_videos(pixel_values: MediaTensors) -> MediaTensors:
+    """Return images [N, 3, height, width] as videos of one frame [N, 1, 3, height, width]; videos are unchanged."""
+    is_images = isinstance(pixel_values, Tensor) and pixel_values.dim() == 4
+    return pixel_values[:, None] if is_images else pixel_values  # type: ignore[call-overload]
+
+
 def each_medium(media_NT: Tensor, encode: Callable[[Tensor], Tensor]) -> Tensor:
     """Apply ``encode``, which maps [T, ...] to [T, ...], to media [N, T, ...] and return [N, T, ...].
 

@@ -22,6 +22,7 @@ from transformers import (
     PreTrainedModel,
 )
 from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, CausalLMOutputWithPast
+from transformers.utils import logging
 from transformers.utils.generic import can_return_tuple
 
 from video_llama.models.blip2 import FrameEncoder
@@ -31,6 +32,7 @@ from video_llama.models.generation import MediaGenerationMixin
 from video_llama.models.imagebind import ImageBindTower
 from video_llama.models.media_tokens import (
     MediaTensors,
+    as_videos,
     each_medium,
     encode_by_length,
     num_tokens_of,
@@ -39,6 +41,8 @@ from video_llama.models.media_tokens import (
 )
 from video_llama.models.outputs import features_output, recorded
 from video_llama.models.qformer import SequenceQFormer
+
+logger = logging.get_logger(__name__)
 
 IGNORED = -100
 """Label of tokens that are not part of the loss."""
@@ -162,9 +166,10 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
     def encode_video(self, pixel_values_videos: MediaTensors) -> Tensor:
         """Encode normalised pixels [N, T, 3, height, width], or a list of N tensors, to decoder tokens [N, Q, D].
 
-        An image is a video with T = 1.
+        An image is a video with T = 1; a tensor [N, 3, height, width] is N images.
         """
-        return encode_by_length(pixel_values_videos, lambda pixels: self.video_qformer(self.encode_frames(pixels)))
+        videos = as_videos(pixel_values_videos)
+        return encode_by_length(videos, lambda pixels: self.video_qformer(self.encode_frames(pixels)))
 
     def encode_audio(self, input_features: MediaTensors) -> Tensor:
         """Encode mel clips [N, S, 1, mel bins, frames], or a list of N tensors, to decoder tokens [N, Q, D]."""
@@ -175,7 +180,8 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
         """Return the decoder tokens of videos and the ViT's outputs, as transformers' models do.
 
         Args:
-            pixel_values_videos: normalised pixels [N, T, 3, height, width], or a list of N tensors.
+            pixel_values_videos: normalised pixels [N, T, 3, height, width], or a list of N tensors; a tensor
+                [N, 3, height, width] is N images.
             kwargs: ``output_hidden_states``, ``output_attentions`` and ``return_dict``; others are ignored.
 
         Returns ``pooler_output`` [N, Q, D] and ``last_hidden_state`` [N, T, patches + 1, ViT width]; for a list the
@@ -190,7 +196,7 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
             seen.append(outputs)
             return tokens
 
-        videos = list(pixel_values_videos)
+        videos = list(as_videos(pixel_values_videos))
         tokens_NQD = torch.cat([self.video_qformer(encode(pixels)[None]) for pixels in videos])
         return features_output(tokens_NQD, seen, isinstance(pixel_values_videos, Tensor))
 
@@ -276,7 +282,7 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
         video = tokens_of(
             video_features,
             (self.encode_video, pixel_values_videos),
-            (self.encode_video, None if pixel_values is None else pixel_values[:, None]),
+            (self.encode_video, pixel_values),
             (self._fuse_frames, frame_tokens),
         )
         audio = tokens_of(
@@ -327,6 +333,15 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
                 inputs_embeds = place_tokens(inputs_embeds, (inputs_embeds == row_D).all(dim=-1), tokens, name)
         return inputs_embeds
 
+    def _may_lack_media(self, input_ids: Any, past_key_values: Any) -> bool:
+        if past_key_values is not None:
+            return True
+        if self.config.has_placeholder_rows and not torch.compiler.is_compiling():
+            video, audio = self.places_of(input_ids).values()
+            if (video | audio).any():
+                logger.warning_once("The prompt has media placeholders, but no media are given.")
+        return bool(self.config.has_placeholder_rows)
+
     def _fuse_frames(self, frame_tokens: MediaTensors) -> Tensor:
         return encode_by_length(frame_tokens, self.video_qformer)
 
@@ -361,8 +376,9 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
                 video_features, audio_features: see :meth:`media_tokens`.
             mm_token_type_ids: accepted for processors that return it, and not used.
 
-        Raises ValueError if placeholders and media do not agree. With ``past_key_values`` that are not empty,
-        placeholders without media are allowed, so that any generated id can be continued.
+        Raises ValueError if placeholders and media do not agree. Placeholders without any media are allowed with
+        ``past_key_values``, so that any generated id can be continued, and, with a warning, if they have rows in the
+        embedding, as in transformers' models.
         """
         media = {
             "pixel_values": pixel_values,
@@ -378,7 +394,7 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
             raise ValueError("Give input_ids or inputs_embeds, and not both.")
         if inputs_embeds is not None:
             inputs_embeds = self.place_in_embeds(inputs_embeds, **media)
-        elif past_key_values is not None and all(value is None for value in media.values()):
+        elif all(value is None for value in media.values()) and self._may_lack_media(input_ids, past_key_values):
             inputs_embeds = self.embed_words(input_ids)  # type: ignore[arg-type]
         else:
             inputs_embeds = self.embed_inputs(input_ids, **media)  # type: ignore[arg-type]
