@@ -4,6 +4,10 @@ Media are encoded once, before the loop. The embeddings of the prompt, with the 
 one keyword argument with a row for each position. ``prepare_inputs_for_generation`` cuts from it what a forward pass
 needs, so that chunks, beams, candidates of assisted decoding and a cache that holds part of the prompt all work, and
 the loop itself sees token ids as in every other model.
+
+Private names of transformers that are overridden here, each because no public one gives access to the place:
+``_validate_model_kwargs`` (the additional arguments), ``_assisted_decoding`` and ``_get_candidate_generator`` (what an
+assistant receives). All exist in transformers 5.16 to 5.23.
 """
 
 # B rows, L prompt length, D decoder width
