@@ -6,8 +6,8 @@ The sound is generated noise and tones. Runs alternate, and the best of each is 
 16 kHz waveform; ``file`` is the whole path: decode a FLAC file of the given rate, resample, compute the mels. Exits
 with 1 if the mels differ, or if processing a file takes longer than its duration.
 
-``--long`` runs only this: stereo wav and m4a files of the given minutes at 48 kHz, with only the samples of the clips
-kept, and with the whole track in memory; time and peak memory, each in a separate process.
+``--long`` runs only this: stereo wav, m4a, flac and mp3 files of the given minutes at 48 kHz, with only the samples of
+the clips kept, and with the whole track in memory; time and peak memory, each in a separate process.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from video_llama.processors.resample import resample
 from video_llama.processors.sound_clips import clip_starts, sample_range
 
 CASES = ((16000, 10), (16000, 60), (44100, 10), (44100, 60))  # rate in Hz, seconds
+CODECS = {".wav": "pcm_s16le", ".m4a": "aac", ".flac": "flac", ".mp3": "mp3"}
 TOLERANCE = 1e-3  # log units; float32 sums in another order, typically 1e-5
 
 
@@ -116,7 +117,7 @@ def write_long(path: Path, minutes: int) -> Path:
     rate = 48000
     second = np.rint(sound(rate, 1) * 32767).astype(np.int16).T.reshape(1, -1)
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("pcm_s16le" if path.suffix == ".wav" else "aac", rate=rate, layout="stereo")
+        stream = container.add_stream(CODECS[path.suffix], rate=rate, layout="stereo")
         for index in range(60 * minutes):
             frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(second), format="s16", layout="stereo")
             frame.sample_rate, frame.pts, frame.time_base = rate, index * rate, Fraction(1, rate)
@@ -166,7 +167,7 @@ def main() -> int:
         read_alone(arguments.alone[0], Path(arguments.alone[1]))
         return 0
     if arguments.long:
-        for suffix in ("wav", "m4a"):
+        for suffix in ("wav", "m4a", "flac", "mp3"):
             for minutes in arguments.long:
                 print_long(minutes, suffix)
         return 0

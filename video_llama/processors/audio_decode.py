@@ -16,12 +16,12 @@ from dataclasses import dataclass, replace
 
 import av
 import numpy as np
-from av import AudioFrame, AudioResampler, AudioStream, Packet, VideoStream
+from av import AudioFrame, AudioStream, Packet, VideoStream
 from av.container import InputContainer
-from av.stream import Discard
 
-from video_llama.errors import MediaError, NoAudioTrackError
+from video_llama.errors import MediaError
 from video_llama.log import logger
+from video_llama.processors.audio_stream import SampleCheck, audio_stream, check_rate, samples_of, without_audio
 from video_llama.processors.media_file import (
     JUMP_SECONDS,
     TS_DISCONT,
@@ -32,15 +32,11 @@ from video_llama.processors.media_file import (
     open_media,
 )
 from video_llama.processors.resample import StreamResampler
+from video_llama.processors.sound_index import NotSeekableError, SoundIndex, sound_index
 
 HELD_BYTES = 64 * 2**20  # of float32 samples: 3 minutes of stereo at 48 kHz; a longer track is decoded twice
-MIN_RATE, MAX_RATE = 1_000, 768_000  # Hz; headers of damaged files give other rates
-MAX_AMPLITUDE = 1e6  # full scale is 1; squares of values above 1e16 overflow float32
 GAP_SECONDS = 0.1  # shorter gaps between packets are rounding of timestamps
 MAX_GAP_SECONDS = 3600.0  # a longer gap is a jump of the clock and is not filled
-PCM16_SCALE = 32768.0
-# Whole scale of the integer sample formats; unsigned 8 bit is centred on 128.
-INTEGER_SCALE = {"u8": 128.0, "s16": PCM16_SCALE, "s32": 2147483648.0}
 
 
 @dataclass(frozen=True)
@@ -64,12 +60,14 @@ class SoundTrack:
     """Position of the span in the track, in samples."""
     num_total: int | None = None
     """Samples of the whole track; None if this is the whole track."""
+    index: SoundIndex | None = None
+    """Where the samples are, if spans are read by seeking."""
 
     @classmethod
     def of(cls, waveform: np.ndarray, rate: int, name: str) -> SoundTrack:
         """Return the track of a waveform [channels, samples]. Raises MediaError for invalid samples or rates."""
         check_rate(rate, name, has_video=False)
-        check = _SampleCheck()
+        check = SampleCheck()
         check.add(waveform)
         check.raise_if_bad(name, has_video=False)
         num_channels, num_samples = waveform.shape
@@ -86,6 +84,11 @@ class SoundTrack:
         Raises MediaError if the file has become shorter since it was opened.
         """
         total = self.num_samples if self.num_total is None else self.num_total
+        if self.index is not None:
+            try:
+                return self._by_seeking(self.index, spans, total)
+            except NotSeekableError:
+                logger.warning("%s: seeking in the sound track failed; it is decoded from the start.", self.name)
         parts = [np.zeros((self.num_channels, last - first), dtype=np.float32) for first, last in spans]
         within = [(max(first, 0), min(last, self.num_samples)) for first, last in spans]
         end = min(self.offset + max((last for first, last in within if first < last), default=0), total)
@@ -102,24 +105,50 @@ class SoundTrack:
                 return parts
         raise MediaError(f"{self.name} changed while it was read: its sound ends at sample {at}. Read it again.")
 
+    def _by_seeking(self, index: SoundIndex, spans: Sequence[tuple[int, int]], total: int) -> list[np.ndarray]:
+        inside = []
+        for first, last in spans:
+            begin, end = max(first, 0), min(last, self.num_samples)
+            low = min(max(self.offset + begin, 0), total)
+            inside.append((low, max(min(self.offset + end, total), low)))
+        blocks = index.read(self._media(), inside)
+        parts = [np.zeros((self.num_channels, last - first), dtype=np.float32) for first, last in spans]
+        for part, (first, _), (low, _), block in zip(parts, spans, inside, blocks, strict=True):
+            place = low - self.offset - first
+            part[:, place : place + block.shape[1]] = block
+        return parts
+
     def _media(self) -> MediaFile:
         assert self.media is not None, "a track is in memory or can be decoded"
         return self.media
 
 
-def open_track(source: Source, held_bytes: int = HELD_BYTES) -> SoundTrack:
-    """Decode the main sound track once; its samples are kept in memory if they take at most ``held_bytes``.
+def open_track(source: Source, held_bytes: int = HELD_BYTES, *, seeks: bool = True) -> SoundTrack:
+    """Open the main sound track. Its samples are kept in memory if they take at most ``held_bytes``.
 
-    A longer track needs ``source`` for as long as it is used. Raises NoAudioTrackError if the file has no sound track,
-    and MediaError if the file or the track cannot be read, is empty, or has invalid samples (NaN, infinity, or beyond
-    MAX_AMPLITUDE).
+    Long tracks of some formats are read by seeking (``sound_index.py``), unless ``seeks`` is False; then damage outside
+    of the spans that are read is not found. Others are decoded once to find their length. A track that is not in memory
+    needs ``source`` for as long as it is used. Raises NoAudioTrackError if the file has no sound track, and MediaError
+    if the file or the track cannot be read, is empty, or has invalid samples (NaN, infinity, or beyond MAX_AMPLITUDE).
     """
     with open_media(source) as media:
-        return _decoded_track(media, held_bytes)
+        index = sound_index(media) if seeks else None
+        if index is None:
+            return _decoded_track(media, held_bytes)
+        return SoundTrack(
+            media.name,
+            index.num_channels,
+            index.num_samples,
+            index.rate,
+            media=media,
+            has_video=media.kind == "video",
+            delay=index.delay,
+            index=index,
+        )
 
 
 def _decoded_track(media: MediaFile, held_bytes: int) -> SoundTrack:
-    decoding, check = _Decoding(media), _SampleCheck()
+    decoding, check = _Decoding(media), SampleCheck()
     blocks: list[np.ndarray] = []
     channels: set[int] = set()
     num_samples = 0
@@ -149,72 +178,9 @@ def _decoded_track(media: MediaFile, held_bytes: int) -> SoundTrack:
 
 def read_waveform(source: Source) -> tuple[np.ndarray, int]:
     """Return (float32 [channels, samples], native rate in Hz) of the main sound track. Raises as ``open_track``."""
-    track = open_track(source, held_bytes=sys.maxsize)
+    track = open_track(source, held_bytes=sys.maxsize, seeks=False)
     assert track.samples is not None
     return track.samples, track.rate
-
-
-def without_audio(remedy: str, has_video: bool) -> str:
-    """Return a remedy as a sentence; if there is a picture, it also proposes to ask without audio."""
-    return f"{remedy}, or ask without audio (--no-audio)." if has_video else f"{remedy}."
-
-
-def check_rate(rate: int, name: str, has_video: bool) -> None:
-    """Raise MediaError for a sampling rate outside MIN_RATE to MAX_RATE."""
-    if not MIN_RATE <= rate <= MAX_RATE:
-        raise MediaError(
-            f"{name} has a sampling rate of {rate} Hz. Rates from {MIN_RATE} to {MAX_RATE} Hz are supported. "
-            + without_audio("Convert it: ffmpeg -i FILE -ar 16000 out.wav", has_video)
-        )
-
-
-class _SampleCheck:
-    """Count the samples of a track that are not valid."""
-
-    def __init__(self) -> None:
-        self.num_values = self.num_not_finite = 0
-        self.peak = 0.0
-
-    def add(self, block: np.ndarray) -> None:
-        is_finite = np.isfinite(block)
-        self.num_values += block.size
-        self.num_not_finite += block.size - int(np.count_nonzero(is_finite))
-        if block.size:
-            self.peak = max(self.peak, float(np.abs(np.where(is_finite, block, 0)).max()))
-
-    def raise_if_bad(self, name: str, has_video: bool) -> None:
-        if self.num_not_finite:
-            problem = (
-                f"{self.num_not_finite} of {self.num_values} sound samples are not finite numbers (NaN or infinity)"
-            )
-        elif self.peak > MAX_AMPLITUDE:
-            problem = f"its sound samples reach {self.peak:.2g}, and full scale is 1"
-        else:
-            return
-        raise MediaError(f"{name}: {problem}. {without_audio('Export the audio again', has_video)}")
-
-
-def audio_stream(container: InputContainer, name: str) -> AudioStream:
-    """Return the main sound track, of the programme of the picture, and discard all other streams.
-
-    Raises NoAudioTrackError if there is none, MediaError if it cannot be decoded.
-    """
-    best = container.streams.best("audio", related=main_video_stream(container))
-    streams = [stream for stream in container.streams.audio if best is None or stream.index == best.index]
-    if not streams:
-        raise NoAudioTrackError(
-            f"{name} has no audio stream. Ask without audio (--no-audio) or give a file with sound."
-        )
-    stream = streams[0]
-    if getattr(stream, "codec_context", None) is None or not stream.codec_context.sample_rate:
-        raise MediaError(
-            f"{name} has a sound track that cannot be decoded. "
-            + without_audio("Convert it: ffmpeg -i FILE -c:a aac out.mp4", has_video_stream(container))
-        )
-    for other in container.streams:
-        if other.index != stream.index:
-            other.discard = Discard.all
-    return stream
 
 
 class _Decoding:
@@ -242,7 +208,7 @@ class _Decoding:
                 for packet in container.demux(stream):
                     for frame in self._frames(stream, packet):
                         check_rate(frame.sample_rate, self.media.name, self.has_video)
-                        yield from timeline.add(frame, _samples(frame, is_lossy=not self.codec.startswith("pcm_")))
+                        yield from timeline.add(frame, samples_of(frame, is_lossy=not self.codec.startswith("pcm_")))
             except (av.error.FFmpegError, OSError):
                 self.num_refused += 1  # the file is truncated
             yield from timeline.finish()
@@ -309,24 +275,3 @@ class _Timeline:
 
 def _seconds(time: int | None, stream: VideoStream) -> float | None:
     return None if time is None or stream.time_base is None else float(time * stream.time_base)
-
-
-def _samples(frame: AudioFrame, is_lossy: bool) -> np.ndarray:
-    """Return float32 [channels, samples] of one decoded frame, integers scaled to -1..1.
-
-    Lossy codecs (AAC, MP3, ...) decode to floats. These are rounded to 16 bits and clipped, as in the reference: in
-    quiet mel bins the rounding changes the log-mel by up to 0.9.
-    """
-    kind = frame.format.name.removesuffix("p")
-    if kind == "s64":  # numpy conversion is not supported by PyAV
-        [frame] = AudioResampler(format="dblp", layout=frame.layout, rate=frame.sample_rate).resample(frame)
-        kind = "dbl"
-    values = frame.to_ndarray()
-    if not frame.format.is_planar:
-        values = values.reshape(frame.samples, -1).T
-    if kind in INTEGER_SCALE:
-        offset = 128.0 if kind == "u8" else 0.0
-        return ((values.astype(np.float64) - offset) / INTEGER_SCALE[kind]).astype(np.float32)
-    if is_lossy:
-        values = np.clip(np.rint(values * np.float32(PCM16_SCALE)), -PCM16_SCALE, PCM16_SCALE - 1) / PCM16_SCALE
-    return np.ascontiguousarray(values, dtype=np.float32)

@@ -72,6 +72,8 @@ class MediaFile:
         """How many times the file was opened."""
         self.num_containers = 0
         """How many PyAV containers were opened on it."""
+        self.duration: float | None = None
+        """Length in seconds, as the container states it. None before the first container is opened."""
         self._path: Path | None = None
         self._file: BinaryIO | None = None
         self._probed: InputContainer | None = None
@@ -195,6 +197,7 @@ class MediaFile:
                 raise MediaError(
                     f"{self.name} is not a video, image or sound in a supported format. Convert it to mp4, PNG or wav."
                 ) from error
+            self.duration = None if container.duration is None else container.duration / av.time_base
             for stream in container.streams.video:
                 if stream.codec_context is not None:
                     check_size(self.name, stream.codec_context.width, stream.codec_context.height)

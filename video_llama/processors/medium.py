@@ -90,6 +90,7 @@ def _sound_dict(sound: SoundClips) -> dict[str, Any]:
         "clip_seconds": sound.clip_seconds,
         "duration": sound.duration,
         "sampling_rate": sound.sampling_rate,
+        "decoded": sound.decoded,
     }
 
 

@@ -13,10 +13,12 @@ from fractions import Fraction
 import numpy as np
 
 from video_llama.errors import MediaError
-from video_llama.processors.audio_decode import SoundTrack, without_audio
+from video_llama.processors.audio_decode import SoundTrack
+from video_llama.processors.audio_stream import without_audio
 from video_llama.processors.resample import Resampler
 from video_llama.processors.settings import ProcessorSettings
 
+WHOLE_TRACK, CLIPS_ONLY = "whole track", "clips"
 WINDOW_SECONDS = 0.025
 """Length of an analysis window of the mel filter bank; a shorter track has no mel frame."""
 
@@ -34,6 +36,8 @@ class SoundClips:
     duration: float
     sampling_rate: int
     source: str
+    decoded: str = WHOLE_TRACK
+    """What was decoded, and so checked for damage: WHOLE_TRACK, or CLIPS_ONLY of a long track."""
 
 
 def window_samples(rate: int) -> int:
@@ -61,7 +65,8 @@ def cut_clips(track: SoundTrack, settings: ProcessorSettings) -> SoundClips:
     clips = _resampled(track, resampler, [(first, min(last, num_samples)) for first, last in ranges])
     centred = np.stack([clip[0] - clip.mean(dtype=np.float64).astype(np.float32) for clip in clips])
     seconds = [float(start) for start in starts]
-    return SoundClips(centred, seconds, settings.clip_seconds, duration, rate, track.name)
+    decoded = WHOLE_TRACK if track.index is None else CLIPS_ONLY
+    return SoundClips(centred, seconds, settings.clip_seconds, duration, rate, track.name, decoded)
 
 
 def clip_starts(duration: float, settings: ProcessorSettings) -> list[Fraction]:
