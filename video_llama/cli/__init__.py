@@ -50,7 +50,11 @@ COMMANDS: dict[str, dict[Callable[..., None], tuple[str, ...]]] = {
         judge: ("video-llama judge results --url https://api.openai.com/v1 --judge-model gpt-4o-2024-08-06",),
     },
     "Train": {
-        train: ("video-llama train own.yaml --set run.init_lr=1e-4", "video-llama train own.yaml --resume auto"),
+        train: (
+            "video-llama train own.yaml --set run.init_lr=1e-4",
+            "video-llama train own.yaml --resume auto",
+            "video-llama train own.yaml --dry-run --world-size 8 --gpu-memory 80GB",
+        ),
         validate_data: ("video-llama validate-data own.yaml",),
         extract_features: ("video-llama extract-features own.yaml",),
         plot: ("video-llama plot runs/own",),

@@ -29,7 +29,7 @@ def make_optimizer(parameters: Iterable[tuple[str, torch.nn.Parameter]], run: Ru
         if parameter.requires_grad:
             (decayed if is_decayed(name, parameter.ndim) else others).append(parameter)
     groups = [{"params": decayed, "weight_decay": run.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    on_gpu = all(parameter.is_cuda for parameter in (*decayed, *others))
+    on_gpu = all(parameter.device.type != "cpu" for parameter in (*decayed, *others))
     return torch.optim.AdamW(groups, lr=run.init_lr, betas=run.betas, fused=True if on_gpu else None)
 
 

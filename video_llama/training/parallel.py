@@ -12,18 +12,22 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
 
 
-def shard_model(model: VideoLlamaForConditionalGeneration) -> None:
-    """Shard the parameters over the processes, in place. Must be called before the optimizer is created."""
+def shard_model(model: VideoLlamaForConditionalGeneration, mesh: DeviceMesh | None = None) -> None:
+    """Shard the parameters over the processes of ``mesh`` (None: all), in place.
+
+    Must be called before the optimizer is created.
+    """
     for layer in model.model.language_model.layers:
-        fully_shard(layer)
+        fully_shard(layer, mesh=mesh)
     tower = getattr(model.model, "imagebind_vision", None)
-    fully_shard(model, ignored_params=set() if tower is None else set(tower.parameters()))
+    fully_shard(model, mesh=mesh, ignored_params=set() if tower is None else set(tower.parameters()))
 
 
 def exchange_only(network: nn.Module, is_wanted: bool) -> Any:

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from torch.distributed.device_mesh import DeviceMesh
 
 try:
     import fcntl
@@ -41,6 +42,7 @@ from video_llama.datasets.sample import Sample
 from video_llama.errors import CheckpointError, ConfigError, MissingExtraError
 from video_llama.files import replace_text
 from video_llama.log import logger
+from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
 from video_llama.training.checkpoint import RUN_CONFIG_FILE, newest_checkpoint, restore_checkpoint, restore_weights
 from video_llama.training.config import RunConfig, TrainConfig
 from video_llama.training.data import check_model_settings, training_sets
@@ -95,14 +97,14 @@ def train(config: TrainConfig, *, source: str, resume: Resume = None, max_steps:
 
 def _run(config: TrainConfig, source: str, stage: Stage, start_from: Path | None, max_steps: int | None) -> None:
     with world(config.run.device) as this:
-        _check_combinations(config, this)
+        check_combinations(config, this)
         folder = load_starting_model(config, source, this.device)
         check_model_settings(config.model, folder)
         load_trained_parts(folder, config, stage, is_resumed=start_from is not None)
         _freeze(folder, stage, config, this)
         sets = [] if config.run.evaluate else training_sets("datasets", config, folder, stage, this)
         valid_sets = training_sets("valid", config, folder, stage, this)
-        _prepare_layers(folder, config.run, this)
+        prepare_layers(folder.model, config.run, this)
         trainer = _make_trainer(config, folder, stage, sets, valid_sets, this)
         if config.run.evaluate:
             _evaluate(trainer, config, start_from)
@@ -156,7 +158,7 @@ def _full_disk_is_named(output_dir: Path) -> Iterator[None]:
         ) from error
 
 
-def _check_combinations(config: TrainConfig, this: World) -> None:
+def check_combinations(config: TrainConfig, this: World) -> None:
     """Raise ConfigError for settings that do not work together or on this device."""
     run = config.run
     if run.dtype == "fp16" and this.device.type == "cpu":
@@ -183,14 +185,16 @@ def _evaluate(trainer: Trainer, config: TrainConfig, checkpoint: Path | None) ->
         logger.info("%s: loss %.5f over %d tokens", ", ".join(weights), row["loss"], row["num_tokens"])
 
 
-def _prepare_layers(folder: ModelFolder, run: RunConfig, this: World) -> None:
-    """Set up activation checkpointing, compilation and sharding. The order matters."""
+def prepare_layers(
+    model: VideoLlamaForConditionalGeneration, run: RunConfig, this: World, mesh: DeviceMesh | None = None
+) -> None:
+    """Set up activation checkpointing, compilation and sharding, over ``mesh`` or all processes. The order matters."""
     if run.activation_checkpointing:
-        recompute_activations(folder.model)
+        recompute_activations(model)
     if run.compile:
-        compile_decoder(folder.model)
+        compile_decoder(model)
     if run.distributed_mode == "fsdp2" and this.size > 1:
-        shard_model(folder.model)
+        shard_model(model, mesh)
 
 
 def _draw_curves(output_dir: Path) -> None:
@@ -234,10 +238,7 @@ def _starting_checkpoint(run: RunConfig, resume: Resume) -> Path | None:
 
 def _freeze(folder: ModelFolder, stage: Stage, config: TrainConfig, this: World) -> None:
     """Freeze all but the trained parameters, convert these to float32, and write the run's description files."""
-    trained = freeze(folder.model, stage)
-    for parameter in folder.model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
+    trained = freeze_others(folder.model, stage)
     count = sum(math.prod(shape) for shape in trained.values())
     if this.is_main and not config.run.evaluate:
         logger.info("training %d parameters in %d tensors: %s", count, len(trained), ", ".join(stage.parts))
@@ -246,6 +247,15 @@ def _freeze(folder: ModelFolder, stage: Stage, config: TrainConfig, this: World)
         parts = {"num_parameters": count, "parts": stage.parts, "parameters": trained}
         replace_text(output / TRAINED_PARTS_FILE, json.dumps(parts, indent=1))
         replace_text(output / RUN_CONFIG_FILE, dump_yaml(config))
+
+
+def freeze_others(model: VideoLlamaForConditionalGeneration, stage: Stage) -> dict[str, tuple[int, ...]]:
+    """Freeze all but the trained parameters, convert these to float32, and return their names and shapes."""
+    trained = freeze(model, stage)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    return trained
 
 
 def _make_trainer(
