@@ -23,7 +23,6 @@ from video_llama.chat.record import Record, describe_modalities, describe_weight
 from video_llama.checkpoints.folder import ModelFolder
 from video_llama.conversation import (
     AUDIO_PLACE,
-    TEMPLATES,
     VIDEO_PLACE,
     Conversation,
     EncodedPrompt,
@@ -31,6 +30,7 @@ from video_llama.conversation import (
     TextGuard,
     Tokenizer,
     fit_history,
+    template_of,
 )
 from video_llama.errors import CheckpointError, PromptError
 from video_llama.models.familiarity import FeatureRecorder
@@ -137,7 +137,7 @@ class Engine:
             )
         self.model, self.tokenizer, self.settings = folder.model, folder.tokenizer, folder.settings
         self.config = folder.model.config
-        self.template = TEMPLATES[self.config.prompt_template]
+        self.template = template_of(self.config.prompt_template, self.config.turn_format)
         self._folder = folder
         self._guard = TextGuard.of(self.template, (*self.tokenizer.special_texts, VIDEO_PLACE, AUDIO_PLACE))
         self.model.generation_config.stop_strings = None  # ``StreamDecoder`` finds them

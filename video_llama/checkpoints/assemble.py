@@ -107,10 +107,11 @@ def assemble(
         raise CheckpointError(
             f"{where}: {config.model.llama_model} has no embed_tokens.weight. Copy the decoder again."
         )
-    num_tokens = tensors[EMBEDDING].shape[0]
-    decoder = read_decoder_folder(Path(config.model.llama_model), num_tokens, model_type)
+    num_rows = tensors[EMBEDDING].shape[0]
+    decoder = read_decoder_folder(Path(config.model.llama_model), num_rows, model_type)
+    num_tokens = decoder.tokenizer.vocab_size
     for name in TOKEN_TABLES:
-        if name in tensors and tensors[name].shape[0] == num_tokens:
+        if name in tensors and tensors[name].shape[0] == num_rows:
             tensors[name] = replace(tensors[name], shape=(num_tokens + NUM_PLACES, *tensors[name].shape[1:]))
     shapes = {name: each.shape for name, each in tensors.items()}
     initialized = tuple(part for part in initializable if not any(name.startswith(part) for name in shapes))
@@ -122,6 +123,7 @@ def assemble(
         video_token_id=num_tokens,
         audio_token_id=num_tokens + 1,
         prompt_template=MODEL_TYPE_TEMPLATES[decoder.model_type],
+        turn_format=decoder.turn_format,
         with_audio_branch=config.model.equip_audio_branch,
         dtype=_dtype_name(tensors[EMBEDDING].dtype),
         initialized=initialized,

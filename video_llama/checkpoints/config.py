@@ -7,7 +7,7 @@ Keys marked "New" are not in the reference.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field
 
@@ -17,7 +17,7 @@ from video_llama.datasets.config import DatasetConfig
 PathText = str
 """A path; an empty string means that it is not set, as in the reference."""
 
-ModelType = Literal["vicuna", "llama_v2"]
+ModelType = Literal["vicuna", "llama_v2", "chat_template"]
 
 
 class ModelSection(Config):
@@ -31,7 +31,8 @@ class ModelSection(Config):
     pretrained: Path | None = None
     """New: a model folder, which replaces all the files below."""
     llama_model: PathText = ""
-    """Folder of the decoder in Hugging Face format: LLaMA-2-Chat or Vicuna v0."""
+    """Folder of the decoder in Hugging Face format: LLaMA-2-Chat, Vicuna v0, or any LLaMA with a tokenizer.json and a
+    chat template."""
     ckpt: PathText = ""
     """Weights of the vision branch, such as VL_LLaMA_2_7B_Finetuned.pth. In training also trained parts to start from:
     a .safetensors file, a checkpoint folder, or a run folder (its newest checkpoint)."""
@@ -84,8 +85,9 @@ class ModelSection(Config):
     use_grad_checkpoint: bool = False
     """The reference's activation checkpointing of the ViT. Must be false in training (see
     run.activation_checkpointing)."""
-    model_type: Literal["pretrain_vicuna", "pretrain_llama_v2", "vicuna", "llama_v2"] | None = None
-    """Prompt style of the decoder. None: the style of the decoder's folder. Any other style is an error."""
+    model_type: Literal["pretrain_vicuna", "pretrain_llama_v2", "vicuna", "llama_v2", "chat_template"] | None = None
+    """Prompt style of the decoder; ``chat_template`` (new) is its own. None: the style of the decoder's folder. Any
+    other style is an error."""
 
 
 class EvalModelSection(ModelSection):
@@ -135,7 +137,7 @@ class ModelYaml(Config):
     def model_type(self) -> ModelType | None:
         """``model.model_type`` without its prefix, as on the command line."""
         named = (self.model.model_type or "").removeprefix("pretrain_")
-        return next((kind for kind in ("vicuna", "llama_v2") if kind == named), None)
+        return next((kind for kind in get_args(ModelType) if kind == named), None)
 
 
 class EvalConfig(ModelYaml):

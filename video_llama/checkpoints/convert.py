@@ -67,7 +67,7 @@ def convert(
         write_rest(
             unfinished,
             assembly.config,
-            tokenizer_path=assembly.decoder.tokenizer_path,
+            tokenizer=assembly.decoder.tokenizer,
             settings=assembly.settings,
             manifest=manifest,
         )

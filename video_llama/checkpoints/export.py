@@ -8,7 +8,6 @@ keep (the text side of the Q-Formers, ImageBind's other modalities) are not rest
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
@@ -21,7 +20,6 @@ from video_llama.checkpoints.files import SAFETENSORS, StoredTensor, opened, rea
 from video_llama.checkpoints.folder import (
     CONFIG_FILE,
     MANIFEST_FILE,
-    TOKENIZER_FILE,
     Manifest,
     read_config,
     read_manifest,
@@ -32,7 +30,7 @@ from video_llama.checkpoints.place_rows import TOKEN_TABLES
 from video_llama.checkpoints.published_files import BLIP2_FILE, IMAGEBIND_FILE, PUBLISHED, ROLES, VIT_FILE
 from video_llama.checkpoints.safetensors_writer import TensorSpec, write_shards
 from video_llama.checkpoints.tokenizer_files import write_decoder_tokenizer_files
-from video_llama.conversation import Tokenizer
+from video_llama.conversation import CHAT_TEMPLATE, TOKENIZER_MODEL, Tokenizer
 from video_llama.errors import CheckpointError
 from video_llama.files import new_file, new_folder
 from video_llama.log import progress
@@ -78,6 +76,8 @@ def export_to_reference(source: str | Path, target: str | Path) -> Path:
 
 def _write_folder(source: Path, target: Path) -> None:
     config, manifest = read_config(source), read_manifest(source)
+    if config.prompt_template == CHAT_TEMPLATE:
+        raise CheckpointError(f"{source} has a decoder with its own chat template, which the reference cannot use.")
     expected = expected_shapes(config)
     stored = without_tied_output(scan(source, safetensors_only=True), expected, str(source))
     check_tensors(expected, stored, str(source))
@@ -137,9 +137,9 @@ def _write_decoder_files(folder: Path, source: Path, config: VideoLlamaConfig) -
     text_config = config.text_config.to_dict() | {"architectures": ["LlamaForCausalLM"], "model_type": "llama"}
     text_config |= {"_name_or_path": folder.name, "vocab_size": config.video_token_id}
     (folder / CONFIG_FILE).write_text(json.dumps(text_config, indent=2) + "\n", encoding="utf-8")
-    shutil.copyfile(source / TOKENIZER_FILE, folder / TOKENIZER_FILE)
     pad_token = read_settings(source).pad_token
-    tokenizer = Tokenizer(source / TOKENIZER_FILE, pad_token=pad_token)
+    tokenizer = Tokenizer(source / TOKENIZER_MODEL, pad_token=pad_token)
+    tokenizer.save(folder)
     write_decoder_tokenizer_files(folder, tokenizer, pad_token)
     if pad_token is not None:
         (folder / "added_tokens.json").write_text(json.dumps({pad_token: tokenizer.pad_id}) + "\n", encoding="utf-8")

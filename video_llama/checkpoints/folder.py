@@ -10,7 +10,6 @@ otherwise an error names them.
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
@@ -24,12 +23,20 @@ from transformers import GenerationConfig
 from transformers.utils import logging
 
 from video_llama.checkpoints.building import build_model
+from video_llama.checkpoints.chat_template_files import write_chat_template_files
 from video_llama.checkpoints.completeness import check_tensors, shapes_of, without_tied_output
 from video_llama.checkpoints.familiarity import read_familiarity
 from video_llama.checkpoints.files import StoredTensor, read_values, scan
 from video_llama.checkpoints.place_rows import NUM_PLACES
 from video_llama.checkpoints.tokenizer_files import write_tokenizer_files
-from video_llama.conversation import TEMPLATES, Tokenizer
+from video_llama.conversation import (
+    TOKENIZER_JSON,
+    TOKENIZER_MODEL,
+    FastTokenizer,
+    Tokenizer,
+    open_tokenizer_file,
+    template_of,
+)
 from video_llama.errors import CheckpointError
 from video_llama.files import new_folder, read_json
 from video_llama.models.configuration import VideoLlamaConfig
@@ -42,7 +49,6 @@ from video_llama.processors.settings import PROCESSOR_CLASS, ModelNumbers, Proce
 
 CONFIG_FILE = "config.json"
 GENERATION_FILE = "generation_config.json"
-TOKENIZER_FILE = "tokenizer.model"
 PROCESSOR_FILE = "processor_config.json"
 MANIFEST_FILE = "manifest.json"
 
@@ -157,13 +163,14 @@ def write_model_folder(
     path = Path(path)
     if is_packed(model):
         raise CheckpointError(f"{path}: a quantized decoder cannot be saved. Load the model without quantization.")
-    check_fit(cast("VideoLlamaConfig", model.config), settings, Tokenizer(tokenizer_path, pad_token=settings.pad_token))
+    tokenizer = open_tokenizer_file(tokenizer_path, pad_token=settings.pad_token)
+    check_fit(cast("VideoLlamaConfig", model.config), settings, tokenizer)
     _check_untrained_parts(manifest, dict.fromkeys(model.state_dict(), ()), str(path))
     with new_model_folder(path) as unfinished:
         with no_progress_bar():
             model.save_pretrained(unfinished)
         config = cast("VideoLlamaConfig", model.config)
-        write_rest(unfinished, config, tokenizer_path=tokenizer_path, settings=settings, manifest=manifest)
+        write_rest(unfinished, config, tokenizer=tokenizer, settings=settings, manifest=manifest)
 
 
 @contextmanager
@@ -183,22 +190,31 @@ def write_rest(
     folder: Path,
     config: VideoLlamaConfig,
     *,
-    tokenizer_path: str | Path,
+    tokenizer: Tokenizer,
     settings: ProcessorSettings,
     manifest: Manifest,
 ) -> None:
     """Write the files of a model folder other than its config and weights."""
-    shutil.copyfile(tokenizer_path, folder / TOKENIZER_FILE)
-    tokenizer = open_tokenizer(folder, settings)
-    context_length = int(config.text_config.max_position_embeddings)
-    write_tokenizer_files(folder, tokenizer, settings.pad_token, config.prompt_template, context_length=context_length)
+    tokenizer.save(folder)
+    length = int(config.text_config.max_position_embeddings)
+    if isinstance(tokenizer, FastTokenizer):
+        template = template_of(config.prompt_template, config.turn_format)
+        write_chat_template_files(folder, tokenizer, template, context_length=length)
+    else:
+        write_tokenizer_files(folder, tokenizer, settings.pad_token, config.prompt_template, context_length=length)
     _write_json(folder / PROCESSOR_FILE, asdict(settings) | asdict(ModelNumbers.of(config)) | PROCESSOR_CLASS)
     _write_json(folder / MANIFEST_FILE, asdict(manifest))
 
 
 def open_tokenizer(folder: Path, settings: ProcessorSettings) -> Tokenizer:
     """Return the tokenizer of a model folder. Raises CheckpointError if it is missing or cannot be read."""
-    return Tokenizer(folder / TOKENIZER_FILE, pad_token=settings.pad_token)
+    return open_tokenizer_file(tokenizer_file(folder), pad_token=settings.pad_token)
+
+
+def tokenizer_file(folder: Path) -> Path:
+    """Return the file that a model folder's tokenizer is read from: ``tokenizer.model``, else ``tokenizer.json``."""
+    model, fast = folder / TOKENIZER_MODEL, folder / TOKENIZER_JSON
+    return fast if fast.is_file() and not model.is_file() else model
 
 
 def read_config(path: Path) -> VideoLlamaConfig:
@@ -308,10 +324,7 @@ def check_fit(config: VideoLlamaConfig, settings: ProcessorSettings, tokenizer: 
     ):
         if count > limit:
             raise CheckpointError(f"{name} is {count}, but the model has {limit} positions. Set {limit} or less.")
-    if config.prompt_template not in TEMPLATES:
-        raise CheckpointError(
-            f"prompt_template is {config.prompt_template!r}. Set one of {', '.join(TEMPLATES)} in {CONFIG_FILE}."
-        )
+    template_of(config.prompt_template, config.turn_format)
 
 
 def _check_untrained_parts(manifest: Manifest, names: Mapping[str, object], where: str) -> None:

@@ -15,7 +15,6 @@ from video_llama.checkpoints.config import ModelType, ModelYaml
 from video_llama.checkpoints.folder import Manifest, ModelFolder, check_fit, read_model_folder
 from video_llama.checkpoints.initialization import initialize
 from video_llama.checkpoints.published_files import read_eval_config
-from video_llama.conversation import Tokenizer
 from video_llama.models.placement import LoadOptions, resolve_placing
 
 
@@ -49,8 +48,7 @@ def plan(
     """
     assembly = assemble(config, where, model_type, initializable)
     check_assembly(assembly, where)
-    tokenizer = Tokenizer(assembly.decoder.tokenizer_path, pad_token=assembly.settings.pad_token)
-    check_fit(assembly.config, assembly.settings, tokenizer)
+    check_fit(assembly.config, assembly.settings, assembly.decoder.tokenizer)
     return assembly
 
 
@@ -83,6 +81,5 @@ def load_assembly(assembly: Assembly, where: str, options: LoadOptions, *, seed:
     placing = resolve_placing(assembly.config.dtype or "float32", options)
     initialized = initialize(assembly.config, assembly.initialized, seed)
     model = build_model(assembly.model, AssemblyTensors(assembly.tensors, initialized), placing)
-    tokenizer = Tokenizer(assembly.decoder.tokenizer_path, pad_token=assembly.settings.pad_token)
     manifest = Manifest(Path(where).stem, {"read from": where}, assembly.initialized)
-    return ModelFolder(None, model, tokenizer, assembly.settings, manifest, placing=placing)
+    return ModelFolder(None, model, assembly.decoder.tokenizer, assembly.settings, manifest, placing=placing)

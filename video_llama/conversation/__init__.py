@@ -16,6 +16,7 @@ from video_llama.conversation.caption_text import (
     prompt_wrap,
 )
 from video_llama.conversation.conversation_video import (
+    CHAT_TEMPLATE,
     TEMPLATES,
     Conversation,
     MediaMessage,
@@ -25,15 +26,19 @@ from video_llama.conversation.conversation_video import (
     Style,
     Template,
     Words,
+    chat_template_of,
     media_message,
     prompt_text,
     render,
+    template_of,
 )
+from video_llama.conversation.fast_tokenizer import TOKENIZER_JSON, FastTokenizer, open_tokenizer_file
 from video_llama.conversation.history import fit_history
 from video_llama.conversation.jinja_template import chat_template
 from video_llama.conversation.scored_answer import scored_answer
 from video_llama.conversation.tokenization import (
     AUDIO_PLACE,
+    TOKENIZER_MODEL,
     VIDEO_PLACE,
     EncodedPrompt,
     Span,
@@ -53,16 +58,21 @@ from video_llama.conversation.training_examples import (
     video_turns,
 )
 from video_llama.conversation.training_text import training_example
+from video_llama.conversation.turn_format import TurnFormat, derive_turn_format
 from video_llama.conversation.user_text import TextGuard
 
 __all__ = [
     "AUDIO_PLACE",
+    "CHAT_TEMPLATE",
     "IGNORE_INDEX",
     "REFERENCE_DECODING",
     "TEMPLATES",
+    "TOKENIZER_JSON",
+    "TOKENIZER_MODEL",
     "VIDEO_PLACE",
     "Conversation",
     "EncodedPrompt",
+    "FastTokenizer",
     "MediaMessage",
     "Message",
     "PaddedBatch",
@@ -76,18 +86,22 @@ __all__ = [
     "Tokenizer",
     "TrainingExample",
     "TrainingTurn",
+    "TurnFormat",
     "Words",
     "caption_example",
     "caption_ids",
     "caption_prompt",
     "caption_targets",
     "chat_template",
+    "chat_template_of",
     "common_length",
+    "derive_turn_format",
     "encode_prompt",
     "fit_history",
     "has_stop",
     "image_turns",
     "media_message",
+    "open_tokenizer_file",
     "overlap",
     "pad_batch",
     "postprocess",
@@ -97,6 +111,7 @@ __all__ = [
     "scored_answer",
     "segment_ids",
     "stop_sequences",
+    "template_of",
     "tokenizer_json",
     "training_example",
     "video_turns",

@@ -37,7 +37,7 @@ def without_start(tokenizer: Tokenizer, ids: Sequence[int]) -> list[int]:
 def postprocess(tokenizer: Tokenizer, ids: Sequence[int], template: Template) -> str:
     """Return the answer's text, as shown to the user and stored in the history."""
     text = tokenizer.decode(without_start(tokenizer, ids))
-    return text.split(template.stop_string)[0].split(_marker(template))[-1].strip()
+    return _after_mark(text.split(template.stop_string)[0], template.answer_mark).strip()
 
 
 def has_stop(tokenizer: Tokenizer, ids: Sequence[int], template: Template) -> bool:
@@ -53,8 +53,8 @@ def stop_sequences(tokenizer: Tokenizer, template: Template) -> list[list[int]]:
     return [at_start] if within == at_start else [at_start, within]
 
 
-def _marker(template: Template) -> str:
-    return f"{template.roles[1]}:"
+def _after_mark(text: str, mark: str | None) -> str:
+    return text if mark is None else text.split(mark)[-1]
 
 
 class StreamDecoder:
@@ -69,7 +69,6 @@ class StreamDecoder:
 
     def __init__(self, tokenizer: Tokenizer, template: Template) -> None:
         self._tokenizer, self._template = tokenizer, template
-        self._marker = _marker(template)
         self._ids: list[int] = []
         self._shown = ""
         self.is_stopped = False
@@ -100,9 +99,10 @@ class StreamDecoder:
         held = self._tokenizer.special_ids
         first_special = next((i for i, token in enumerate(ids) if token in held), len(ids))
         text = self._tokenizer.decode(ids[:first_special]).rstrip(_UNDECODABLE)
-        for mark in (self._template.stop_string, self._marker):
-            text = text[: len(text) - overlap(text, mark)]
-        return text.split(self._marker)[-1].strip()
+        mark = self._template.answer_mark
+        for held_back in (self._template.stop_string, mark or ""):
+            text = text[: len(text) - overlap(text, held_back)]
+        return _after_mark(text, mark).strip()
 
     def _show(self, text: str) -> str:
         if not text.startswith(self._shown):

@@ -7,13 +7,14 @@ segment boundaries are part of the format. The strings are those with which the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from itertools import groupby
-from typing import Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
-from video_llama.errors import PromptError
+from video_llama.conversation.turn_format import TurnFormat
+from video_llama.errors import CheckpointError, PromptError
 
 PLACEHOLDER = "<ImageHere>"
 """The text of a slot of either kind."""
@@ -35,6 +36,7 @@ class Style(Enum):
     SINGLE = "SINGLE"  # system + sep + "Role: text" + sep + ...
     TWO = "TWO"  # as SINGLE, with sep after the user and sep2 after the assistant
     LLAMA_2 = "LLAMA_2"  # [INST] <<SYS>> ... [/INST] answer </s><s>[INST] ...
+    TURNS = "TURNS"  # the texts of a decoder's own chat template (``TurnFormat``)
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,13 @@ class Template:
     roles: tuple[str, str]
     sep: str
     sep2: str | None = None
+    turns: TurnFormat | None = None
+    """The texts around messages; set for TURNS only."""
+
+    @property
+    def answer_mark(self) -> str | None:
+        """The text that begins an answer if the model writes it itself, such as "Assistant:"; None for TURNS."""
+        return None if self.style is Style.TURNS else f"{self.roles[1]}:"
 
     @property
     def stop_string(self) -> str:
@@ -77,6 +86,36 @@ TEMPLATES: dict[str, Template] = {
     "dataset.llama_v2_video_conversation": replace(_LLAMA_2, system=" "),
 }
 """The reference's templates under its own names, plus ``default`` (Vicuna) and ``llama2``, the two used for serving."""
+
+CHAT_TEMPLATE = "chat_template"
+"""Name of the template of a decoder with a chat template of its own. Its ``turn_format`` is in the model's config."""
+
+
+def chat_template_of(turns: TurnFormat, system: str) -> Template:
+    """Return the template of a decoder with its own chat template; ``system`` is its default system text."""
+    return Template(Style.TURNS, system, ("user", "assistant"), "", turns.stop_string, turns)
+
+
+def template_of(name: str, turn_format: Mapping[str, Any] | None = None) -> Template:
+    """Return the template that a model's config names, with ``turn_format`` for CHAT_TEMPLATE.
+
+    Raises CheckpointError for an unknown name and for a wrong ``turn_format``.
+    """
+    if name == CHAT_TEMPLATE and isinstance(turn_format, Mapping):
+        fields = dict(turn_format)
+        system = fields.pop("system", None)
+        if not isinstance(system, str):
+            raise CheckpointError(f"turn_format: system is {repr(system)[:80]}. Write the folder again.")
+        return chat_template_of(TurnFormat.from_dict(fields), system)
+    if name == CHAT_TEMPLATE:
+        raise CheckpointError(
+            f"prompt_template is {name!r}, but config.json has no turn_format. Write the folder again."
+        )
+    if name not in TEMPLATES:
+        raise CheckpointError(
+            f"prompt_template is {name!r}. Set one of {', '.join(TEMPLATES)}, {CHAT_TEMPLATE} in config.json."
+        )
+    return TEMPLATES[name]
 
 
 @dataclass(frozen=True)
@@ -208,7 +247,7 @@ def render(
 
 def _joined(template: Template, turns: Sequence[tuple[str, MessageContent | None]], system: str) -> Prompt:
     """Join messages to a prompt. Only a content that is None marks the answer to be generated; others may be empty."""
-    join = {Style.SINGLE: _join_with_seps, Style.TWO: _join_with_seps, Style.LLAMA_2: _join_llama_2}[template.style]
+    join = _JOINS[template.style]
     return _merge(join(template, turns, system))
 
 
@@ -242,6 +281,32 @@ def _join_llama_2(
             yield f"{template.sep}[INST] " if index else f"[INST] <<SYS>>\n{system}\n<</SYS>>\n\n"
             yield from content
             yield " [/INST]"
+
+
+def _join_turns(
+    template: Template, turns: Sequence[tuple[str, MessageContent | None]], system: str
+) -> Iterable[MessagePart]:
+    texts = template.turns
+    assert texts is not None, "TURNS has its texts"
+    for index, (_, content) in enumerate(turns):
+        if content is None:
+            continue
+        if index % 2:
+            yield texts.answer_prefix
+            yield from content
+            yield texts.answer_end
+        else:
+            yield texts.next_question if index else texts.head(system)
+            yield from content
+            yield texts.question_end
+
+
+_JOINS = {
+    Style.SINGLE: _join_with_seps,
+    Style.TWO: _join_with_seps,
+    Style.LLAMA_2: _join_llama_2,
+    Style.TURNS: _join_turns,
+}
 
 
 def _merge(parts: Iterable[MessagePart]) -> Prompt:
@@ -284,7 +349,8 @@ class Conversation:
     """The messages of a conversation. User messages may contain any number of media, in any order and turn.
 
     If ``system`` is None, the first medium decides the system text, as in the reference: "" for video or audio,
-    ``IMAGE_SYSTEM`` for an image with a SINGLE template, otherwise the template's own.
+    ``IMAGE_SYSTEM`` for an image with a SINGLE template, otherwise the template's own. With TURNS it is always the
+    template's own.
 
     ``guard`` neutralizes control tokens and turns in the texts of users (``user_text.TextGuard``). None puts them into
     the prompt as they are, as in the reference.
@@ -330,7 +396,7 @@ class Conversation:
         if self.system is not None:
             return self._clean(self.system)
         media = self.media
-        if not media:
+        if not media or self.template.style is Style.TURNS:
             return self.template.system
         if not media[0].is_image:
             return ""

@@ -9,6 +9,7 @@ SentencePiece model can be used.
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -20,6 +21,7 @@ import sentencepiece
 from video_llama.conversation.conversation_video import PLACEHOLDER, Prompt, Slot
 from video_llama.errors import CheckpointError, PromptError
 
+TOKENIZER_MODEL = "tokenizer.model"
 AUDIO_PLACEHOLDER = "<AudioHere>"
 VIDEO_PLACE, AUDIO_PLACE = "<video>", "<audio>"
 """Texts of the ids of the media places, as in a model folder's tokenizer.json."""
@@ -36,11 +38,14 @@ class Tokenizer:
 
     With ``pad_token=None``, padding uses the unknown token, as in a LLaMA-2 folder. ``"[PAD]"`` adds a new id after
     the model's pieces, as in a Vicuna-v0 folder. The two media places have the next two ids; media tokens replace them
-    in the decoder's input. Raises CheckpointError if the file is missing or is not a SentencePiece model.
+    in the decoder's input. ``FastTokenizer`` has the same interface.
+
+    Raises CheckpointError if the file is missing or is not a SentencePiece model.
     """
 
     def __init__(self, model_path: str | Path, *, pad_token: str | None = None) -> None:
-        self._model = _load(Path(model_path))
+        self._path = Path(model_path)
+        self._model = _load(self._path)
         num_pieces = int(self._model.get_piece_size())
         self.unk_id, self.bos_id, self.eos_id = self._model.unk_id(), self._model.bos_id(), self._model.eos_id()
         if min(self.bos_id, self.eos_id) < 0:
@@ -63,6 +68,10 @@ class Tokenizer:
         self._split_text = _splitter(self._special.values())
         self._split_placeholders = _splitter(self._ids)
 
+    def save(self, folder: Path) -> None:
+        """Write ``tokenizer.model`` into a folder."""
+        shutil.copyfile(self._path, folder / TOKENIZER_MODEL)
+
     @property
     def special_ids(self) -> frozenset[int]:
         """The BOS, EOS, unknown and padding ids."""
@@ -81,13 +90,7 @@ class Tokenizer:
 
         Raises PromptError for a lone surrogate, which results from a command-line argument that is not valid UTF-8.
         """
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise PromptError(
-                f"Character {error.start + 1} of the text is U+{ord(text[error.start]):04X}, a lone surrogate. Encode "
-                "the text as UTF-8."
-            ) from error
+        check_encodable(text)
         chunks = (self._split_placeholders if placeholders else self._split_text).split(text)
         for index, chunk in enumerate(chunks):
             if placeholders and chunk in (PLACEHOLDER, AUDIO_PLACEHOLDER):
@@ -140,6 +143,17 @@ class Tokenizer:
         return str(self._model.decode(ids)) if ids else ""
 
 
+def check_encodable(text: str) -> None:
+    """Raise PromptError for a lone surrogate, which results from an argument that is not valid UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise PromptError(
+            f"Character {error.start + 1} of the text is U+{ord(text[error.start]):04X}, a lone surrogate. Encode "
+            "the text as UTF-8."
+        ) from error
+
+
 def _load(path: Path):  # type: ignore[no-untyped-def]  # sentencepiece ships no types
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file. Give the model folder's tokenizer.model.")
@@ -182,7 +196,7 @@ def encode_prompt(
     spans: list[Span] = []
     for index, part in enumerate(prompt):
         if isinstance(part, Slot):
-            ids += [tokenizer.bos_id] if index == 0 else []
+            ids += tokenizer.encode("", add_bos=index == 0)
             is_video = part.kind == "video"
             span = Span(part.kind, len(ids), num_video_tokens if is_video else num_audio_tokens)
             spans.append(span)

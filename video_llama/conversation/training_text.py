@@ -48,6 +48,11 @@ def training_example(
     chosen = TEMPLATES[template] if isinstance(template, str) else template
     if not turns:
         raise DataError("A training row has no question and answer. Drop the row or correct its annotation.")
+    if dialect == "reference" and chosen.style is Style.TURNS:
+        raise DataError(
+            "labels: reference is the text of the reference's decoders; this one has its own chat template. Set labels "
+            "to serving."
+        )
     if dialect == "reference":
         length = MAX_LENGTH if max_length is None else max_length
         is_llama_2 = chosen.style is Style.LLAMA_2

@@ -24,7 +24,9 @@ class TextGuard:
     @staticmethod
     def of(template: Template, special_texts: Iterable[str]) -> TextGuard:
         """Return the guard for a template and the special tokens of a tokenizer, such as ``<s>``."""
+        special_texts = list(special_texts)
         marks = {*special_texts, *(LLAMA_2_MARKS if template.style is Style.LLAMA_2 else ())}
+        marks |= {*(template.turns.marks(special_texts) if template.turns is not None else ())}
         patterns = [re.escape(mark) for mark in sorted(marks, key=len, reverse=True)]
         if template.style is not Style.LLAMA_2 and template.sep.strip():
             roles = "|".join(map(re.escape, template.roles))

@@ -92,7 +92,7 @@ class DatasetConfig(Config):
     """Number of tokens per sound. None: the model's value. Any other value is an error."""
     tokenizer_name: str | None = None
     """Accepted for compatibility with the reference and ignored: the model folder's tokenizer is used."""
-    model_type: Literal["vicuna", "llama_v2"] | None = None
+    model_type: Literal["vicuna", "llama_v2", "chat_template"] | None = None
     """Prompt style. None: the style of the model folder. Any other style is an error."""
     labels: Literal["serving", "reference"] = "serving"
     """Prompt text: ``serving`` trains on exactly the text that is used for inference, ``reference`` on the text that

@@ -13,10 +13,10 @@ from typing import Literal
 
 from video_llama.conversation import (
     IGNORE_INDEX,
-    TEMPLATES,
     MediaMessage,
     Prompt,
     Slot,
+    Template,
     Tokenizer,
     TrainingExample,
     caption_example,
@@ -35,7 +35,7 @@ class TextRules:
     """Text settings of a run, for all data sets: the decoder's tokenizer and template, and the caption settings."""
 
     tokenizer: Tokenizer
-    template: str
+    template: Template | str
     num_video_tokens: int
     num_audio_tokens: int
     end_sym: str
@@ -98,7 +98,7 @@ class RowBuilder:
             turns,
             num_video_tokens=self.rules.num_video_tokens,
             num_audio_tokens=self.rules.num_audio_tokens,
-            template=TEMPLATES[self.rules.template],
+            template=self.rules.template,
             system=sample.system,
             dialect=self.config.labels,
             max_length=self.config.max_length,

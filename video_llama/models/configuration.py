@@ -172,7 +172,9 @@ class VideoLlamaConfig(PretrainedConfig):
         with_imagebind_vision: whether to build ImageBind's vision tower.
         video_token_id, audio_token_id: placeholder ids of media tokens. In folders written before they had tokens, they
             follow the last row of the embedding.
-        prompt_template: name of the conversation template with which the decoder was trained.
+        prompt_template: name of the conversation template with which the decoder was trained; "chat_template" is the
+            decoder's own.
+        turn_format: the texts around messages of a decoder's own chat template (``conversation.TurnFormat``).
 
     Raises ValueError for another ``fusion_header_type`` and for contradicting numbers of fusion layers.
     """
@@ -211,6 +213,7 @@ class VideoLlamaConfig(PretrainedConfig):
         video_token_id: int = 32000,
         audio_token_id: int = 32001,
         prompt_template: str = "llama2",
+        turn_format: dict[str, Any] | None = None,
         initializer_range: float = 0.02,
         **kwargs: Any,
     ) -> None:
@@ -253,6 +256,7 @@ class VideoLlamaConfig(PretrainedConfig):
         self.video_token_id = video_token_id
         self.audio_token_id = audio_token_id
         self.prompt_template = prompt_template
+        self.turn_format = turn_format
         self.initializer_range = initializer_range
         kwargs.setdefault("tie_word_embeddings", self.text_config.tie_word_embeddings)
         super().__init__(**kwargs)

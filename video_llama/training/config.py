@@ -38,8 +38,9 @@ class LoraConfig(Config):
 class ModelConfig(ModelSection):
     """The ``model`` section: which weights are loaded and which parts are trained."""
 
-    model_type: Literal["pretrain_vicuna", "pretrain_llama_v2"] | None = None
-    """Prompt style of the decoder. None: the style of the model folder. Any other style is an error."""
+    model_type: Literal["pretrain_vicuna", "pretrain_llama_v2", "chat_template"] | None = None
+    """Prompt style of the decoder; ``chat_template`` (new) is its own. None: the style of the model folder or of the
+    decoder's folder. Any other style is an error."""
     how_to_get: str = ""
     """New: how to obtain ``pretrained``, as a sentence: shown in the error if the folder does not exist."""
     freeze_llama: bool = True

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from video_llama.checkpoints.folder import ModelFolder
-from video_llama.conversation import TEMPLATES, Style
+from video_llama.conversation import Style, template_of
 from video_llama.datasets.annotations import excluded_ids, read_samples
 from video_llama.datasets.config import Branch, DatasetConfig
 from video_llama.datasets.content_hash import ContentHashes
@@ -40,6 +40,7 @@ _STYLES = {
     "pretrain_vicuna": Style.SINGLE,
     "llama_v2": Style.LLAMA_2,
     "pretrain_llama_v2": Style.LLAMA_2,
+    "chat_template": Style.TURNS,
 }
 _PIXEL_FORMS: dict[Branch, MediaForm] = {"vision": "pixel_values_videos", "audio": "audio_pixel_values"}
 _FEATURE_FORMS: dict[Branch, MediaForm] = {"vision": "frame_tokens", "audio": "clip_embeddings"}
@@ -128,7 +129,7 @@ def text_rules(config: ModelConfig, folder: ModelFolder) -> TextRules:
     own = folder.model.config
     return TextRules(
         folder.tokenizer,
-        own.prompt_template,
+        template_of(own.prompt_template, own.turn_format),
         own.num_video_query_tokens,
         own.num_audio_query_tokens,
         config.end_sym,
@@ -171,8 +172,9 @@ def _check_equal(wanted: object, value: object, where: str) -> None:
 
 
 def _check_style(model_type: str | None, folder: ModelFolder, where: str) -> None:
-    template = folder.model.config.prompt_template
-    if model_type is not None and TEMPLATES[template].style is not _STYLES[model_type]:
+    config = folder.model.config
+    template = config.prompt_template
+    if model_type is not None and template_of(template, config.turn_format).style is not _STYLES[model_type]:
         raise ConfigError(
             f"{where} is {model_type}, but the decoder of the model folder uses {template!r}. Correct one of them."
         )

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from video_llama.checkpoints.files import scan
 from video_llama.checkpoints.folder import (
-    TOKENIZER_FILE,
     Manifest,
     read_config,
     read_model_folder,
+    tokenizer_file,
     write_model_folder,
 )
 from video_llama.errors import CheckpointError
@@ -73,7 +73,7 @@ def merge_into_folder(
     write_model_folder(
         out,
         base.model,
-        tokenizer_path=folder / TOKENIZER_FILE,
+        tokenizer_path=tokenizer_file(folder),
         settings=base.settings,
         manifest=_merged_manifest(base.manifest, untrained, name, notice),
     )

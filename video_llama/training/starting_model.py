@@ -14,10 +14,10 @@ import torch
 from video_llama.checkpoints.assemble import Assembly
 from video_llama.checkpoints.files import PICKLES, scan
 from video_llama.checkpoints.folder import (
-    TOKENIZER_FILE,
     Manifest,
     ModelFolder,
     check_fit,
+    open_tokenizer,
     read_config,
     read_manifest,
     read_model_folder,
@@ -25,7 +25,6 @@ from video_llama.checkpoints.folder import (
 )
 from video_llama.checkpoints.initialization import INITIALIZABLE_PARTS
 from video_llama.checkpoints.loading import load_assembly, plan
-from video_llama.conversation import Tokenizer
 from video_llama.errors import CheckpointError, ConfigError
 from video_llama.log import logger
 from video_llama.models.placement import LoadOptions, meta_model
@@ -165,12 +164,11 @@ def model_without_weights(config: TrainConfig, source: str) -> ModelFolder:
 
 def _published_without_weights(config: TrainConfig, source: str) -> ModelFolder:
     assembly = plan_published(config, source)
-    tokenizer = Tokenizer(assembly.decoder.tokenizer_path, pad_token=assembly.settings.pad_token)
-    return ModelFolder(None, assembly.model, tokenizer, assembly.settings, Manifest(Path(source).stem))
+    return ModelFolder(None, assembly.model, assembly.decoder.tokenizer, assembly.settings, Manifest(Path(source).stem))
 
 
 def _folder_without_weights(path: Path) -> ModelFolder:
     config, settings = read_config(path), read_settings(path)
-    tokenizer = Tokenizer(path / TOKENIZER_FILE, pad_token=settings.pad_token)
+    tokenizer = open_tokenizer(path, settings)
     check_fit(config, settings, tokenizer)
     return ModelFolder(path, meta_model(config), tokenizer, settings, read_manifest(path))
