@@ -71,7 +71,7 @@ def write_chat_template_files(folder: Path, tokenizer: FastTokenizer, template: 
 
 def add_end_token(folder: Path, token: int) -> None:
     """Add a token that ends an answer to ``generation_config.json``."""
-    config: Any = GenerationConfig.from_pretrained(folder)  # type: ignore[no-untyped-call]
+    config: Any = GenerationConfig.from_pretrained(folder)
     ids = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
     config.eos_token_id = [*ids, token]
     config.save_pretrained(folder)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from video_llama.checkpoints.assemble import Assembly, read_planned
+from video_llama.checkpoints.assemble import Assembly, PlannedTensor, read_planned
 from video_llama.checkpoints.config import ModelType
 from video_llama.checkpoints.files import weight_files
 from video_llama.checkpoints.folder import (
@@ -18,6 +19,7 @@ from video_llama.checkpoints.folder import (
     new_model_folder,
     write_rest,
 )
+from video_llama.checkpoints.initialization import INITIALIZABLE_PARTS, initialize
 from video_llama.checkpoints.loading import plan
 from video_llama.checkpoints.published_files import WeightSource, read_eval_config
 from video_llama.checkpoints.safetensors_writer import MAX_SHARD_BYTES, TensorSpec, write_shards
@@ -35,6 +37,7 @@ def convert(
     model_type: ModelType | None = None,
     dtype: str | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
+    init_seed: int | None = None,
 ) -> Assembly:
     """Write the model folder ``target``, atomically, from published files.
 
@@ -46,6 +49,8 @@ def convert(
         dtype: data type of the floating-point tensors: "float32", "bfloat16" or "float16". None keeps the stored types,
             so that ``export_to_reference`` restores the files exactly.
         max_shard_bytes: largest size of a file.
+        init_seed: initialize the parts of the branches that are in no file from this seed, for training. The manifest
+            lists them as untrained. None requires them.
 
     Raises:
         ConfigError, CheckpointError: before anything is written, for an invalid YAML, for files that cannot be read,
@@ -53,16 +58,23 @@ def convert(
         ValueError: unknown ``dtype``.
     """
     requested = None if dtype is None else as_dtype(dtype)
-    assembly = plan(read_eval_config(source, options), str(source), model_type)
-    specs = _specs(assembly, requested)
+    initializable = () if init_seed is None else INITIALIZABLE_PARTS
+    assembly = plan(read_eval_config(source, options), str(source), model_type, initializable)
+    initialized = initialize(assembly.config, assembly.initialized, init_seed or 0)
+    specs = _specs(assembly, initialized, requested)
     target = Path(target)
     with new_model_folder(target) as unfinished:
         _require_space(target, sum(spec.num_bytes for spec in specs.values()))
-        written = write_shards(unfinished, specs, lambda names: _values(assembly, specs, names), max_shard_bytes)
+
+        def read(names: list[str]) -> Iterator[tuple[str, Tensor]]:
+            return _values(assembly, initialized, specs, names)
+
+        written = write_shards(unfinished, specs, read, max_shard_bytes)
         for _ in progress(written, "writing tensors", len(specs)):
             pass
         _write_configs(unfinished, assembly, dtype)
-        manifest = Manifest(target.name, {"made by": "video-llama convert", "dtype": dtype or "as stored"})
+        made = {"made by": "video-llama convert", "dtype": dtype or "as stored"}
+        manifest = Manifest(target.name, made, assembly.initialized)
         manifest.sources["files"] = source_files([report.source for report in assembly.reports])
         write_rest(
             unfinished,
@@ -89,16 +101,22 @@ def source_files(sources: Sequence[WeightSource]) -> list[dict[str, Any]]:
     ]
 
 
-def _specs(assembly: Assembly, requested: torch.dtype | None) -> dict[str, TensorSpec]:
+def _specs(
+    assembly: Assembly, initialized: Mapping[str, Tensor], requested: torch.dtype | None
+) -> dict[str, TensorSpec]:
+    sources: dict[str, PlannedTensor | Tensor] = {**assembly.tensors, **initialized}
     return {
-        name: TensorSpec(each.shape, requested if requested and each.dtype.is_floating_point else each.dtype)
+        name: TensorSpec(tuple(each.shape), requested if requested and each.dtype.is_floating_point else each.dtype)
         for name in assembly.expected
-        for each in (assembly.tensors[name],)
+        for each in (sources[name],)
     }
 
 
-def _values(assembly: Assembly, specs: Mapping[str, TensorSpec], names: list[str]) -> Iterator[tuple[str, Tensor]]:
-    for name, tensor in read_planned(assembly.tensors[name] for name in names):
+def _values(
+    assembly: Assembly, initialized: Mapping[str, Tensor], specs: Mapping[str, TensorSpec], names: list[str]
+) -> Iterator[tuple[str, Tensor]]:
+    stored = read_planned(assembly.tensors[name] for name in names if name not in initialized)
+    for name, tensor in chain(stored, ((name, initialized[name]) for name in names if name in initialized)):
         yield name, tensor.to(specs[name].dtype)
 
 

@@ -15,8 +15,8 @@ def convert(
         list[str],
         typer.Argument(
             metavar="SOURCE OUT",
-            help="SOURCE: an evaluation YAML, a folder of published weights, or hub:OWNER/NAME. "
-            "OUT: new model folder to write.",
+            help="SOURCE: an evaluation YAML, a folder of published weights, hub:OWNER/NAME, or a .gguf file of a "
+            "LLaMA. OUT: new model folder to write (for a .gguf file: decoder folder).",
             show_default=False,
         ),
     ],
@@ -40,6 +40,14 @@ def convert(
     shard_gb: Annotated[
         float, typer.Option(metavar="GB", min=0.001, help="Maximum size of a weight file, in GB.")
     ] = 2.0,
+    init_branches: Annotated[
+        bool,
+        typer.Option(
+            "--init-branches",
+            help="Initialize the parts of the branches that are in no file randomly, for training.",
+        ),
+    ] = False,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Random seed of --init-branches.")] = 42,
     model_type: ModelTypeName = None,
     overrides: EvalOverrides = None,
 ) -> None:
@@ -52,9 +60,16 @@ def convert(
     if to_reference:
         from video_llama.checkpoints.export import export_to_reference as write
 
-        if any((hub, dtype, overrides, model_type)):
+        if any((hub, dtype, overrides, model_type, init_branches)):
             raise ValueError("--to-reference takes only SOURCE and OUT. Remove the other options.")
         typer.echo(str(write(source, target)))
+        return
+    if source.endswith(".gguf"):
+        from video_llama.checkpoints.gguf import decoder_from_gguf
+
+        if any((overrides, model_type, init_branches)):
+            raise ValueError("A .gguf file takes only --dtype. Remove the other options.")
+        typer.echo(str(decoder_from_gguf(source, target, dtype=dtype or "float16")))
         return
     from video_llama.checkpoints.convert import convert as write_folder
 
@@ -65,6 +80,7 @@ def convert(
         model_type=as_model_type(model_type),
         dtype=dtype,
         max_shard_bytes=round(shard_gb * 1e9),
+        init_seed=seed if init_branches else None,
     )
     typer.echo(target)
 
