@@ -1,4 +1,4 @@
-"""A decoder with its own chat template: assembled, trained, written, loaded, and asked through Chat and transformers."""
+"""A decoder with its own chat template: assembled, trained, written, loaded, asked through Chat and transformers."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from transformers import AutoTokenizer
+from transformers import AutoModelForMultimodalLM, AutoProcessor, AutoTokenizer
 
+import video_llama.auto  # noqa: F401  (registers the classes)
 from tests.checkpoints.conftest import assert_refused, planned
 from tests.factories.chat_decoders import FORMATS, write_chat_decoder
 from tests.factories.published_weights import HEADS, write_published
@@ -136,13 +137,32 @@ def test_the_tokenizer_of_transformers_makes_the_same_ids(name, trained):
             messages.append({"role": "assistant", "content": answer})
     text = theirs.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     ids = theirs(text, add_special_tokens=False).input_ids
-    assert ids == encode_prompt(folder.tokenizer, conversation.prompt(), num_video_tokens=4, num_audio_tokens=3).input_ids
+    prompt = encode_prompt(folder.tokenizer, conversation.prompt(), num_video_tokens=4, num_audio_tokens=3)
+    assert ids == prompt.input_ids
     content = [{"type": "video"}, {"type": "text", "text": "What moves?"}]
     shown = theirs.apply_chat_template([{"role": "user", "content": content}], tokenize=False)
     assert f"<Video><video></Video> {' ' if 'Video>  ' in shown else ''}What moves?" in shown
     assert theirs.convert_tokens_to_ids("<video>") == folder.tokenizer.video_token_id
     theirs.add_tokens(["<mine>"])
     assert theirs.convert_tokens_to_ids("<mine>") == folder.tokenizer.audio_token_id + 1
+
+
+def test_the_processor_and_generate_equal_chat(trained):
+    clip = Path(__file__).resolve().parents[2] / "examples" / "silent_star.mp4"
+    answer = load(trained, dtype="float32").chat(clip).ask("What moves?", max_new_tokens=8)
+    processor = AutoProcessor.from_pretrained(trained)
+    model = AutoModelForMultimodalLM.from_pretrained(trained, dtype=torch.float32)
+    content = [{"type": "video", "path": str(clip)}, {"type": "text", "text": "What moves?"}]
+    inputs = processor.apply_chat_template(
+        [{"role": "user", "content": content}],
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+    )
+    assert inputs["input_ids"].shape[1] == answer.record.tokens["prompt"]
+    made = model.generate(**inputs, max_new_tokens=8, do_sample=False)[:, inputs["input_ids"].shape[1] :]
+    assert processor.batch_decode(made, skip_special_tokens=True)[0].strip() == answer.text
 
 
 def test_every_end_of_an_answer_is_in_the_generation_config(name, trained):

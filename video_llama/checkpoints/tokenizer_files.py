@@ -8,6 +8,7 @@ of ``video_llama.conversation``, and the chat template renders a conversation as
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,15 +65,22 @@ def write_decoder_tokenizer_files(folder: Path, tokenizer: Tokenizer, pad_token:
 
 
 def write_generation_config(
-    folder: Path, tokenizer: Tokenizer, stop_strings: tuple[str, ...] = (), *, max_new_tokens: int | None = None
+    folder: Path,
+    tokenizer: Tokenizer,
+    stop_strings: tuple[str, ...] = (),
+    *,
+    max_new_tokens: int | None = None,
+    more_ends: Sequence[int] = (),
 ) -> None:
     """Set the ids, and what ends an answer beside the end token, in ``generation_config.json``.
 
-    A ``max_new_tokens`` in the file is kept.
+    ``more_ends`` are other tokens that end an answer. A ``max_new_tokens`` in the file is kept.
     """
     has_file = (folder / "generation_config.json").is_file()
     config: Any = GenerationConfig.from_pretrained(folder) if has_file else GenerationConfig()  # type: ignore[no-untyped-call]
     config.bos_token_id, config.eos_token_id, config.pad_token_id = tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id
+    if more_ends:
+        config.eos_token_id = [tokenizer.eos_id, *more_ends]
     config.stop_strings = list(stop_strings) or None
     config.max_new_tokens = config.max_new_tokens or max_new_tokens
     config.save_pretrained(folder)

@@ -35,6 +35,7 @@ from video_llama.conversation.conversation_video import (
 from video_llama.conversation.fast_tokenizer import TOKENIZER_JSON, FastTokenizer, open_tokenizer_file
 from video_llama.conversation.history import fit_history
 from video_llama.conversation.jinja_template import chat_template
+from video_llama.conversation.jinja_turns import turns_chat_template
 from video_llama.conversation.scored_answer import scored_answer
 from video_llama.conversation.tokenization import (
     AUDIO_PLACE,
@@ -114,5 +115,6 @@ __all__ = [
     "template_of",
     "tokenizer_json",
     "training_example",
+    "turns_chat_template",
     "video_turns",
 ]

@@ -6,6 +6,8 @@ stand at their places. A video and the sound next to it are one medium, unless t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from video_llama.conversation.conversation_video import (
     IMAGE_SYSTEM,
     SIGHT_GAP,
@@ -18,7 +20,7 @@ from video_llama.conversation.conversation_video import (
 )
 from video_llama.conversation.tokenization import AUDIO_PLACE, VIDEO_PLACE
 
-_CONTENT = """\
+_MEDIA = """\
 {%- macro is_track(item) -%}
 {%- if item.type == 'audio' and not (item.audio is defined or item.path is defined or item.url is defined) -%}1
 {%- endif -%}
@@ -55,6 +57,9 @@ _CONTENT = """\
 {%- endfor -%}
 {%- endif -%}
 {%- endfor -%}
+"""
+
+_SYSTEM = """\
 {%- set default = {none: SYSTEM, 'image': IMAGE_SYSTEM}.get(first.kind, '') -%}
 {%- set system = first.system if first.system is not none else default -%}
 {%- set turns = messages | rejectattr('role', 'equalto', 'system') | list -%}
@@ -86,12 +91,6 @@ def chat_template(name: str) -> str:
     """Return the Jinja chat template for one of the prompt templates in ``TEMPLATES``."""
     template = TEMPLATES[name]
     values = {
-        "SOUND_INTRODUCTION": SOUND_INTRODUCTION,
-        "SIGHT_INTRODUCTION": SIGHT_INTRODUCTION,
-        "SOUND_GAP": SOUND_GAP,
-        "SIGHT_GAP": SIGHT_GAP,
-        "VIDEO_PLACE": VIDEO_PLACE,
-        "AUDIO_PLACE": AUDIO_PLACE,
         "IMAGE_SYSTEM": repr(IMAGE_SYSTEM if template.style is Style.SINGLE else template.system),
         "SYSTEM": repr(template.system),
         "SEP": template.sep,
@@ -99,7 +98,23 @@ def chat_template(name: str) -> str:
         "USER": template.roles[0],
         "ASSISTANT": template.roles[1],
     }
-    text = _CONTENT + _body(template)
+    return media_sentences() + _filled(_SYSTEM + _body(template), values)
+
+
+def media_sentences() -> str:
+    """Return the beginning of a template: the macro ``written(content)``, and ``first.system``, the system text."""
+    values = {
+        "SOUND_INTRODUCTION": SOUND_INTRODUCTION,
+        "SIGHT_INTRODUCTION": SIGHT_INTRODUCTION,
+        "SOUND_GAP": SOUND_GAP,
+        "SIGHT_GAP": SIGHT_GAP,
+        "VIDEO_PLACE": VIDEO_PLACE,
+        "AUDIO_PLACE": AUDIO_PLACE,
+    }
+    return _filled(_MEDIA, values)
+
+
+def _filled(text: str, values: Mapping[str, str]) -> str:
     for name, value in values.items():
         text = text.replace(name, value)
     return text
