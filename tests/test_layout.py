@@ -28,6 +28,7 @@ OPTIONAL_PACKAGES = {
     "datasets",
     "fastapi",
     "fsspec",
+    "gguf",
     "gradio",
     "httpx",
     "huggingface_hub",

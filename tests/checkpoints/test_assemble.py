@@ -9,7 +9,7 @@ from tests.checkpoints.conftest import assert_refused, planned
 from tests.factories.published_weights import golden_weights, write_published, write_yaml
 from video_llama.checkpoints.assemble import Assembly, read_planned, resize_positions
 from video_llama.checkpoints.keys import convert_state_dict
-from video_llama.checkpoints.place_rows import TOKEN_TABLES
+from video_llama.checkpoints.place_rows import PLACE_TABLES
 from video_llama.checkpoints.published_files import VIT_FILE
 from video_llama.errors import ConfigError
 
@@ -47,8 +47,8 @@ class TestComplete:
             for name, tensor in found.items():
                 value = expected[name]
                 if name.startswith(("model.language_model.", "lm_head.")):
-                    value = value[:num_tokens].half() if name in TOKEN_TABLES else value.half()
-                if name in TOKEN_TABLES:
+                    value = value[:num_tokens].half() if name in PLACE_TABLES else value.half()
+                if name in PLACE_TABLES:
                     mean = value.float().mean(dim=0).half()
                     assert torch.allclose(tensor[num_tokens], mean, rtol=0, atol=1e-3)
                     assert len(tensor) == num_tokens + 2

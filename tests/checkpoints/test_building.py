@@ -155,7 +155,8 @@ class TestQuantization:
         model = read_model_folder(wide_path, LoadOptions(quantization=quantization)).model
         packed = [module for module in model.modules() if isinstance(module, PackedLinear)]
         assert len(packed) == 2 * 7
-        difference = (logits(model) - exact).abs().mean() / exact.std()
+        words = slice(0, model.config.video_token_id)  # the logits of the media places are masked
+        difference = (logits(model) - exact)[..., words].abs().mean() / exact[..., words].std()
         assert 0 < difference < allowed
 
     @pytest.mark.parametrize("quantization", ["int8", "int4"])

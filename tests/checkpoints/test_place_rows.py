@@ -7,7 +7,7 @@ from tests.factories.models import SETTINGS, make_folder, tiny_config
 from video_llama.checkpoints.export import export_to_reference
 from video_llama.checkpoints.files import scan
 from video_llama.checkpoints.folder import Manifest, read_model_folder, write_model_folder
-from video_llama.checkpoints.place_rows import TOKEN_TABLES, add_place_rows, fit_table, with_place_rows
+from video_llama.checkpoints.place_rows import PLACE_TABLES, add_place_rows, fit_table, with_place_rows
 from video_llama.errors import CheckpointError
 from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
 from video_llama.training.checkpoint import load_trained
@@ -101,10 +101,10 @@ def test_trained_decoders_of_either_layout(tmp_path):
     models = [VideoLlamaForConditionalGeneration(tiny_config(NUM_TOKENS, text_config={"vocab_size": NUM_TOKENS}))]
     models.append(VideoLlamaForConditionalGeneration(tiny_config(NUM_TOKENS)))
     for source, target in (models, models[::-1]):
-        trained = {name: source.get_parameter(name).detach() + 1 for name in TOKEN_TABLES}
+        trained = {name: source.get_parameter(name).detach() + 1 for name in PLACE_TABLES}
         load_trained(target, trained, source="run")
         for name, tensor in trained.items():
             assert torch.equal(target.get_parameter(name)[:NUM_TOKENS], tensor[:NUM_TOKENS])
-    wrong = {name: torch.zeros(NUM_TOKENS - 5, 32) for name in TOKEN_TABLES}
+    wrong = {name: torch.zeros(NUM_TOKENS - 5, 32) for name in PLACE_TABLES}
     with pytest.raises(CheckpointError, match=r"has shape \[375, 32\]"):
         load_trained(models[0], wrong, source="run")

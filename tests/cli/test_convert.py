@@ -16,7 +16,10 @@ def test_to_a_model_folder_and_back(tmp_path, eval_yaml):
 
 def test_arguments_that_are_refused(tmp_path, eval_yaml):
     assert_one_line(invoke("convert", eval_yaml), "Expected SOURCE and OUT (or --from hub:OWNER/NAME and OUT)")
-    assert_one_line(invoke("convert", eval_yaml, tmp_path / "x", "--model-type", "gpt"), "Choose vicuna or llama_v2.")
+    assert_one_line(
+        invoke("convert", eval_yaml, tmp_path / "x", "--model-type", "gpt"),
+        "Choose vicuna or llama_v2 or chat",
+    )
     assert_one_line(
         invoke("convert", eval_yaml, tmp_path / "x", "--to-reference", "--dtype", "float16"),
         "--to-reference takes only SOURCE and OUT.",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -26,7 +25,6 @@ from video_llama.conversation import (
     encode_prompt,
     media_message,
     postprocess,
-    template_of,
     training_example,
 )
 from video_llama.errors import CheckpointError, DataError, PromptError
@@ -69,15 +67,6 @@ def test_a_conversation_is_the_template_s_text(name, decoder):
     assert (form.bos if tokenizer.add_bos else "") + conversation.text() == theirs
     ids = encode_prompt(tokenizer, conversation.prompt(), **COUNTS).input_ids
     assert tokenizer.decode(ids) == theirs
-
-
-def test_bos_only_if_template_and_tokenizer_write_it(name, decoder):
-    tokenizer, _ = decoder
-    assert tokenizer.add_bos == (name in ("llama3", "llama2", "gemma"))
-    assert (tokenizer.encode("a", add_bos=True)[0] == tokenizer.bos_id) == tokenizer.add_bos
-    caption = encode_prompt(tokenizer, [Slot("video")], **COUNTS)
-    assert caption.input_ids[-3:] == [tokenizer.video_token_id] * 3
-    assert len(caption.input_ids) == 3 + tokenizer.add_bos
 
 
 def test_system_texts(name, decoder):
@@ -144,18 +133,6 @@ def test_answers_end_at_the_stop_string(decoder):
     assert not stream.has_restarted
 
 
-def test_the_format_is_stored_in_a_config(decoder):
-    _, template = decoder
-    assert template.turns is not None
-    stored = template.turns.as_dict() | {"system": template.system}
-    assert template_of("chat_template", stored) == template
-    for wrong in ({}, {**stored, "begin": 3}, {**stored, "more": ""}, {**stored, "answer_end": " "}):
-        with pytest.raises(CheckpointError, match="turn_format"):
-            template_of("chat_template", wrong)
-    with pytest.raises(CheckpointError, match=r"config\.json has no turn_format"):
-        template_of("chat_template")
-
-
 HEAD = "{% for m in messages %}"
 
 
@@ -191,13 +168,3 @@ def test_other_templates_are_refused(template, message):
 def test_a_turn_format_without_an_end_is_refused():
     with pytest.raises(CheckpointError, match="answer_end is empty"):
         TurnFormat.from_dict(TurnFormat("", None, "", "", "", "", "", False).as_dict())
-
-
-def test_missing_files_are_named(tmp_path: Path):
-    folder = write_chat_tokenizer(tmp_path / "decoder", "chatml")
-    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "</s>"}')
-    with pytest.raises(CheckpointError, match=r"has no chat template\. Add chat_template\.jinja"):
-        read_chat_template(folder)
-    (folder / "tokenizer.json").unlink()
-    with pytest.raises(CheckpointError, match=r"tokenizer\.json does not exist"):
-        read_chat_template(folder)

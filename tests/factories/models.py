@@ -9,7 +9,7 @@ import torch
 
 from tests.factories.tokenizers import train_tokenizer
 from video_llama.chat import Manifest, ProcessorSettings, read_model_folder, write_model_folder
-from video_llama.checkpoints.place_rows import NUM_PLACES, TOKEN_TABLES, with_place_rows
+from video_llama.checkpoints.place_rows import NUM_PLACES, PLACE_TABLES, with_place_rows
 from video_llama.conversation import Tokenizer
 from video_llama.models.configuration import VideoLlamaConfig, audio_tower_config
 from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
@@ -87,7 +87,7 @@ def make_folder(path: Path, *, seed: int = 0, untrained_parts: tuple[str, ...] =
         torch.manual_seed(seed)
         model = VideoLlamaForConditionalGeneration(config).eval()
     if config.text_config.vocab_size > config.video_token_id:
-        tables = {model.get_parameter(name) for name in TOKEN_TABLES}
+        tables = {model.get_parameter(name) for name in PLACE_TABLES}
         for table in tables:
             table.data = with_place_rows(table.data, config.video_token_id)
     manifest = Manifest("tiny", {"seed": seed}, untrained_parts, NOTICE)

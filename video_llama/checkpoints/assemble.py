@@ -22,7 +22,7 @@ from video_llama.checkpoints.config import ModelType, ModelYaml
 from video_llama.checkpoints.decoder_folder import MODEL_TYPE_TEMPLATES, DecoderFolder, read_decoder_folder
 from video_llama.checkpoints.files import Shape, StoredTensor, opened, scan
 from video_llama.checkpoints.keys import convert_state_dict, reference_names
-from video_llama.checkpoints.place_rows import NUM_PLACES, TOKEN_TABLES, with_place_rows
+from video_llama.checkpoints.place_rows import NUM_PLACES, PLACE_TABLES, with_place_rows
 from video_llama.checkpoints.published_files import ROLES, WeightSource, list_sources, remedy_for
 from video_llama.errors import CheckpointError, ConfigError
 from video_llama.models.configuration import VideoLlamaConfig
@@ -110,7 +110,7 @@ def assemble(
     num_rows = tensors[EMBEDDING].shape[0]
     decoder = read_decoder_folder(Path(config.model.llama_model), num_rows, model_type)
     num_tokens = decoder.tokenizer.vocab_size
-    for name in TOKEN_TABLES:
+    for name in PLACE_TABLES:
         if name in tensors and tensors[name].shape[0] == num_rows:
             tensors[name] = replace(tensors[name], shape=(num_tokens + NUM_PLACES, *tensors[name].shape[1:]))
     shapes = {name: each.shape for name, each in tensors.items()}
@@ -260,7 +260,7 @@ def _value(planned: PlannedTensor, tensors: Mapping[str, Tensor]) -> Tensor:
     value = convert_state_dict(stored)[0][planned.name]
     if planned.name == POSITIONS and value.shape != planned.shape:
         value = resize_positions(value, planned.shape[1])
-    if planned.name in TOKEN_TABLES and value.shape != planned.shape:
+    if planned.name in PLACE_TABLES and value.shape != planned.shape:
         value = with_place_rows(value, planned.shape[0] - NUM_PLACES)
     return value
 

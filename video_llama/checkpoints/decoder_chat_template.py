@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedTokenizerFast
+
 from video_llama.conversation import (
     TOKENIZER_JSON,
     FastTokenizer,
@@ -53,8 +55,6 @@ def read_chat_template(folder: Path) -> tuple[FastTokenizer, Template]:
 
 def _own_tokenizer(folder: Path) -> Any:
     """Return transformers' tokenizer, which takes tokenizer.json as it is and renders the chat template."""
-    from transformers import PreTrainedTokenizerFast
-
     try:
         return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # errors of the tokenizers library are of type Exception

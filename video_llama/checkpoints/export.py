@@ -26,7 +26,7 @@ from video_llama.checkpoints.folder import (
     read_settings,
 )
 from video_llama.checkpoints.keys import ADAPTER, reference_names, revert_state_dict
-from video_llama.checkpoints.place_rows import TOKEN_TABLES
+from video_llama.checkpoints.place_rows import PLACE_TABLES
 from video_llama.checkpoints.published_files import BLIP2_FILE, IMAGEBIND_FILE, PUBLISHED, ROLES, VIT_FILE
 from video_llama.checkpoints.safetensors_writer import TensorSpec, write_shards
 from video_llama.checkpoints.tokenizer_files import write_decoder_tokenizer_files
@@ -119,14 +119,14 @@ def _write_decoder(folder: Path, source: Path, config: VideoLlamaConfig, stored:
     names = {reference_names(ours)[0].removeprefix(ROLES["decoder"].prefix): ours for ours in stored}
     num_tokens = config.video_token_id
     shapes = {
-        ours: (num_tokens, *each.shape[1:]) if ours in TOKEN_TABLES else each.shape for ours, each in stored.items()
+        ours: (num_tokens, *each.shape[1:]) if ours in PLACE_TABLES else each.shape for ours, each in stored.items()
     }
     specs = {theirs: TensorSpec(shapes[ours], stored[ours].dtype) for theirs, ours in names.items()}
 
     def read(requested: list[str]) -> Iterator[tuple[str, Tensor]]:
         back = {names[theirs]: theirs for theirs in requested}
         for ours, tensor in read_values({ours: stored[ours] for ours in back}):
-            yield back[ours], tensor[:num_tokens] if ours in TOKEN_TABLES else tensor
+            yield back[ours], tensor[:num_tokens] if ours in PLACE_TABLES else tensor
 
     for _ in progress(write_shards(folder, specs, read), "writing the decoder", len(specs)):
         pass

@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import transformers
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
 from video_llama.checkpoints.folder import no_progress_bar
 from video_llama.errors import CheckpointError, MissingExtraError
 from video_llama.files import new_folder
@@ -28,9 +31,6 @@ def decoder_from_gguf(source: str | Path, target: str | Path, *, dtype: str = "f
         raise CheckpointError(f"{source} does not exist. Give a .gguf file.")
     if target.exists():
         raise CheckpointError(f"{target} exists. Choose another name, or remove it first.")
-    import transformers
-    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
-
     file: dict[str, Any] = {"gguf_file": source.name, "local_files_only": True}
     try:
         config = LlamaConfig.get_config_dict(source.parent, **file)[0]

@@ -16,7 +16,7 @@ from video_llama.checkpoints.completeness import EMBEDDING, OUTPUT
 from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
 
 NUM_PLACES = 2
-TOKEN_TABLES = (EMBEDDING, OUTPUT)
+PLACE_TABLES = (EMBEDDING, OUTPUT)
 _ROWS_AT_A_TIME = 4096
 
 

@@ -16,27 +16,22 @@ from video_llama.conversation.caption_text import (
     prompt_wrap,
 )
 from video_llama.conversation.conversation_video import (
-    CHAT_TEMPLATE,
-    TEMPLATES,
     Conversation,
     MediaMessage,
     Message,
     Prompt,
     Slot,
-    Style,
-    Template,
     Words,
-    chat_template_of,
     media_message,
     prompt_text,
     render,
-    template_of,
 )
 from video_llama.conversation.fast_tokenizer import TOKENIZER_JSON, FastTokenizer, open_tokenizer_file
 from video_llama.conversation.history import fit_history
 from video_llama.conversation.jinja_template import chat_template
 from video_llama.conversation.jinja_turns import turns_chat_template
 from video_llama.conversation.scored_answer import scored_answer
+from video_llama.conversation.templates import CHAT_TEMPLATE, TEMPLATES, Style, Template, chat_template_of, template_of
 from video_llama.conversation.tokenization import (
     AUDIO_PLACE,
     TOKENIZER_MODEL,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from video_llama.conversation.conversation_video import Template
+from video_llama.conversation.templates import Template
 from video_llama.conversation.tokenization import Tokenizer
 
 REFERENCE_DECODING: dict[str, int | float | bool] = {

@@ -12,6 +12,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer as Backend
+
 from video_llama.conversation.conversation_video import PLACEHOLDER
 from video_llama.conversation.tokenization import (
     AUDIO_PLACE,
@@ -24,7 +26,7 @@ from video_llama.errors import CheckpointError
 
 TOKENIZER_JSON = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
-PLACES = (VIDEO_PLACE, AUDIO_PLACE)
+MEDIA_PLACES = (VIDEO_PLACE, AUDIO_PLACE)
 
 
 class FastTokenizer(Tokenizer):
@@ -94,7 +96,7 @@ class FastTokenizer(Tokenizer):
         flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
         data["added_tokens"] += [
             {"id": self.vocab_size + index, "content": text, **flags, "special": True}
-            for index, text in enumerate(PLACES)
+            for index, text in enumerate(MEDIA_PLACES)
         ]
         return json.dumps(data, ensure_ascii=False)
 
@@ -137,7 +139,7 @@ class FastTokenizer(Tokenizer):
 
         Raises ValueError for an id out of range.
         """
-        video, audio = (PLACEHOLDER, AUDIO_PLACEHOLDER) if placeholders else PLACES
+        video, audio = (PLACEHOLDER, AUDIO_PLACEHOLDER) if placeholders else MEDIA_PLACES
         text = ""
         for is_text, run in groupby(ids, key=lambda token: token < self.vocab_size):
             tokens = list(run)
@@ -175,7 +177,7 @@ def _without_places(content: str, where: str | Path) -> tuple[str, int | None]:
     try:
         data = json.loads(content)
         added = data.get("added_tokens") or []
-        places = {each["content"]: each["id"] for each in added if each["content"] in PLACES}
+        places = {each["content"]: each["id"] for each in added if each["content"] in MEDIA_PLACES}
         first = places.get(VIDEO_PLACE)
         if places and (first is None or places.get(AUDIO_PLACE) != first + 1):
             raise CheckpointError(
@@ -189,8 +191,6 @@ def _without_places(content: str, where: str | Path) -> tuple[str, int | None]:
 
 
 def _backend(content: str, where: str | Path):  # type: ignore[no-untyped-def]  # tokenizers ships no types
-    from tokenizers import Tokenizer as Backend
-
     try:
         return Backend.from_str(content)
     except Exception as error:  # the library raises Exception itself

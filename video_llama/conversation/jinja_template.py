@@ -14,10 +14,8 @@ from video_llama.conversation.conversation_video import (
     SIGHT_INTRODUCTION,
     SOUND_GAP,
     SOUND_INTRODUCTION,
-    TEMPLATES,
-    Style,
-    Template,
 )
+from video_llama.conversation.templates import TEMPLATES, Style, Template
 from video_llama.conversation.tokenization import AUDIO_PLACE, VIDEO_PLACE
 
 _MEDIA = """\

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from video_llama.conversation.conversation_video import Template
 from video_llama.conversation.jinja_template import media_sentences
+from video_llama.conversation.templates import Template
 
 _TURNS = """\
 {%- set system = first.system if first.system is not none else SYSTEM -%}

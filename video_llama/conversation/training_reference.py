@@ -17,15 +17,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 
-from video_llama.conversation.conversation_video import (
-    PLACEHOLDER,
-    TEMPLATES,
-    MessageContent,
-    Slot,
-    Words,
-    prompt_text,
-    render,
-)
+from video_llama.conversation.conversation_video import PLACEHOLDER, MessageContent, Slot, Words, prompt_text, render
+from video_llama.conversation.templates import TEMPLATES
 from video_llama.conversation.tokenization import AUDIO_PLACEHOLDER, Span, Tokenizer
 from video_llama.conversation.training_examples import IGNORE_INDEX, IMAGE_MARK, TrainingExample, TrainingTurn
 

@@ -11,14 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from video_llama.conversation.conversation_video import (
-    TEMPLATES,
-    Conversation,
-    Prompt,
-    Style,
-    Template,
-    prompt_text,
-)
+from video_llama.conversation.conversation_video import Conversation, Prompt, prompt_text
+from video_llama.conversation.templates import TEMPLATES, Style, Template
 from video_llama.conversation.tokenization import EncodedPrompt, Tokenizer, common_length, encode_prompt
 from video_llama.conversation.training_examples import IGNORE_INDEX, IMAGE_MARK, TrainingExample, TrainingTurn
 from video_llama.conversation.training_reference import MAX_LENGTH, reference_example

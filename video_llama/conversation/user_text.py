@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from video_llama.conversation.conversation_video import Style, Template
+from video_llama.conversation.templates import Style, Template
 
 LLAMA_2_MARKS = ("<<SYS>>", "<</SYS>>", "[INST]", "[/INST]")
 

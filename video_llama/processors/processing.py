@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from transformers import BatchFeature
 
-from video_llama.conversation import AUDIO_PLACE, VIDEO_PLACE
+from video_llama.conversation import AUDIO_PLACE, TOKENIZER_MODEL, VIDEO_PLACE
 from video_llama.processors.audio_processor import AudioClips, AudioProcessor
 from video_llama.processors.decoded_media import (
     is_clip,
@@ -50,7 +50,6 @@ from video_llama.processors.video_processor import SampledVideo, read_image, rea
 
 TYPE_IDS = {"image": 1, "video": 2, "audio": 3}
 """``mm_token_type_ids`` of the tokens of a medium; those of text are 0."""
-TOKENIZER_MODEL = "tokenizer.model"
 
 
 class VideoLlamaProcessor(MessagesMixin):

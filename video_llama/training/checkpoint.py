@@ -30,7 +30,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from video_llama.checkpoints.files import read_pickle, without_wrappers
-from video_llama.checkpoints.place_rows import TOKEN_TABLES, fit_table
+from video_llama.checkpoints.place_rows import PLACE_TABLES, fit_table
 from video_llama.errors import CheckpointError
 from video_llama.files import is_damaged, new_folder, read_json, write_checksum
 from video_llama.training.parallel import full_tensor, load_optimizer_state, shard_like
@@ -213,7 +213,7 @@ def load_trained(model: nn.Module, tensors: Mapping[str, Tensor], *, source: str
         found = f"{', '.join(unknown[:3])} is not a parameter of the model" if unknown else "it has no tensors"
         raise CheckpointError(f"{source}: {found}. Use a checkpoint that was trained with this model.")
     tensors = {
-        name: fit_table(tensor, own[name].shape[0]) if name in TOKEN_TABLES else tensor
+        name: fit_table(tensor, own[name].shape[0]) if name in PLACE_TABLES else tensor
         for name, tensor in tensors.items()
     }
     for name, tensor in tensors.items():
