@@ -4,10 +4,20 @@ import subprocess
 import sys
 
 import pytest
-from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoModelForMultimodalLM, AutoProcessor
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForImageTextToText,
+    AutoModelForMultimodalLM,
+    AutoProcessor,
+    pipeline,
+)
 
 import video_llama
 import video_llama.auto as auto
+from tests.factories.models import make_folder
+from video_llama.chat.loading import MINIATURE_PATH
 
 
 def test_auto_classes(model_path):
@@ -34,3 +44,84 @@ def test_a_folder_of_save_pretrained_answers(model_path, clips, assistant, tmp_p
     answer = video_llama.load(tmp_path, device="cpu").chat(clips["video"]).ask("What?", max_new_tokens=5)
     assert answer.text == assistant.chat(clips["video"]).ask("What?", max_new_tokens=5).text
     assert answer.record.weights["notice"].startswith("no manifest")
+
+
+READY = {"add_generation_prompt": True, "tokenize": True, "return_dict": True, "return_tensors": "pt"}
+
+
+def about(clip, question):
+    blocks = [{"type": "video", "path": str(clip)}, {"type": "text", "text": question}]
+    return [{"role": "user", "content": blocks}]
+
+
+def answered(model, processor, messages):
+    """The standard program of transformers."""
+    inputs = processor.apply_chat_template(messages, **READY).to(model.device)
+    ids = model.generate(**inputs)
+    return processor.batch_decode(ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)[0]
+
+
+@pytest.fixture(scope="module")
+def miniature():
+    return AutoModelForMultimodalLM.from_pretrained(MINIATURE_PATH), AutoProcessor.from_pretrained(MINIATURE_PATH)
+
+
+@pytest.fixture(scope="module")
+def chats():
+    return video_llama.load("miniature", device="cpu")
+
+
+@pytest.mark.parametrize("question", ["What happens?", "What do you hear?"])
+@pytest.mark.parametrize("example", ["silent_star", "square_with_hum", "two_shapes"])
+def test_answers_are_those_of_chat(miniature, chats, repository, example, question):
+    clip = repository / "examples" / f"{example}.mp4"
+    assert answered(*miniature, about(clip, question)) == chats.chat(clip).ask(question).text
+
+
+@pytest.mark.parametrize("style", ["default", "llama2"])
+def test_tokens_of_both_templates_are_those_of_chat(tmp_path, repository, style):
+    folder = make_folder(tmp_path / "tiny", seed=3, prompt_template=style)
+    model, processor = AutoModelForMultimodalLM.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
+    for clip in sorted((repository / "examples").glob("*.mp4")):
+        answer = video_llama.load(folder, device="cpu").chat(clip).ask("What?", max_new_tokens=12)
+        inputs = processor.apply_chat_template(about(clip, "What?"), **READY)
+        assert inputs["input_ids"].shape[1] == answer.record.tokens["prompt"]
+        ids = model.generate(**inputs, max_new_tokens=12)[0, inputs["input_ids"].shape[1] :]
+        assert len(ids) == answer.record.tokens["generated"]
+        if processor.tokenizer.bos_token_id not in ids:  # the random model may begin another text
+            assert processor.decode(ids, skip_special_tokens=True) == answer.text
+
+
+def test_pipeline(chats, repository):
+    clip = repository / "examples" / "square_with_hum.mp4"
+    answer = pipeline("image-text-to-text", model=str(MINIATURE_PATH), device="cpu")(
+        text=about(clip, "What happens?"), return_full_text=False
+    )
+    assert answer[0]["generated_text"].strip() == chats.chat(clip).ask("What happens?").text
+
+
+def test_device_map(miniature, chats, repository):
+    pytest.importorskip("accelerate")
+    model = AutoModelForMultimodalLM.from_pretrained(MINIATURE_PATH, device_map="auto")
+    messages = about(repository / "examples" / "silent_star.mp4", "What happens?")
+    assert answered(model, miniature[1], messages) == answered(*miniature, messages)
+
+
+def test_lora(miniature, repository):
+    """A new adapter changes nothing; after a step of training it does, and ``generate`` still works."""
+    peft = pytest.importorskip("peft")
+    base = AutoModelForMultimodalLM.from_pretrained(MINIATURE_PATH, dtype=torch.float32)
+    config = peft.LoraConfig(r=2, target_modules=r".*language_model.*\.(q_proj|v_proj)", task_type="CAUSAL_LM")
+    model, processor = peft.get_peft_model(base, config), miniature[1]
+    messages = about(repository / "examples" / "silent_star.mp4", "What happens?")
+    assert answered(model, processor, messages) == "A green star moves down."
+    inputs = processor.apply_chat_template(messages, **READY)
+    before = model(**inputs).logits.detach()
+    optimizer = torch.optim.SGD([each for each in model.parameters() if each.requires_grad], lr=1.0)
+    for _ in range(2):
+        model(
+            **inputs, labels=inputs["input_ids"].masked_fill(inputs["input_ids"] >= processor.video_token_id, -100)
+        ).loss.backward()
+        optimizer.step()
+    assert not torch.equal(model(**inputs).logits, before)
+    assert answered(model, processor, messages)

@@ -36,6 +36,7 @@ OPTIONAL_PACKAGES = {
     "peft",
     "pillow_heif",
     "ray",
+    "vllm",
     "sacrebleu",
     "tensorboard",
     "uvicorn",

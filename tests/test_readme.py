@@ -33,6 +33,16 @@ def test_python(readme: str, repository: Path) -> None:
     assert "a low hum, the sound of a circle" in done.stdout
 
 
+def test_transformers(readme: str, repository: Path) -> None:
+    """The standard program prints the answer of ``Chat.ask``, without other lines."""
+    code = section(readme, "Python").split("```python\n")[2].split("```")[0]
+    done = run([sys.executable, "-c", code], repository)
+    assert done.returncode == 0, done.stderr
+    clip = "examples/square_with_hum.mp4"
+    ask = f"import video_llama; print(video_llama.load().chat({clip!r}).ask('What happens in the video?').text)"
+    assert done.stdout == run([sys.executable, "-c", ask], repository).stdout
+
+
 def test_command_line(readme: str, repository: Path) -> None:
     commands = [shlex.split(line)[1:] for line in code_block(section(readme, "Command line")).splitlines()]
     assert len(commands) >= 4

@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,11 @@ from video_llama.processors.nested_inputs import given_audio, given_images, give
 from video_llama.processors.processing_options import ReadingOptions, VideoLlamaProcessorKwargs, option_names
 from video_llama.processors.settings import ModelNumbers, ProcessorSettings
 from video_llama.processors.video_processor import SampledVideo
+
+BYTE = re.compile(r"<0x[0-9A-F]{2}>")
+"""A piece of SentencePiece that is one byte."""
+MARK = "\N{LOWER ONE EIGHTH BLOCK}"
+"""The space in SentencePiece's pieces."""
 
 
 class MessagesMixin(ProcessorMixin):
@@ -168,16 +175,27 @@ class MessagesMixin(ProcessorMixin):
     def post_process_image_text_to_text(
         self, generated_outputs: Any, skip_special_tokens: bool = True, **kwargs: Any
     ) -> list[str]:
-        """Return the texts of generated ids; see :meth:`decode`."""
-        return self.batch_decode(generated_outputs, skip_special_tokens=skip_special_tokens, **kwargs)
+        """Return the texts of generated ids, as :meth:`decode` does; those with a prompt end before the stop string.
+
+        Pipelines call it.
+        """
+        texts = self.batch_decode(generated_outputs, skip_special_tokens=skip_special_tokens, **kwargs)
+        template = TEMPLATES.get(self.numbers.prompt_template)
+        if not skip_special_tokens or template is None:
+            return texts
+        return [text.removesuffix(template.stop_string) for text in texts]
 
     def _answers(self, rows: Any, texts: list[str]) -> list[str]:
         template = TEMPLATES.get(self.numbers.prompt_template)
         bos = self.tokenizer.bos_token_id
-        return [
-            text if template is None or bos in rows_of([row])[0] else answer_text(text, template)
-            for row, text in zip(rows, texts, strict=True)
-        ]
+        answers = []
+        for row, text in zip(rows_of(rows), texts, strict=True):
+            if template is not None and not _has_beginning(row, bos, self.tokenizer.pad_token_id):
+                tokens = self.tokenizer.convert_ids_to_tokens(row, skip_special_tokens=True)
+                has_bytes = any(BYTE.fullmatch(token) for token in tokens)
+                text = answer_text(text_of_pieces(tokens) if has_bytes else text, template)
+            answers.append(text)
+        return answers
 
 
 def _without_media(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -228,6 +246,38 @@ def as_like(rows: list[list[int]], ids: Any) -> Any:
 def answer_text(text: str, template: Template) -> str:
     """Return the text before the stop string and after the last name of the assistant, without outer spaces."""
     return text.split(template.stop_string)[0].split(f"{template.roles[1]}:")[-1].strip()
+
+
+def _has_beginning(row: list[int], bos: int | None, pad: int | None) -> bool:
+    """Whether ids are a prompt: the first id after the padding is the beginning of a text."""
+    return next((token for token in row if token != pad), None) == bos
+
+
+def text_of_pieces(tokens: Sequence[str]) -> str:
+    """Return the text of SentencePiece's pieces. Every byte that is not part of a character becomes U+FFFD.
+
+    The tokenizers library replaces each byte of a run if any of them is invalid.
+    """
+    text = ""
+    for is_byte, run in groupby(tokens, key=lambda token: BYTE.fullmatch(token) is not None):
+        pieces = list(run)
+        text += _characters(bytes(int(p[3:5], 16) for p in pieces)) if is_byte else "".join(pieces).replace(MARK, " ")
+    return text.removeprefix(" ")
+
+
+def _characters(data: bytes) -> str:
+    text, at = "", 0
+    while at < len(data):
+        for length in (1, 2, 3, 4):
+            try:
+                text += data[at : at + length].decode()
+            except UnicodeDecodeError:
+                continue
+            break
+        else:
+            text, length = text + "\N{REPLACEMENT CHARACTER}", 1
+        at += length
+    return text
 
 
 def rows_of(ids: Any) -> list[list[int]]:
