@@ -6,7 +6,7 @@ The tests are not part of an installed transformers and not of this repository; 
     VIDEO_LLAMA_TRANSFORMERS_TESTS=transformers-5.23.0/tests python -m pytest tests/models/test_transformers_mixins.py
 
 ``test_modeling_common`` also imports tests of ``generate`` and of exporters that the distribution lacks; empty classes
-take their place (tests/models/test_generation_modes.py tests ``generate``). Tests of images run with a batch
+take their place (tests/models/test_generation.py tests ``generate``). Tests of images run with a batch
 of images, all others with a batch of videos and sounds.
 """
 
