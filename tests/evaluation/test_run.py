@@ -71,10 +71,11 @@ def test_runs_without_rows(config, load, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_killed_run_is_continued_with_the_same_bytes(workers, clips, model_path, tmp_path, rows):
-    """Three times, ``kill -9`` of the process that writes; its workers end as well."""
-    many = [{**row, "id": f"{row['id']}-{number}"} for number in range(40) for row in rows if "choices" not in row]
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(("workers", "num_kills"), [(1, 3), (2, 1)])
+def test_a_killed_run_is_continued_with_the_same_bytes(workers, num_kills, clips, model_path, tmp_path, rows):
+    """``kill -9`` of the process that writes; its workers end as well, one that still starts as soon as it has."""
+    many = [{**row, "id": f"{row['id']}-{number}"} for number in range(10) for row in rows if "choices" not in row]
     data = write_rows(clips["video"].parent / f"many-{workers}.jsonl", many)
     options = ("--model", model_path, "--device", "cpu", "--batch-size", 2, "--max-new-tokens", 4)
 
@@ -83,9 +84,9 @@ def test_a_killed_run_is_continued_with_the_same_bytes(workers, clips, model_pat
 
     answers = tmp_path / "killed" / "answers.jsonl"
     sizes = [0]
-    for _ in range(3):
+    for _ in range(num_kills):
         process = command(tmp_path / "killed", workers)
-        while not answers.exists() or answers.stat().st_size <= sizes[-1] + 20_000:
+        while not answers.exists() or answers.stat().st_size <= sizes[-1] + 10_000:
             assert process.poll() is None, process.stderr.read()
             time.sleep(0.01)
         children = _children(process.pid)
@@ -98,7 +99,7 @@ def test_a_killed_run_is_continued_with_the_same_bytes(workers, clips, model_pat
         output, errors = process.communicate()
         assert process.returncode == 0, errors
         assert "exact_match" in output
-    assert sizes[1] < sizes[2] < sizes[3] < answers.stat().st_size
+    assert sorted({*sizes, answers.stat().st_size}) == [*sizes, answers.stat().st_size]
     assert answers.read_bytes() == (tmp_path / "whole" / "answers.jsonl").read_bytes()
     assert [each["id"] for each in read_jsonl(answers)] == [row["id"] for row in many]
 
@@ -109,7 +110,7 @@ def _children(pid):
 
 
 def _wait_until_ended(pids):
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while any(os.path.exists(f"/proc/{pid}") for pid in pids):
         assert time.monotonic() < deadline, "the workers of a killed process still run"
         time.sleep(0.05)
