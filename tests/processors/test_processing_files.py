@@ -35,6 +35,14 @@ class TestFolders:
         inputs = old.apply_chat_template(messages, **READY)
         assert torch.equal(inputs["input_ids"], processor.apply_chat_template(messages, **READY)["input_ids"])
 
+    def test_settings_are_attributes(self, processor):
+        assert (processor.image_size, processor.num_video_query_tokens) == (
+            28,
+            processor.numbers.num_video_query_tokens,
+        )
+        assert processor.image_mean == list(processor.settings.image_mean)
+        assert not hasattr(processor, "image_mode")
+
     def test_an_unknown_setting(self, processor):
         with pytest.raises(TypeError, match="Unexpected keyword argument num_frame"):
             type(processor)(processor.tokenizer, num_frame=3)

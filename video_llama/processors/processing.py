@@ -86,6 +86,15 @@ class VideoLlamaProcessor(MessagesMixin):
         if self.chat_template is None:
             self.chat_template = getattr(tokenizer, "chat_template", None) or template_of(self.numbers.prompt_template)
 
+    def __getattr__(self, name: str) -> Any:
+        """Return a value of ``processor_config.json``."""
+        for part in ("settings", "numbers"):
+            values = self.__dict__.get(part)
+            if values is not None and name in values.__dataclass_fields__:
+                value = getattr(values, name)
+                return list(value) if isinstance(value, tuple) else value
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
     # Loading and saving
 
     @classmethod
