@@ -18,7 +18,7 @@ from video_llama.checkpoints.gguf import decoder_from_gguf
 from video_llama.errors import CheckpointError
 
 gguf = pytest.importorskip("gguf")
-WIDTH, HIDDEN, HEADS = 32, 48, 4
+WIDTH, HIDDEN, NUM_HEADS = 32, 48, 4
 
 
 def write_gguf(path, architecture="llama"):
@@ -30,10 +30,10 @@ def write_gguf(path, architecture="llama"):
     writer.add_context_length(128)
     writer.add_embedding_length(WIDTH)
     writer.add_feed_forward_length(HIDDEN)
-    writer.add_head_count(HEADS)
-    writer.add_head_count_kv(HEADS)
+    writer.add_head_count(NUM_HEADS)
+    writer.add_head_count_kv(NUM_HEADS)
     writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_rope_dimension_count(WIDTH // HEADS)
+    writer.add_rope_dimension_count(WIDTH // NUM_HEADS)
     writer.add_vocab_size(len(tokens))
     writer.add_tokenizer_model("gpt2")
     writer.add_token_list(tokens)
