@@ -40,8 +40,8 @@ lint: $(DEV)  ## Check format, lint, types, layer contract and documentation lin
 	$(BIN)/mkdocs build --quiet --strict --site-dir $(SITE)
 
 # The lowest and the newest version of transformers that pyproject.toml allows, each with its own huggingface_hub.
-COMPAT_TESTS := tests/models tests/chat tests/processors/test_processing.py tests/checkpoints/test_auto.py \
-  tests/checkpoints/test_tokenizer_files.py
+COMPAT_TESTS := tests/models tests/chat $(wildcard tests/processors/test_processing*.py) tests/processors/test_collator.py \
+  tests/test_auto.py tests/checkpoints/test_tokenizer_files.py
 
 compat: $(DEV)  ## Run the tests of model, processor and chat with the lowest and newest allowed transformers
 	@set -e; for pair in "transformers==5.16.0 huggingface-hub<2" "transformers>=5.16,<6 huggingface-hub<3"; do \

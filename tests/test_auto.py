@@ -17,6 +17,7 @@ from transformers import (
 import video_llama
 import video_llama.auto as auto
 from tests.factories.models import make_folder
+from video_llama.chat.engine import Writer
 from video_llama.chat.loading import MINIATURE_PATH
 
 
@@ -54,11 +55,23 @@ def about(clip, question):
     return [{"role": "user", "content": blocks}]
 
 
-def answered(model, processor, messages):
-    """The standard program of transformers."""
+def generated(model, processor, messages, **options):
+    """The ids [1, new] of the standard program of transformers."""
     inputs = processor.apply_chat_template(messages, **READY).to(model.device)
-    ids = model.generate(**inputs)
-    return processor.batch_decode(ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)[0]
+    return model.generate(**inputs, **options)[:, inputs["input_ids"].shape[1] :]
+
+
+def answered(model, processor, messages):
+    """The text of the standard program of transformers."""
+    return processor.batch_decode(generated(model, processor, messages), skip_special_tokens=True)[0]
+
+
+@pytest.fixture
+def chat_ids(monkeypatch):
+    """The token ids of Chat's answers, in order; the test clears the list."""
+    ids, push = [], Writer.push
+    monkeypatch.setattr(Writer, "push", lambda writer, token: ids.append(token) or push(writer, token))
+    return ids
 
 
 @pytest.fixture(scope="module")
@@ -73,21 +86,24 @@ def chats():
 
 @pytest.mark.parametrize("question", ["What happens?", "What do you hear?"])
 @pytest.mark.parametrize("example", ["silent_star", "square_with_hum", "two_shapes"])
-def test_answers_are_those_of_chat(miniature, chats, repository, example, question):
+def test_answers_are_those_of_chat(miniature, chats, chat_ids, repository, example, question):
     clip = repository / "examples" / f"{example}.mp4"
-    assert answered(*miniature, about(clip, question)) == chats.chat(clip).ask(question).text
+    answer = chats.chat(clip).ask(question)
+    ids = generated(*miniature, about(clip, question))
+    assert ids[0].tolist() == chat_ids
+    assert miniature[1].batch_decode(ids, skip_special_tokens=True)[0] == answer.text
 
 
 @pytest.mark.parametrize("style", ["default", "llama2"])
-def test_tokens_of_both_templates_are_those_of_chat(tmp_path, repository, style):
+def test_tokens_of_both_templates_are_those_of_chat(tmp_path, chat_ids, repository, style):
     folder = make_folder(tmp_path / "tiny", seed=3, prompt_template=style)
     model, processor = AutoModelForMultimodalLM.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
+    assistant = video_llama.load(folder, device="cpu")
     for clip in sorted((repository / "examples").glob("*.mp4")):
-        answer = video_llama.load(folder, device="cpu").chat(clip).ask("What?", max_new_tokens=12)
-        inputs = processor.apply_chat_template(about(clip, "What?"), **READY)
-        assert inputs["input_ids"].shape[1] == answer.record.tokens["prompt"]
-        ids = model.generate(**inputs, max_new_tokens=12)[0, inputs["input_ids"].shape[1] :]
-        assert len(ids) == answer.record.tokens["generated"]
+        chat_ids.clear()
+        answer = assistant.chat(clip).ask("What?", max_new_tokens=12)
+        ids = generated(model, processor, about(clip, "What?"), max_new_tokens=12)[0]
+        assert ids.tolist() == chat_ids
         if processor.tokenizer.bos_token_id not in ids:  # the random model may begin another text
             assert processor.decode(ids, skip_special_tokens=True) == answer.text
 
