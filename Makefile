@@ -22,7 +22,7 @@ export OMP_NUM_THREADS ?= 1
 export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: demo test check lint compat fast-test bench format docs wheel-test help clean
+.PHONY: demo test check lint compat fast-test bench gpu format docs wheel-test help clean
 
 demo: $(CORE)  ## Install the core and answer a question about an example video
 	$(BIN)/video-llama ask "$(EXAMPLE)" "$(QUESTION)"
@@ -61,6 +61,9 @@ bench: $(DEV)  ## Run the benchmarks that need no arguments
 	@set -e; for script in $(BENCHMARKS); do \
 	  echo "== bench_$$script"; $(BIN)/python "benchmarks/bench_$$script.py"; \
 	done
+
+gpu: $(DEV)  ## Check and measure the model on a GPU (docs/gpu.md)
+	$(BIN)/python benchmarks/gpu.py
 
 format: $(DEV)  ## Reformat the code
 	$(BIN)/ruff format .
