@@ -13,12 +13,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from video_llama.checkpoints.folder import CONFIG_FILE, MANIFEST_FILE, PROCESSOR_FILE, TOKENIZER_FILE, Manifest
-from video_llama.conversation import Tokenizer
+from video_llama.checkpoints.folder import CONFIG_FILE, MANIFEST_FILE, PROCESSOR_FILE, Manifest
+from video_llama.conversation import TOKENIZER_MODEL, Tokenizer
 from video_llama.models.configuration import VideoLlamaConfig
 from video_llama.processors.settings import ProcessorSettings
 
-TOKENIZER = Path(__file__).resolve().parent.parent / "video_llama" / "miniature" / "weights" / TOKENIZER_FILE
+TOKENIZER = Path(__file__).resolve().parent.parent / "video_llama" / "miniature" / "weights" / TOKENIZER_MODEL
 
 
 def mid_size_config(tokenizer: Tokenizer) -> VideoLlamaConfig:
@@ -52,7 +52,7 @@ def mid_size_config(tokenizer: Tokenizer) -> VideoLlamaConfig:
 def write_folder(path: Path) -> Path:
     """Write the folder and return it."""
     path.mkdir(parents=True, exist_ok=True)
-    shutil.copy(TOKENIZER, path / TOKENIZER_FILE)
+    shutil.copy(TOKENIZER, path / TOKENIZER_MODEL)
     config = mid_size_config(Tokenizer(TOKENIZER))
     files = {
         CONFIG_FILE: config.to_dict(),
