@@ -149,39 +149,71 @@ def token_steps(
     ids are yielded, the cache holds the prompt and the n - 1 ids before them.
     """
     while True:
-        chosen_B = choose(last_logits(model, embeds_BLD, mask_BL, cache))
-        yield chosen_B.tolist()
+        chosen_B, ids = next_tokens(model, embeds_BLD, mask_BL, cache, choose)
+        yield ids
         with torch.no_grad():
             embeds_BLD = model.get_input_embeddings()(chosen_B[:, None])
         mask_BL = torch.cat([mask_BL, mask_BL.new_ones(len(mask_BL), 1)], dim=1)
 
 
+def next_tokens(
+    model: VideoLlamaForConditionalGeneration,
+    embeds_BLD: Tensor,
+    mask_BL: Tensor,
+    cache: Any,
+    choose: Callable[[Tensor], Tensor],
+) -> tuple[Tensor, list[int]]:
+    """Run the model once and return the next token id of every answer, as a tensor [B] on the device and as numbers.
+
+    The other arguments are those of :func:`last_logits`. The CPU reads the ids and whether the logits are finite in one
+    copy. Sampling from NaN would be an error of the device, so such logits are replaced by zeros until they are
+    reported. Raises CheckpointError if the model computes NaN.
+    """
+    logits_BV = _last_logits(model, embeds_BLD, mask_BL, cache)
+    is_finite = logits_BV.isfinite().all()
+    chosen_B = choose(torch.where(is_finite, logits_BV, 0))
+    numbers: list[int] = torch.cat([chosen_B, is_finite.to(chosen_B.dtype)[None]]).tolist()
+    if not numbers.pop():
+        raise _not_finite(logits_BV)
+    return chosen_B, numbers
+
+
 def last_logits(model: VideoLlamaForConditionalGeneration, embeds_BLD: Tensor, mask_BL: Tensor, cache: Any) -> Tensor:
     """Return the logits [B, V] after the last embedding, and append keys and values of ``embeds_BLD`` to ``cache``.
 
-    ``mask_BL`` also covers the cached positions. Raises CheckpointError if the model computes NaN.
+    ``mask_BL`` also covers the cached positions; a single prompt has no padding. Raises CheckpointError if the model
+    computes NaN.
     """
+    logits_BV = _last_logits(model, embeds_BLD, mask_BL, cache)
+    check_finite(logits_BV)
+    return logits_BV
+
+
+def _last_logits(model: VideoLlamaForConditionalGeneration, embeds_BLD: Tensor, mask_BL: Tensor, cache: Any) -> Tensor:
     positions = (mask_BL.cumsum(dim=1) - 1).clamp(min=0)[:, -embeds_BLD.shape[1] :]
     with torch.no_grad():
         logits_BV: Tensor = model(
             inputs_embeds=embeds_BLD,
-            attention_mask=mask_BL,
+            attention_mask=None if len(mask_BL) == 1 else mask_BL,  # transformers reads whether a mask is all ones
             position_ids=positions,
             past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,
         ).logits[:, -1]
-    check_finite(logits_BV)
     return logits_BV
 
 
 def check_finite(logits_BV: Tensor) -> None:
     """Raise CheckpointError if the model computed NaN or infinity."""
     if not logits_BV.isfinite().all():
-        raise CheckpointError(
-            f"The model computed NaN or infinity in {logits_BV.dtype}. Check its weights for NaN with `video-llama "
-            "inspect`; if there are none, load it with dtype float32."
-        )
+        raise _not_finite(logits_BV)
+
+
+def _not_finite(logits_BV: Tensor) -> CheckpointError:
+    return CheckpointError(
+        f"The model computed NaN or infinity in {logits_BV.dtype}. Check its weights for NaN with `video-llama "
+        "inspect`; if there are none, load it with dtype float32."
+    )
 
 
 def beam_ids(

@@ -32,7 +32,8 @@ SIMULATED = "sim"
 MAX_KNOWN_VALUES = 2**22
 """Tensors with more elements lose their values, to save time."""
 UNKNOWN_SCALAR = 1.0
-"""What reading a single number of unknown value gives: the loss, and the norm of the gradient."""
+"""What reading a single number of unknown value gives, in the number's type: the loss, the norm of the gradient, a
+generated token id, whether all logits are finite."""
 
 aten = torch.ops.aten
 
@@ -51,7 +52,7 @@ class KnownIntegers(TorchDispatchMode):
         kwargs = kwargs or {}
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         if func is aten._local_scalar_dense.default:
-            return _scalar(_known(tensors[0]))
+            return _scalar(_known(tensors[0]), tensors[0].dtype)
         result = func(*args, **kwargs)
         if func is aten._amp_foreach_non_finite_check_and_unscale_.default:
             tensors[-2]._known = torch.zeros(())  # type: ignore[attr-defined]  # found_inf: all gradients are finite
@@ -78,9 +79,10 @@ def _may_be_known(result: Any) -> bool:
     return bool(tensors) and all(map(_is_integer, tensors))
 
 
-def _scalar(known: Tensor | None) -> Any:
+def _scalar(known: Tensor | None, dtype: torch.dtype) -> Any:
     if known is None:
-        return UNKNOWN_SCALAR
+        kind = bool if dtype is torch.bool else float if dtype.is_floating_point else int
+        return kind(UNKNOWN_SCALAR)
     with _disable_current_modes():
         return known.item()
 

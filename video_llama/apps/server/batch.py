@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from video_llama.chat.cache import KeyValues
-from video_llama.chat.decoding import TokenChooser, last_logits
+from video_llama.chat.decoding import TokenChooser, next_tokens
 from video_llama.chat.engine import Engine, PreparedTurn
 from video_llama.conversation import common_length
 
@@ -35,7 +35,8 @@ class DecodeBatch:
     def clear(self) -> None:
         """Remove all rows."""
         self._choosers: list[TokenChooser] = []
-        self._tokens: list[int] = []
+        self._tokens: list[Tensor] = []
+        """The last token id of each row, [1], on the device."""
         self._mask_BL: Tensor | None = None
         self._cache: Any = None
 
@@ -48,26 +49,29 @@ class DecodeBatch:
         num_reused, prefix = self._prefixes.longest(labels)
         cache = _cache_of(prefix)
         embeds_1LD, mask_1L = engine.embed([turn])
-        logits_1V = last_logits(engine.model, embeds_1LD[:, num_reused:], mask_1L, cache)
         choose = TokenChooser(turn.decoding, engine.tokenizer.bos_id, 1, engine.model.device)
-        token = int(choose(logits_1V))
+        chosen_1, [token] = next_tokens(engine.model, embeds_1LD[:, num_reused:], mask_1L, cache, choose)
         key_values = _key_values(cache)
         self._prefixes.keep(labels, key_values)
         self._append(key_values, mask_1L)
         self._choosers.append(choose)
-        self._tokens.append(token)
+        self._tokens.append(chosen_1)
         return token, num_reused
 
     def step(self) -> list[int]:
         """Return the next token of every row. The batch must not be empty."""
         assert self._mask_BL is not None
-        model = self._engine.model
+        model, choosers = self._engine.model, self._choosers
+
+        def choose(logits_BV: Tensor) -> Tensor:
+            return torch.cat([choose(logits_BV[row : row + 1]) for row, choose in enumerate(choosers)])
+
         self._mask_BL = torch.cat([self._mask_BL, self._mask_BL.new_ones(len(self), 1)], dim=1)
         with torch.no_grad():
-            embeds_B1D = model.get_input_embeddings()(torch.tensor(self._tokens, device=model.device)[:, None])
-        logits_BV = last_logits(model, embeds_B1D, self._mask_BL, self._cache)
-        self._tokens = [int(choose(logits_BV[row : row + 1])) for row, choose in enumerate(self._choosers)]
-        return self._tokens
+            embeds_B1D = model.get_input_embeddings()(torch.cat(self._tokens)[:, None])
+        chosen_B, tokens = next_tokens(model, embeds_B1D, self._mask_BL, self._cache, choose)
+        self._tokens = list(chosen_B.split(1))
+        return tokens
 
     def leave(self, rows: Sequence[int]) -> None:
         """Remove these rows, and the padding that no remaining row needs."""
