@@ -80,7 +80,7 @@ def simulation() -> Iterator[None]:
         fake_tensors(),
         mock.patch.object(torch, "tensor", _tensor(torch.tensor)),
         mock.patch.object(torch, "Generator", _generator(torch.Generator)),
-        mock.patch.object(masking_utils, "is_tracing", lambda _=None: False),
+        mock.patch.object(masking_utils, "is_tracing", return_value=False),
     ):
         yield
 
