@@ -31,7 +31,12 @@ from video_llama.models.simulation import SIMULATED, fake_tensors, fill_with_fak
 from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
 
 NUM_LAYERS = 2
-"""Layers of the ViT, the audio trunk and the decoder, to save time: all layers of a stack are alike."""
+"""Number of layers of each stack, to save time: they are alike, but for cross-attention in every second one of a
+Q-Former."""
+STACKS = (
+    *("vision_config", "qformer_config", "video_qformer_config", "audio_qformer_config"),
+    *("imagebind_audio_config", "text_config"),
+)
 
 aten = torch.ops.aten
 READS = {aten._local_scalar_dense.default, aten.nonzero.default, aten.masked_select.default, aten.equal.default}
@@ -45,8 +50,8 @@ def simulated_config(size: str, *, num_layers: int | None = NUM_LAYERS, **values
     for name, value in values.items():
         setattr(config, name, value)
     if num_layers is not None:
-        for part in (config.vision_config, config.imagebind_audio_config, config.text_config):
-            part.num_hidden_layers = num_layers
+        for name in STACKS:
+            getattr(config, name).num_hidden_layers = num_layers
         config.text_config.layer_types = None
     return config
 

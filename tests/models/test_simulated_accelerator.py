@@ -1,0 +1,154 @@
+"""Every path that depends on the device, at the published sizes, on a device that holds no data.
+
+An operation that mixes devices or data types is an error here, as it is on a GPU. Values are not computed. ``Waits``
+counts where the CPU waits for the device.
+"""
+
+import pytest
+import torch
+from transformers import DynamicCache
+
+from tests.factories.simulated import Waits, simulated_config, simulated_model, simulation
+from video_llama.chat.decoding import Decoding, TokenChooser, token_steps
+from video_llama.models.placement import VIT
+from video_llama.models.simulation import simulated_device
+
+try:
+    DEVICE = simulated_device()
+except RuntimeError as error:  # an older torch
+    pytest.skip(str(error), allow_module_level=True)
+
+SIZES = {"7b": 4096, "13b": 5120}
+BFLOAT16, FLOAT16, FLOAT32 = torch.bfloat16, torch.float16, torch.float32
+SAMPLING = {"temperature": 1.0, "top_p": 0.9, "top_k": 50, "seed": 1}
+DECODINGS = {"greedy": {}, "sampling": SAMPLING, "penalty": {**SAMPLING, "repetition_penalty": 1.2}}
+ONE_READ = "decoding.next_tokens"
+"""The chosen ids and whether the logits are finite: the ids are needed on the CPU to find the end of the answer."""
+MASK_READ = "masking_utils._ignore_causal_mask_sdpa"
+"""transformers looks for padding, once for a forward pass of several rows."""
+
+PLANS = {
+    "bf16": ({}, BFLOAT16, FLOAT32),
+    "fp16": ({"dtype": "float16"}, FLOAT16, FLOAT32),
+    "fp32": ({"dtype": "float32"}, FLOAT32, FLOAT32),
+    "parts": ({"dtype": {"vision": "float16", "qformer": "bfloat16", "audio": "float32"}}, BFLOAT16, BFLOAT16),
+    "other parts": ({"dtype": {"decoder": "float16", "audio": "bfloat16", "vision": "float32"}}, FLOAT16, FLOAT32),
+    "int8": ({"quantization": "int8"}, BFLOAT16, FLOAT32),
+    "int4": ({"quantization": "int4"}, BFLOAT16, FLOAT32),
+    "low_resource": ({"low_resource": True}, BFLOAT16, FLOAT32),
+    "low_resource fp16": ({"low_resource": True, "dtype": "float16"}, FLOAT16, FLOAT32),
+}
+"""Options of ``load`` -> data types of the decoder and of the Q-Formers."""
+CASES = [*(("7b", plan) for plan in PLANS), ("13b", "bf16"), ("13b", "low_resource")]
+SLOW_SIZES = ["7b", pytest.param("13b", marks=pytest.mark.slow)]
+
+
+@pytest.fixture(autouse=True)
+def _simulation():
+    with simulation(), torch.no_grad():
+        yield
+
+
+def media_of(config, count=1):
+    audio = config.imagebind_audio_config.input_size
+    return {
+        "pixel_values_videos": torch.zeros(count, 8, 3, 224, 224, device=DEVICE),
+        "input_features": torch.zeros(count, 8, 1, *audio, device=DEVICE),
+    }
+
+
+def prompt_of(config, rows=1, length=60, padding=0):
+    ids = torch.ones(rows, length, dtype=torch.long)
+    ids[:, 5 : 5 + config.num_video_query_tokens] = config.video_token_id
+    ids[:, 40 : 40 + config.num_audio_query_tokens] = config.audio_token_id
+    mask = torch.ones_like(ids)
+    if padding:
+        mask[-1, :padding] = 0
+    return {"input_ids": ids.to(DEVICE), "attention_mask": mask.to(DEVICE)}
+
+
+@pytest.mark.parametrize(
+    ("size", "plan"),
+    [("7b", "bf16"), *(pytest.param(*case, marks=pytest.mark.slow) for case in CASES[1:])],
+)
+def test_encode_and_read(size, plan):
+    options, decoder, qformer = PLANS[plan]
+    config = simulated_config(size)
+    model = simulated_model(config, options)
+    media, body = media_of(config), model.model
+    video, audio = body.encode_video(media["pixel_values_videos"]), body.encode_audio(media["input_features"])
+    image = body.encode_video(torch.zeros(2, 3, 224, 224, device=DEVICE))
+    features = [
+        body.get_video_features(media["pixel_values_videos"]).pooler_output,
+        body.get_image_features(torch.zeros(2, 3, 224, 224, device=DEVICE)).pooler_output,
+        body.get_audio_features(media["input_features"]).pooler_output,
+    ]
+    for tokens, count in zip([video, image, audio, *features], [32, 32, 8, 32, 32, 8], strict=True):
+        assert tokens.shape[1:] == (count, SIZES[size])
+        assert (tokens.device, tokens.dtype) == (DEVICE, qformer)
+    outputs = model(**prompt_of(config), **media, use_cache=True)
+    assert outputs.logits.shape == (1, 60, config.text_config.vocab_size)
+    assert (outputs.logits.device, outputs.logits.dtype) == (DEVICE, decoder)
+    keys = outputs.past_key_values.layers[0].keys
+    assert (keys.device, keys.dtype) == (DEVICE, decoder)
+
+
+def test_low_resource_has_the_vit_on_the_cpu():
+    model = simulated_model(simulated_config("7b"), {"low_resource": True})
+    places = {name: parameter.device.type for name, parameter in model.named_parameters()}
+    assert {name for name, place in places.items() if place == "cpu"} == {
+        name for name in places if name.startswith(f"{VIT}.")
+    }
+
+
+@pytest.mark.parametrize("size", SLOW_SIZES)
+def test_token_steps(size):
+    """One row: a single read for each token. Several rows: one more, whatever their number."""
+    model = simulated_model(simulated_config(size))
+    for settings in DECODINGS.values():
+        for rows in (1, 3):
+            check_token_steps(model, Decoding(**settings), rows)
+
+
+def check_token_steps(model, decoding, rows):
+    choose, cache = TokenChooser(decoding, 1, rows, DEVICE), DynamicCache()
+    mask = torch.ones(rows, 20, dtype=torch.long)
+    mask[1:, :3] = 0
+    embeds = torch.zeros(rows, 20, model.config.text_config.hidden_size, dtype=BFLOAT16, device=DEVICE)
+    steps = token_steps(model, embeds, mask.to(DEVICE), cache, choose)
+    assert next(steps) == [1] * rows
+    with Waits() as waits:
+        for _ in range(3):
+            next(steps)
+    assert waits.reads == {ONE_READ: 3} | ({MASK_READ: 3} if rows > 1 else {})
+    assert not waits.uploads
+    assert cache.get_seq_length() == 23
+    assert {(layer.keys.device, layer.values.dtype) for layer in cache.layers} == {(DEVICE, BFLOAT16)}
+
+
+LOOP_READS = {MASK_READ, "utils.__call__"}
+"""What ``generate`` of transformers reads for each token: padding, and whether all answers have ended."""
+BEAM_READS = {*LOOP_READS, "utils._beam_search_has_unfinished_sequences"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", SIZES)
+def test_generate(size):
+    """Nothing of this package is read for a token; see LOOP_READS for transformers."""
+    config = simulated_config(size)
+    model = simulated_model(config)
+    prompt, media = prompt_of(config, rows=2, padding=3), media_of(config, 2)
+    for settings in ({}, {"do_sample": True, "top_k": 50, "top_p": 0.9}, {"num_beams": 2}, {"repetition_penalty": 1.2}):
+        settings = {"eos_token_id": None, "stop_strings": None, "do_sample": False, **settings}
+        reads = []
+        for length in (2, 3):
+            with Waits() as waits:
+                ids = model.generate(**prompt, **media, max_new_tokens=length, **settings)
+            reads.append(waits.reads.copy())
+        assert ids.device == DEVICE
+        more = reads[1] - reads[0]
+        if "num_beams" not in settings:  # when a search of beams ends depends on values
+            assert ids.shape == (2, 63)
+            assert more == dict.fromkeys(LOOP_READS, 1)
+        else:
+            assert more.keys() <= BEAM_READS
