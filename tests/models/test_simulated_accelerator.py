@@ -4,12 +4,14 @@ An operation that mixes devices or data types is an error here, as it is on a GP
 counts where the CPU waits for the device.
 """
 
+from unittest import mock
+
 import pytest
 import torch
-from transformers import DynamicCache
+from transformers import DynamicCache, GenerationMixin
 
 from tests.factories.simulated import Waits, simulated_config, simulated_model, simulation
-from video_llama.chat.decoding import Decoding, TokenChooser, token_steps
+from video_llama.chat.decoding import Decoding, TokenChooser, beam_ids, token_steps
 from video_llama.models.placement import VIT
 from video_llama.models.simulation import simulated_device
 
@@ -128,7 +130,6 @@ def check_token_steps(model, decoding, rows):
 
 LOOP_READS = {MASK_READ, "utils.__call__"}
 """What ``generate`` of transformers reads for each token: padding, and whether all answers have ended."""
-BEAM_READS = {*LOOP_READS, "utils._beam_search_has_unfinished_sequences"}
 
 
 @pytest.mark.slow
@@ -138,7 +139,7 @@ def test_generate(size):
     config = simulated_config(size)
     model = simulated_model(config)
     prompt, media = prompt_of(config, rows=2, padding=3), media_of(config, 2)
-    for settings in ({}, {"do_sample": True, "top_k": 50, "top_p": 0.9}, {"num_beams": 2}, {"repetition_penalty": 1.2}):
+    for settings in ({}, {"do_sample": True, "top_k": 50, "top_p": 0.9}, {"repetition_penalty": 1.2}):
         settings = {"eos_token_id": None, "stop_strings": None, "do_sample": False, **settings}
         reads = []
         for length in (2, 3):
@@ -146,9 +147,30 @@ def test_generate(size):
                 ids = model.generate(**prompt, **media, max_new_tokens=length, **settings)
             reads.append(waits.reads.copy())
         assert ids.device == DEVICE
-        more = reads[1] - reads[0]
-        if "num_beams" not in settings:  # when a search of beams ends depends on values
-            assert ids.shape == (2, 63)
-            assert more == dict.fromkeys(LOOP_READS, 1)
-        else:
-            assert more.keys() <= BEAM_READS
+        assert ids.shape == (2, 63)
+        assert reads[1] - reads[0] == dict.fromkeys(LOOP_READS, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", SIZES)
+def test_beams(size):
+    """For each token, the ids of all beams are read to find stop strings, and whether scores are NaN."""
+    model = simulated_model(simulated_config(size))
+    mask = torch.ones(2, 20, dtype=torch.long)
+    mask[1, :3] = 0
+    embeds, mask = torch.zeros(2, 20, SIZES[size], dtype=BFLOAT16, device=DEVICE), mask.to(DEVICE)
+    reads = []
+    for length in (2, 3):
+        ends = [True] * (length - 1) + [False]  # in a simulation, nothing is known about the scores
+        unfinished = mock.patch.object(GenerationMixin, "_beam_search_has_unfinished_sequences", side_effect=ends)
+        settings = Decoding(num_beams=2, max_new_tokens=length)
+        with unfinished, Waits() as waits:
+            rows = beam_ids(model, embeds, mask, settings, eos_id=2, pad_id=0, is_stopped=lambda ids: False)
+        assert len(rows) == 2
+        reads.append(waits.reads.copy())
+    assert reads[1] - reads[0] == {
+        MASK_READ: 1,
+        "decoding.stopped": 1,
+        "decoding.checked": 1,
+        "decoding.check_finite": 1,
+    }

@@ -70,7 +70,7 @@ class DecodeBatch:
         with torch.no_grad():
             embeds_B1D = model.get_input_embeddings()(torch.cat(self._tokens)[:, None])
         chosen_B, tokens = next_tokens(model, embeds_B1D, self._mask_BL, self._cache, choose)
-        self._tokens = list(chosen_B.split(1))
+        self._tokens = list(torch.split(chosen_B, 1))
         return tokens
 
     def leave(self, rows: Sequence[int]) -> None:
