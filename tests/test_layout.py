@@ -34,6 +34,7 @@ OPTIONAL_PACKAGES = {
     "huggingface_hub",
     "matplotlib",
     "peft",
+    "pyarrow",
     "pillow_heif",
     "ray",
     "vllm",

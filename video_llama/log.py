@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 logger = logging.getLogger("video_llama")
@@ -20,10 +20,23 @@ def configure(level: int = logging.INFO) -> None:
     logger.propagate = False
 
 
-def progress(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
-    """Yield ``items`` and show a progress bar on standard error. Shows nothing if that is not a terminal."""
-    from rich.console import Console  # not at the top: the command line imports this module, and --help has to be fast
-    from rich.progress import track
+def progress(
+    items: Iterable[T], description: str, total: int | None = None, status: Callable[[], str] | None = None
+) -> Iterator[T]:
+    """Yield ``items`` and show a progress bar on standard error. Shows nothing if that is not a terminal.
+
+    ``status`` returns a short text to show after the bar; it is called after each item.
+    """
+    # Not at the top: the command line imports this module, and --help has to be fast.
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
-    yield from track(items, description, total=total, console=console, transient=True, disable=not console.is_terminal)
+    columns = [TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()]
+    columns += [TextColumn("{task.fields[status]}")] if status is not None else []
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(description, total=total, status="")
+        for item in bar.track(items, total=total, task_id=task):
+            yield item
+            if status is not None:
+                bar.update(task, status=status())

@@ -2,12 +2,20 @@
 
 import os
 import signal
+from functools import partial
 
 import pytest
 
 from video_llama.datasets.question_rows import question_rows
 from video_llama.errors import WorkerError
+from video_llama.evaluation.answering import load_row_answerer
 from video_llama.evaluation.workers import InProcess, Processes, make_workers
+
+
+@pytest.fixture
+def answerer(load, config):
+    """Loads the model of a worker."""
+    return partial(load_row_answerer, load, config)
 
 
 @pytest.fixture
@@ -17,21 +25,21 @@ def batches(data):
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_results_of_one(load, config, batches):
-    one, two = make_workers(load, config, 1), make_workers(load, config, 2)
+def test_two_processes_give_the_results_of_one(answerer, batches):
+    one, two = make_workers(answerer, 1), make_workers(answerer, 2)
     assert (type(one), type(two)) == (InProcess, Processes)
     try:
         assert list(two.results(batches)) == list(one.results(batches))
-        assert two.weights() == one.weights()
+        assert two.description() == one.description()
     finally:
         two.close()
 
 
 @pytest.mark.slow
-def test_a_process_that_ends_is_an_error(load, config, batches):
-    workers = Processes(load, config, 1)
+def test_a_process_that_ends_is_an_error(answerer, batches):
+    workers = Processes(answerer, 1)
     try:
-        workers.weights()
+        workers.description()
         [pid] = workers._pool._processes
         os.kill(pid, signal.SIGKILL)
         with pytest.raises(WorkerError, match="Run the same command again"):
@@ -40,6 +48,6 @@ def test_a_process_that_ends_is_an_error(load, config, batches):
         workers.close()
 
 
-def test_at_least_one(load, config):
+def test_at_least_one(answerer):
     with pytest.raises(ValueError, match="workers is 0"):
-        make_workers(load, config, 0)
+        make_workers(answerer, 0)

@@ -12,6 +12,7 @@ import typer
 from video_llama import __version__
 from video_llama.cli.apply_delta import apply_delta
 from video_llama.cli.ask import ask
+from video_llama.cli.batch import batch
 from video_llama.cli.chat import chat
 from video_llama.cli.convert import convert
 from video_llama.cli.demo import demo
@@ -38,6 +39,10 @@ COMMANDS: dict[str, dict[Callable[..., None], tuple[str, ...]]] = {
             'video-llama ask clip.mp4 "What do you hear?" --start 2 --end 6 --json',
         ),
         chat: ("video-llama chat clip.mp4", "video-llama chat clip.mp4 < questions.txt"),
+        batch: (
+            'video-llama batch clips/ answers.jsonl --question "What happens in the video?"',
+            "video-llama batch questions.csv answers.parquet --workers 2 --max-new-tokens 32",
+        ),
         demo: ("video-llama demo", "video-llama demo --model my-model --device cuda --port 7860"),
         serve: ("video-llama serve --model my-model --port 8000 --set max_rows=32",),
     },

@@ -59,7 +59,8 @@ class RowFile:
         new = [self.key(row) for row in rows]
         assert self.done.isdisjoint(new), "a row is written twice"
         assert len(set(new)) == len(new), "a row is written twice"
-        data = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows).encode()
+        text = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+        data = text.encode(errors="backslashreplace")  # of file names that are not UTF-8; it is JSON's escape as well
         size = os.fstat(self._handle).st_size
         try:
             while data:
@@ -119,8 +120,10 @@ def complete_rows(path: Path) -> Iterator[dict[str, Any]]:
         raise DataError(f"{path} is not a file of rows: {error}. Give the folder of a finished run.") from error
 
 
-def keep_settings(path: Path, settings: Mapping[str, Any]) -> None:
+def keep_settings(path: Path, settings: Mapping[str, Any], results: Path | None = None) -> None:
     """Write the settings of a run to ``path``; for a run that is continued, compare them with the file.
+
+    ``results`` is what errors name: the file of the results (default: the folder of ``path``).
 
     Raises DataError with the settings that differ: rows of different settings must not be mixed.
     """
@@ -141,6 +144,6 @@ def keep_settings(path: Path, settings: Mapping[str, Any]) -> None:
         if stored.get(name) != settings.get(name)
     ]
     raise DataError(
-        f"{path.parent} holds results of other settings: {'; '.join(changed) or path.name}. Use the same settings to "
-        "continue, or a new folder."
+        f"{results or path.parent} holds results of other settings: {'; '.join(changed) or path.name}. Use the same "
+        f"settings to continue, or a new {'folder' if results is None else 'file'}."
     )

@@ -6,7 +6,7 @@ batch, the settings and the weights only: times are not part of it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +32,15 @@ class _Asked:
     error: str | None = None
 
 
+AssistantLoader = Callable[[int | None], Assistant]
+"""Loads the model for a worker of this number; None without worker processes."""
+
+
+def load_row_answerer(load: AssistantLoader, config: BenchmarkConfig, number: int | None) -> RowAnswerer:
+    """Load the model for a worker."""
+    return RowAnswerer(load(number), config)
+
+
 class RowAnswerer:
     """Answers batches of rows. A medium that consecutive rows share is read and encoded once."""
 
@@ -39,6 +48,10 @@ class RowAnswerer:
         self._assistant, self._config = assistant, config
         self._decoding = config.answers.decoding().resolved(assistant.engine.context_length)
         self._encoded: dict[MediaKey, EncodedMedium] = {}
+
+    def description(self) -> dict[str, Any]:
+        """Return the description of the weights, as in the records of answers."""
+        return self._assistant.engine.weights
 
     def __call__(self, rows: Sequence[QuestionRow]) -> list[Result]:
         """Return the results of ``rows``, in order. Media that cannot be read, and prompts that do not fit into the
@@ -65,7 +78,7 @@ class RowAnswerer:
                 question = config.letter_question(row) if row.choices else config.open_question(row)
                 asked.turn = self._assistant.prepare(media, question, options, self._decoding)
         except (MediaError, ContextLengthError) as error:
-            return _Asked(row, error=f"{type(error).__name__}: {' '.join(str(error).split())}")
+            return _Asked(row, error=error_line(error))
         return asked
 
     def _medium(self, path: str, row: QuestionRow) -> EncodedMedium:
@@ -92,7 +105,7 @@ class RowAnswerer:
                 {"choice": score.text, "sum": round(score.sum, 4), "mean": round(score.mean, 4)}
                 for score in asked.scores
             ],
-            "record": _record(self._assistant, turn, None if answer is None else answer.record),
+            "record": short_record(self._assistant, turn, None if answer is None else answer.record),
         }
 
 
@@ -103,7 +116,12 @@ def expected_of(row: QuestionRow) -> dict[str, Any]:
     return {**kept, "category": row.category}
 
 
-def _record(assistant: Assistant, turn: PreparedTurn | None, record: Record | None) -> dict[str, Any] | None:
+def error_line(error: Exception) -> str:
+    """Return the class and the message of an error in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def short_record(assistant: Assistant, turn: PreparedTurn | None, record: Record | None) -> dict[str, Any] | None:
     """Return the prompt with its hash, the frames and their seconds, the weights, and the decoding settings."""
     if turn is None:
         return None

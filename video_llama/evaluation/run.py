@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,12 @@ import video_llama
 from video_llama.datasets.question_rows import QuestionRow
 from video_llama.datasets.row_file import RowFile, complete_rows, keep_settings
 from video_llama.errors import DataError, MissingExtraError
-from video_llama.evaluation.answering import Result
+from video_llama.evaluation.answering import AssistantLoader, Result, load_row_answerer
 from video_llama.evaluation.config import BenchmarkConfig
 from video_llama.evaluation.layouts import read_layout
 from video_llama.evaluation.metrics import summary_of
 from video_llama.evaluation.plotting import plot_metrics
-from video_llama.evaluation.workers import Loader, make_workers
+from video_llama.evaluation.workers import make_workers
 from video_llama.files import replace_text, sha256
 from video_llama.log import logger, progress
 
@@ -35,7 +36,7 @@ SUMMARY_FILE = "metrics.json"
 PLOT_FILE = "metrics.png"
 
 
-def evaluate(config: BenchmarkConfig, output: Path, load: Loader, *, workers: int = 1) -> dict[str, Any]:
+def evaluate(config: BenchmarkConfig, output: Path, load: AssistantLoader, *, workers: int = 1) -> dict[str, Any]:
     """Answer all rows, and return the content of metrics.json.
 
     Args:
@@ -52,9 +53,9 @@ def evaluate(config: BenchmarkConfig, output: Path, load: Loader, *, workers: in
     if not rows:
         raise DataError(f"{config.data} has no rows. Check the path and the layout ({config.layout}).")
     with RowFile(output / ANSWERS_FILE) as file:
-        running = make_workers(load, config, workers)
+        running = make_workers(partial(load_row_answerer, load, config), workers)
         try:
-            keep_settings(output / EVALUATION_SETTINGS_FILE, _settings(config, running.weights()))
+            keep_settings(output / EVALUATION_SETTINGS_FILE, _settings(config, running.description()))
             _answer_missing(rows, config, file, running.results)
         finally:
             running.close()

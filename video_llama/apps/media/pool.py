@@ -7,7 +7,7 @@ import os
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from video_llama.errors import MediaError
 from video_llama.log import logger
 from video_llama.processors.media_file import MediaKind
 from video_llama.processors.medium import MediaOptions, ReadMedium
+from video_llama.processors.settings import ProcessorSettings
 
 COMMAND = (sys.executable, "-m", "video_llama.apps.media.process")
 START_SECONDS = 120
@@ -37,15 +38,31 @@ NUM_USES = 500
 """Number of media after which a process is replaced, to bound memory leaks of libraries."""
 
 
+@dataclass(frozen=True)
+class MediaNeeds:
+    """What reading media requires of a model: the part of an engine that other processes can be sent."""
+
+    settings: ProcessorSettings
+    max_frames: int
+    """Number of frame positions."""
+    with_audio_branch: bool
+
+    @staticmethod
+    def of(engine: Engine) -> MediaNeeds:
+        """Return the needs of a loaded model."""
+        return MediaNeeds(engine.settings, engine.config.max_frame_pos, engine.config.with_audio_branch)
+
+
 class MediaPool:
     """Read media in separate processes. ``on_death`` is called for each process that died or was killed."""
 
-    def __init__(self, engine: Engine, limits: MediaLimits, on_death: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, model: Engine | MediaNeeds, limits: MediaLimits, on_death: Callable[[], None] = lambda: None
+    ) -> None:
+        needs = MediaNeeds.of(model) if isinstance(model, Engine) else model
         self._seconds, self._on_death = limits.media_worker_seconds, on_death
         self._task: Fields = {
-            "settings": asdict(engine.settings),
-            "max_frames": engine.config.max_frame_pos,
-            "with_audio_branch": engine.config.with_audio_branch,
+            **asdict(needs),
             "max_seconds": limits.max_media_seconds,
             "max_pixels": limits.max_media_pixels,
             "memory_bytes": limits.media_worker_bytes,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from video_llama.apps.media.limits import MediaLimits
-from video_llama.apps.media.pool import MediaPool
+from video_llama.apps.media.pool import MediaNeeds, MediaPool
 from video_llama.chat.engine import Engine
 from video_llama.errors import MediaError
 from video_llama.processors.medium import MediaOptions, ReadMedium
@@ -20,8 +20,8 @@ Result = TypeVar("Result")
 class MediaReader:
     """Read files in separate processes, from any thread. ``close`` ends the processes."""
 
-    def __init__(self, engine: Engine, limits: MediaLimits) -> None:
-        self._pool = MediaPool(engine, limits)
+    def __init__(self, model: Engine | MediaNeeds, limits: MediaLimits) -> None:
+        self._pool = MediaPool(model, limits)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="video-llama-media", daemon=True)
         self._thread.start()
@@ -38,7 +38,11 @@ class MediaReader:
             data = path.read_bytes()
         except OSError as error:
             raise MediaError(f"{path.name} cannot be read ({error.strerror}). Add the file again.") from error
-        return self._run(self._pool.read(data, path.name, None, options))
+        return self.read_data(data, path.name, options)
+
+    def read_data(self, data: bytes, name: str, options: MediaOptions) -> ReadMedium:
+        """Read the frames and sound of the content of a file. Raises MediaError as ``MediaPool.read``."""
+        return self._run(self._pool.read(data, name, None, options))
 
     def close(self) -> None:
         """End all processes; reads in progress fail."""

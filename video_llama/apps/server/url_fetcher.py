@@ -62,8 +62,9 @@ def resolve_host(host: str, port: int) -> list[str]:
 class UrlFetcher:
     """Fetches media from the allowed ``hosts``.
 
-    ``hosts`` are entries such as ``example.org``, ``*.example.org`` or ``example.org:8443``. ``resolve`` returns the
-    addresses of a host and port, and ``is_allowed`` whether a connection to an address is allowed.
+    ``hosts`` are entries such as ``example.org``, ``*.example.org`` or ``example.org:8443``; ``*`` is any host at the
+    default port. ``resolve`` returns the addresses of a host and port, and ``is_allowed`` whether a connection to an
+    address is allowed. ``program``, ``advice`` and ``permission`` are parts of the error messages.
     """
 
     hosts: Sequence[str]
@@ -72,14 +73,14 @@ class UrlFetcher:
     max_redirects: int
     resolve: Callable[[str, int], list[str]] = resolve_host
     is_allowed: Callable[[IPAddress], bool] = is_public
+    program: str = "This server"
+    advice: str = "Send the file as a data: URL"
+    permission: str = "start the server with --allow-host HOST"
 
     def fetch(self, url: str) -> bytes:
         """Return the content of a URL. Raises MediaError if fetching it is not allowed or fails."""
         if not self.hosts:
-            raise MediaError(
-                "This server does not fetch media from URLs. Send the file as a data: URL, or start the server with "
-                "--allow-host HOST."
-            )
+            raise MediaError(f"{self.program} does not fetch media from URLs. {self.advice}, or {self.permission}.")
         deadline = time.monotonic() + self.max_seconds
         for _ in range(self.max_redirects + 1):
             target = self._check(url)
@@ -101,10 +102,7 @@ class UrlFetcher:
             raise MediaError("The URL cannot be fetched. Give http(s)://HOST/PATH, without a user name.")
         is_default_port = port in (None, DEFAULT_PORTS[parts.scheme])
         if not any(_matches(host, port, is_default_port, pattern.lower()) for pattern in self.hosts):
-            raise MediaError(
-                f"This server does not fetch media from {host}. Send the file as a data: URL, or start the server with "
-                "--allow-host HOST."
-            )
+            raise MediaError(f"{self.program} does not fetch media from {host}. {self.advice}, or {self.permission}.")
         return parts
 
     def _get(self, parts: SplitResult, deadline: float) -> tuple[bytes, str | None]:
@@ -112,10 +110,10 @@ class UrlFetcher:
         host = (parts.hostname or "").rstrip(".")
         port = parts.port or DEFAULT_PORTS[parts.scheme]
         address = self._address(host, port)
-        connection = _PinnedConnection(parts.scheme, host, port, address, _seconds_left(deadline, host))
+        connection = _PinnedConnection(parts.scheme, host, port, address, self._seconds_left(deadline, host))
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         # The timeout of a socket restarts with every byte received; the watchdog limits the total time.
-        watchdog = threading.Timer(_seconds_left(deadline, host), connection.abort)
+        watchdog = threading.Timer(self._seconds_left(deadline, host), connection.abort)
         watchdog.start()
         try:
             connection.request("GET", path, headers={"User-Agent": "video-llama", "Accept-Encoding": "identity"})
@@ -127,14 +125,13 @@ class UrlFetcher:
             return self._body(response, deadline, host), None
         except ssl.SSLCertVerificationError as error:
             raise MediaError(
-                f"The certificate of {host} is not trusted ({error.verify_message}). Start the server with the "
-                "environment variable SSL_CERT_FILE set to a file of trusted certificates, or send the file as a data: "
-                "URL."
+                f"The certificate of {host} is not trusted ({error.verify_message}). {self.advice}, or start the "
+                "program with the environment variable SSL_CERT_FILE set to a file of trusted certificates."
             ) from error
         except (OSError, http.client.HTTPException, ValueError) as error:
-            _seconds_left(deadline, host)  # raises the timeout error if the watchdog closed the connection
+            self._seconds_left(deadline, host)  # raises the timeout error if the watchdog closed the connection
             reason = error or type(error).__name__
-            message = f"The URL could not be fetched from {host} ({reason}). Check the URL, or send a data: URL."
+            message = f"The URL could not be fetched from {host} ({reason}). Check the URL. {self.advice}."
             raise MediaError(message) from error
         finally:
             watchdog.cancel()
@@ -144,7 +141,7 @@ class UrlFetcher:
         """Return the address to connect to. All addresses of the host must be allowed, as their order is arbitrary."""
         addresses = self.resolve(host, port)
         if not all(self.is_allowed(ipaddress.ip_address(address.partition("%")[0])) for address in addresses):
-            raise MediaError(f"{host} has an address that is not public. Send the file as a data: URL.")
+            raise MediaError(f"{host} has an address that is not public. {self.advice}.")
         return addresses[0]
 
     def _body(self, response: http.client.HTTPResponse, deadline: float, host: str) -> bytes:
@@ -153,10 +150,17 @@ class UrlFetcher:
             body += chunk
             if len(body) > self.max_bytes:
                 raise MediaError(f"The file at the URL is larger than {self.max_bytes:,} bytes. Give a smaller one.")
-        _seconds_left(deadline, host)
+        self._seconds_left(deadline, host)
         if response.length:
             raise http.client.IncompleteRead(bytes(body), response.length)
         return bytes(body)
+
+    def _seconds_left(self, deadline: float, host: str) -> float:
+        """Return the time until the deadline. Raises MediaError after it."""
+        seconds = deadline - time.monotonic()
+        if seconds <= 0:
+            raise MediaError(f"Fetching the URL from {host} took too long. {self.advice}.")
+        return seconds
 
 
 class _PinnedConnection(http.client.HTTPConnection):
@@ -192,17 +196,12 @@ class _PinnedConnection(http.client.HTTPConnection):
 
 
 def _matches(host: str, port: int | None, is_default_port: bool, pattern: str) -> bool:
-    """Return whether a host matches a pattern: ``name``, or ``*.name`` for its subdomains, with an optional port."""
+    """Return whether a host matches a pattern: ``name``, ``*.name`` for its subdomains, or ``*``, with an optional
+    port."""
     name, _, allowed_port = pattern.partition(":")
     if allowed_port != str(port) if allowed_port else not is_default_port:
         return False
+    if name == "*":
+        return True
     host = host.lower()
     return host.endswith(name[1:]) and host != name[2:] if name.startswith("*.") else host == name
-
-
-def _seconds_left(deadline: float, host: str) -> float:
-    """Return the time until the deadline. Raises MediaError after it."""
-    seconds = deadline - time.monotonic()
-    if seconds <= 0:
-        raise MediaError(f"Fetching the URL from {host} took too long. Send the file as a data: URL.")
-    return seconds

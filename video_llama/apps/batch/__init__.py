@@ -1,0 +1,6 @@
+"""Answer questions about many media: ``video-llama batch``.
+
+``inputs.py``: media and questions from folders, patterns and tables. ``limits.py``: limits per medium. ``reading.py``:
+media read in separate processes, ahead of the model. ``bulk_answering.py``: answers of a batch. ``run.py``: a whole
+run. ``parquet.py``: the results as Parquet.
+"""
