@@ -1,9 +1,9 @@
 """Models of the published sizes on a simulated accelerator, and a count of what would wait for the device.
 
-See ``video_llama/models/simulation.py``. Two functions of PyTorch do not work on a device that is implemented in
-Python, and are replaced here: ``torch.tensor(..., device=...)`` (also used by transformers' cache), which becomes a
-copy of a tensor on the CPU, and ``torch.Generator(device)``. transformers makes the attention mask of a fake tensor as
-for a compiled graph, without reading its values; here it reads them, as it does on a GPU.
+See ``video_llama/models/simulation.py``. What does not work on a device that is implemented in Python is replaced here:
+``torch.tensor(..., device=...)`` (also used by transformers' cache) and a list as an index become copies of a tensor on
+the CPU, and ``torch.Generator(device)`` a generator of the CPU. transformers makes the attention mask of a fake tensor
+as for a compiled graph, without reading its values; here it reads them, as it does on a GPU.
 """
 
 from __future__ import annotations
@@ -85,6 +85,8 @@ def simulation() -> Iterator[None]:
         fake_tensors(),
         mock.patch.object(torch, "tensor", _tensor(torch.tensor)),
         mock.patch.object(torch, "Generator", _generator(torch.Generator)),
+        mock.patch.object(FakeTensor, "__getitem__", _with_tensors(Tensor.__getitem__)),
+        mock.patch.object(FakeTensor, "__setitem__", _with_tensors(Tensor.__setitem__)),
         mock.patch.object(masking_utils, "is_tracing", return_value=False),
     ):
         yield
@@ -105,6 +107,20 @@ def _tensor(original: Callable[..., Tensor]) -> Callable[..., Tensor]:
         return fake.to(device)  # type: ignore[no-any-return]
 
     return tensor
+
+
+def _with_tensors(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that indexes a tensor with tensors in place of lists."""
+
+    def at(tensor: Tensor, index: Any, *value: Any) -> Any:
+        parts = index if isinstance(index, tuple) else (index,)
+        if any(isinstance(part, list) for part in parts):
+            index = tuple(
+                torch.tensor(part, device=tensor.device) if isinstance(part, list) else part for part in parts
+            )
+        return original(tensor, index, *value)
+
+    return at
 
 
 def _generator(original: Callable[..., Any]) -> Callable[..., Any]:

@@ -4,6 +4,7 @@ An operation that mixes devices or data types is an error here, as it is on a GP
 counts where the CPU waits for the device.
 """
 
+from dataclasses import replace
 from unittest import mock
 
 import pytest
@@ -11,9 +12,19 @@ import torch
 from transformers import DynamicCache, GenerationMixin
 
 from tests.factories.simulated import Waits, simulated_config, simulated_model, simulation
+from video_llama.apps.server.batch import DecodeBatch, PrefixCache
 from video_llama.chat.decoding import Decoding, TokenChooser, beam_ids, token_steps
+from video_llama.chat.engine import Engine
+from video_llama.chat.likelihood import answer_scores
+from video_llama.chat.messages import message_for
+from video_llama.chat.session import Chat
+from video_llama.chat.shared_prefill import shared_prefill
+from video_llama.checkpoints.folder import Manifest, ModelFolder, read_model_folder
 from video_llama.models.placement import VIT
 from video_llama.models.simulation import simulated_device
+from video_llama.processors.audio_processor import AudioProcessor
+from video_llama.processors.medium import MediaOptions, read_medium
+from video_llama.processors.settings import ProcessorSettings
 
 try:
     DEVICE = simulated_device()
@@ -174,3 +185,81 @@ def test_beams(size):
         "decoding.checked": 1,
         "decoding.check_finite": 1,
     }
+
+
+# --- chats and the server's batch: a tokenizer, and media files
+
+
+@pytest.fixture(scope="module")
+def engine_parts(model_path, clips):
+    """A tokenizer and two media at the published sizes of frames and clips, read without a simulation."""
+    settings = ProcessorSettings()
+    limits = {"max_frames": 32, "with_audio_branch": True}
+    media = [read_medium(clips[name], settings, MediaOptions(), **limits) for name in ("video", "image")]
+    sounds = [None if medium.sound is None else AudioProcessor(settings).process(medium.sound).mel for medium in media]
+    return read_model_folder(model_path).tokenizer, settings, list(zip(media, sounds, strict=True))
+
+
+@pytest.fixture(params=SLOW_SIZES)
+def engine(request, engine_parts):
+    tokenizer, settings, _ = engine_parts
+    config = simulated_config(request.param)
+    config.video_token_id, config.audio_token_id = tokenizer.video_token_id, tokenizer.audio_token_id
+    config.text_config.vocab_size = tokenizer.vocab_size
+    engine = Engine(ModelFolder(None, simulated_model(config), tokenizer, settings, Manifest("simulated")))
+    sounds = {id(medium): mel for medium, mel in engine_parts[2]}
+    engine.mel_clips = lambda read: sounds[id(read)]  # computed with tensors on the CPU, that must have data
+    return engine
+
+
+def turn_of(engine, medium, question, **decoding):
+    conversation = engine.conversation()
+    conversation.add_media(message_for(medium.read))
+    return engine.turn(conversation, [medium], question, Decoding(max_new_tokens=4, **decoding))
+
+
+def test_chats_and_batches(engine, engine_parts):
+    video, image = (engine.encode(read, MediaOptions()) for read, _ in engine_parts[2])
+    assert video.audio_tokens is not None
+    for tokens in (video.video_tokens, video.audio_tokens, image.video_tokens):
+        assert (tokens.device, tokens.dtype) == (DEVICE, FLOAT32)
+
+    # A batch of which two prompts begin with the same video.
+    turns = [
+        turn_of(engine, medium, f"What {name}?") for medium, name in ((video, "now"), (image, "is it"), (video, "a"))
+    ]
+    prompts = shared_prefill(engine, turns)
+    assert {layer.keys.device for layer in prompts.cache.layers} == {DEVICE}
+    steps = token_steps(
+        engine.model, prompts.embeds_BSD, prompts.mask_BL, prompts.cache, TokenChooser(Decoding(), 1, 3, DEVICE)
+    )
+    assert [next(steps), next(steps)] == [[1] * 3] * 2
+
+    # A conversation: the second question computes only what follows the first.
+    chat = Chat(engine, MediaOptions())
+    chat.add(video)
+    chat.ask("What?", max_new_tokens=2)
+    assert chat.ask("And now?", max_new_tokens=3).record.tokens["reused"] > 40
+    scores = answer_scores(engine, turns[0], ["a b", "c"])
+    assert [len(score.log_probs) > 0 for score in scores] == [True, True]
+
+    check_server_batch(engine, turns)
+
+
+def check_server_batch(engine, turns):
+    """Rows join and leave. A step reads once, whatever the number of rows, and the mask if there are several."""
+    batch = DecodeBatch(engine, PrefixCache(10_000))
+    batch.join(turns[0], ["video"])
+    for turn, reused in ((turns[2], True), (replace(turns[1], decoding=Decoding(**SAMPLING)), False)):
+        _, num_reused = batch.join(turn, ["video" if reused else "image"])
+        assert (num_reused > 30) == reused
+    with Waits() as waits:
+        assert batch.step() == [1, 1, 1]
+        assert waits.reads == {ONE_READ: 1, MASK_READ: 1}
+        assert not waits.uploads
+        batch.leave([0])
+        batch.leave([0])
+        waits.clear()
+        assert batch.step() == [1]
+        assert waits.reads == {ONE_READ: 1}
+        assert not waits.uploads

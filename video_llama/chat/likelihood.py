@@ -99,5 +99,5 @@ def _following_logits(
             past_key_values=cache,
             use_cache=True,
         ).logits
-    check_finite(logits[mask[:, start:].bool()])
+    check_finite(logits.masked_fill(mask[:, start:, None] == 0, 0))
     return logits

@@ -54,8 +54,9 @@ def shared_prefill(engine: Engine, turns: Sequence[PreparedTurn]) -> SharedPrefi
     computed: list[tuple[list[int], KeyValues]] = []
     for rows in groups.values():
         if shared[rows[0]]:
-            first = length - len(prompts[rows[0]])
-            part_1PD = embeds_BLD[rows[:1], first : first + shared[rows[0]]]
+            row = rows[0]
+            first = length - len(prompts[row])
+            part_1PD = embeds_BLD[row : row + 1, first : first + shared[row]]
             cache: Any = DynamicCache()
             last_logits(engine.model, part_1PD, mask_BL.new_ones(part_1PD.shape[:2]), cache)
             computed.append((rows, [(layer.keys, layer.values) for layer in cache.layers]))
