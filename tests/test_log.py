@@ -28,3 +28,13 @@ def test_progress_yields_the_items_and_is_silent_without_a_terminal(capsys):
     assert list(progress(iter("abc"), "Reading", total=3)) == ["a", "b", "c"]
     captured = capsys.readouterr()
     assert captured.out + captured.err == ""
+
+
+def test_progress_shows_a_status_on_a_terminal(capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "120")
+    done = []
+    for item in progress("abc", "Reading", status=lambda: f"{len(done)} rows"):
+        done.append(item)
+    assert done == ["a", "b", "c"]
+    assert "3 rows" in capsys.readouterr().err

@@ -102,6 +102,13 @@ def by_evaluate(clips_dir: Path, tmp_path: Path) -> list[Asked]:
     return [asked(row["record"], row["answer"]) for row in read_jsonl(tmp_path / "run" / "answers.jsonl")]
 
 
+def by_batch_command(clips_dir: Path, tmp_path: Path) -> list[Asked]:
+    data = write_rows(tmp_path / "rows.jsonl", [{"media": clip, "question": text} for clip, text in QUESTIONS])
+    options = ("--media-dir", clips_dir, "--device", "cpu", "--max-new-tokens", MAX_NEW_TOKENS, "--batch-size", 3)
+    assert invoke("batch", data, tmp_path / "out.jsonl", *options).exit_code == 0
+    return [asked(row["record"], row["answer"]) for row in read_jsonl(tmp_path / "out.jsonl")]
+
+
 def by_lmms_eval(clips_dir: Path, tmp_path: Path) -> list[Asked]:
     """The model class with the messages of our task; ``test_lmms.py`` runs the command."""
     pytest.importorskip("lmms_eval", reason="lmms-eval is not installed: docs/evaluation.md")
@@ -129,7 +136,9 @@ def by_lmms_eval(clips_dir: Path, tmp_path: Path) -> list[Asked]:
     return [asked(record, answer) for record, answer in zip(read_jsonl(record_file), answers, strict=True)]
 
 
-@pytest.mark.parametrize("way", [by_ask, by_batch, by_serve, by_evaluate, by_lmms_eval], ids=lambda way: way.__name__)
+@pytest.mark.parametrize(
+    "way", [by_ask, by_batch, by_serve, by_evaluate, by_batch_command, by_lmms_eval], ids=lambda way: way.__name__
+)
 def test_the_way_of_asking_does_not_matter(way: Callable[[Path, Path], list[Asked]], expected, clips_dir, tmp_path):
     assert way(clips_dir, tmp_path) == expected
     assert len({answer for _, _, answer in expected}) > 2

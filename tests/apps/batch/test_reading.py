@@ -2,6 +2,7 @@
 
 import threading
 from contextlib import closing
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
@@ -86,6 +87,30 @@ def test_media_that_cannot_be_read_are_errors(open_reader, clips, tmp_path):
         assert found.startswith("MediaError: ")
         assert message in found
         assert "\n" not in found
+
+
+def test_urls(open_reader, clips):
+    """A redirect is followed; the record has the address without its query, which can be a key."""
+
+    class Site(BaseHTTPRequestHandler):
+        def do_GET(self):
+            is_first = self.path.startswith("/first")
+            self.send_response(302 if is_first else 200)
+            self.send_header("Location", "/second?key=1")
+            self.end_headers()
+            if not is_first:
+                self.wfile.write(clips["video"].read_bytes())
+
+    with HTTPServer(("127.0.0.1", 0), Site) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_address[1]}/first.mp4"
+        with open_reader(allowed_hosts=(address.split("/")[2],)) as reader:
+            reader._fetcher = replace(reader._fetcher, is_allowed=lambda address: True)
+            [batch] = reader.read([[row(f"{address}?key=1")]])
+        server.shutdown()
+    [medium] = batch.media.values()
+    assert (medium.source, medium.kind) == (address, "video")
+    assert reader.times.fetch > 0
 
 
 def test_private_addresses_are_refused_and_nothing_is_requested(open_reader):

@@ -273,6 +273,15 @@ def test_allowed_host_at_a_private_address(fetcher, port, address):
         inward.fetch(f"http://{HOST}:{port}/clip")
 
 
+def test_any_host_at_the_default_port_and_the_words_of_another_program():
+    words = {"program": "A program", "advice": "Download it", "permission": "allow the host"}
+    anywhere = UrlFetcher(("*",), 1000, 2.0, 3, resolve=lambda host, port: ["10.0.0.1"], **words)
+    with pytest.raises(MediaError, match=r"^media\.test has an address that is not public\. Download it\.$"):
+        anywhere.fetch(f"http://{HOST}/clip")
+    with pytest.raises(MediaError, match=r"^A program does not fetch media from .* Download it, or allow the host\.$"):
+        anywhere.fetch(f"http://{HOST}:8080/clip")
+
+
 @pytest.mark.parametrize(
     "url", ["http://127.1/", "http://0x7f000001/", "http://2130706433/", "http://localhost/", "http://[::1]/"]
 )
