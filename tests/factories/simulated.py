@@ -23,10 +23,18 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils._pytree import tree_leaves
 from transformers import masking_utils
 
-from video_llama.checkpoints.building import _compute_buffers, _run_on_cpu
+from video_llama.checkpoints.building import _compute_buffers, _dispatch, _run_on_cpu
 from video_llama.models.configuration import VideoLlamaConfig
 from video_llama.models.memory import published_config
-from video_llama.models.placement import VIT, LoadOptions, empty_model, put_tensor, resolve_placing
+from video_llama.models.placement import (
+    LoadOptions,
+    device_of,
+    empty_model,
+    main_device,
+    put_tensor,
+    resolve_device_map,
+    resolve_placing,
+)
 from video_llama.models.simulation import SIMULATED, fake_tensors, fill_with_fakes, pack_simulated, simulated_device
 from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
 
@@ -70,10 +78,14 @@ def simulated_model(
         pack_simulated(model.model.language_model.layers, quantization, placing.dtypes["decoder"])
     fill_with_fakes(model, placing.device)
     _compute_buffers(model, placing.device)
-    if placing.is_vit_on_cpu:
-        for name, tensor in model.named_parameters():
-            if name.startswith(f"{VIT}."):
-                put_tensor(model, name, torch.empty_like(tensor, device="cpu"))
+    device_map = resolve_device_map(model, placing)
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if tensor.device != torch.device(device_of(name, device_map)):
+            put_tensor(model, name, torch.empty_like(tensor, device=device_of(name, device_map)))
+    if placing.device_map is not None:
+        _compute_buffers(model, main_device(device_map))
+        _dispatch(model, device_map, {})
+    elif placing.is_vit_on_cpu:
         _run_on_cpu(model.model.frame_encoder.vision_model)
     return model.eval()
 

@@ -7,12 +7,15 @@ counts where the CPU waits for the device.
 from dataclasses import replace
 from unittest import mock
 
+import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 from transformers import DynamicCache, GenerationMixin
 
 from tests.factories.simulated import Waits, simulated_config, simulated_model, simulation
 from video_llama.apps.server.batch import DecodeBatch, PrefixCache
+from video_llama.chat.attention import query_attention
 from video_llama.chat.decoding import Decoding, TokenChooser, beam_ids, token_steps
 from video_llama.chat.engine import Engine
 from video_llama.chat.likelihood import answer_scores
@@ -263,3 +266,36 @@ def check_server_batch(engine, turns):
         assert batch.step() == [1]
         assert waits.reads == {ONE_READ: 1}
         assert not waits.uploads
+
+
+# --- several devices
+
+FIRST, SECOND = "sim:0", "sim:1"
+SPLITS = [
+    {"": FIRST, "model.frame_encoder": SECOND, "model.language_model.layers.1": SECOND},
+    {"": FIRST, "model.language_model": SECOND, "lm_head": SECOND},
+    {"": FIRST, "model.video_qformer": SECOND, "model.imagebind_audio": SECOND},
+]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Accessing the data pointer")
+@pytest.mark.parametrize("split", SPLITS)
+def test_two_devices(split):
+    config = simulated_config("13b")
+    model = simulated_model(config, {"device_map": split})
+    device = torch.device(split.get("model.language_model", FIRST))
+    assert model.device == device
+    media = {name: tensor.to(device) for name, tensor in media_of(config).items()}
+    prompt = {name: tensor.to(device) for name, tensor in prompt_of(config).items()}
+    outputs = model(**prompt, **media, use_cache=True)
+    assert outputs.logits.device == device
+    layers = [torch.device(split.get(f"model.language_model.layers.{index}", device)) for index in range(2)]
+    assert [layer.keys.device for layer in outputs.past_key_values.layers] == layers
+    cache, embeds = DynamicCache(), torch.zeros(2, 20, SIZES["13b"], dtype=BFLOAT16, device=device)
+    mask = torch.ones(2, 20, dtype=torch.long, device=device)
+    steps = token_steps(model, embeds, mask, cache, TokenChooser(Decoding(), 1, 2, device))
+    assert [next(steps), next(steps)] == [[1, 1], [1, 1]]
+    with mock.patch.object(FakeTensor, "numpy", lambda tensor: np.zeros(tensor.shape)):
+        attention = query_attention(model.model, media["pixel_values_videos"][0], media["input_features"][0])
+    assert attention is not None

@@ -44,6 +44,7 @@ def query_attention(body: VideoLlamaModel, frames: Tensor | None, mel: Tensor | 
 
 def _shares(qformer: SequenceQFormer, steps_TKH: Tensor) -> np.ndarray:
     """Return [Q, T] from [T, K, H]: the share of a step is the sum over its tokens."""
+    steps_TKH = steps_TKH.to(qformer.query_tokens.device)  # of a model on several devices
     with _eager(qformer):
         _, layers = qformer.query(qformer.add_positions(steps_TKH[None]), output_attentions=True)
     mean_QS = torch.stack([layer[0].float().mean(dim=0) for layer in layers]).mean(dim=0)
