@@ -75,7 +75,7 @@ class TestDeclared:
         assert "torch>=2.6,<2.14" in project["dependencies"]
 
     def test_extras(self, project):
-        assert {"demo", "serve", "train", "plot", "evaluate", "quant", "heic", "dev"} == set(
+        assert {"demo", "serve", "train", "plot", "evaluate", "quant", "heic", "gguf", "parquet", "dev"} == set(
             project["optional-dependencies"]
         )
 
