@@ -1,14 +1,12 @@
 """The miniature's dimensions: the shipped weights have them, and they are small."""
 
-import json
-
 import torch
 
 from video_llama.chat.loading import MINIATURE_PATH
+from video_llama.checkpoints.folder import read_settings
 from video_llama.miniature.configuration import miniature_config, processor_settings
 from video_llama.models.configuration import VideoLlamaConfig
 from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
-from video_llama.processors.settings import ProcessorSettings
 
 
 def test_the_model_has_five_and_a_half_million_parameters() -> None:
@@ -28,6 +26,4 @@ def test_the_shipped_weights_have_this_configuration() -> None:
 
 
 def test_the_shipped_processor_has_these_settings() -> None:
-    data = json.loads((MINIATURE_PATH / "processor_config.json").read_text())
-    values = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
-    assert ProcessorSettings(**values) == processor_settings()
+    assert read_settings(MINIATURE_PATH) == processor_settings()
