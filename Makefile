@@ -43,12 +43,12 @@ lint: $(DEV)  ## Check format, lint, types, layer contract and documentation lin
 COMPAT_TESTS := tests/models tests/chat $(wildcard tests/processors/test_processing*.py) tests/processors/test_collator.py \
   tests/test_auto.py tests/checkpoints/test_tokenizer_files.py
 
-compat: $(DEV)  ## Run the tests of model, processor and chat with the lowest and newest allowed transformers
+compat: $(DEV)  ## Run fast tests of model, processor and chat with the lowest and newest allowed transformers
 	@set -e; for pair in "transformers==5.16.0 huggingface-hub<2" "transformers>=5.16,<6 huggingface-hub<3"; do \
 	  rm -rf build/transformers; \
 	  $(BIN)/python -m pip install --quiet --no-deps --target build/transformers $$pair; \
 	  PYTHONPATH="$(CURDIR)/build/transformers" $(BIN)/python -c 'import transformers; print("transformers", transformers.__version__)'; \
-	  PYTHONPATH="$(CURDIR)/build/transformers" $(BIN)/python -m pytest -q -n 2 $(COMPAT_TESTS); \
+	  PYTHONPATH="$(CURDIR)/build/transformers" $(BIN)/python -m pytest -q -n 2 -m "not slow and not gpu" $(COMPAT_TESTS); \
 	done
 
 fast-test: $(DEV)
