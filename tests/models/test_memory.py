@@ -8,11 +8,14 @@ import sys
 from math import prod
 
 import pytest
+import torch
 
 from tests.factories.models import make_folder, tiny_config
+from video_llama.models.allocations import AllocationTracker
 from video_llama.models.configuration import VideoLlamaConfig
 from video_llama.models.memory import predict_memory, published_config
-from video_llama.models.placement import LoadOptions, resolve_placing
+from video_llama.models.placement import LoadOptions, empty_model, resolve_placing
+from video_llama.models.simulation import fake_tensors, fill_with_fakes
 
 NUM_FRAMES = 4
 BIG_ENOUGH = dict(
@@ -92,6 +95,25 @@ def test_within_a_tenth_of_the_measured_memory(folders, placing):
     resolved = resolve_placing("float32", LoadOptions(**placing))
     predicted = predict_memory(config_of(folders[1]), resolved, num_frames=NUM_FRAMES, num_tokens=num_prompt_tokens + 2)
     assert predicted.total == pytest.approx(measured, rel=0.1)
+
+
+@pytest.mark.slow
+def test_equals_the_allocations_of_a_simulated_answer_at_7b():
+    """The formulas against every allocation of encoding a video with sound and reading a prompt, without data."""
+    config, placing = published_config("7b"), resolve_placing("bfloat16", LoadOptions())
+    model, device = empty_model(config, placing), torch.device("cpu")
+    with fake_tensors(), AllocationTracker("cpu") as tracker, torch.no_grad():
+        fill_with_fakes(model, device)
+        tracker.mark([*model.parameters(), *model.buffers()], "weights")
+        model.model.encode_video(torch.zeros(1, 8, 3, 224, 224))
+        model.model.encode_audio(torch.zeros(1, 8, 1, 128, 204))
+        embeds = torch.zeros(1, 500, config.text_config.hidden_size, dtype=torch.bfloat16)
+        output = model(inputs_embeds=embeds, use_cache=True, logits_to_keep=1)
+    assert output.past_key_values.get_seq_length() == 500
+    kinds = tracker.peak()
+    predicted = predict_memory(config, placing, num_frames=8, num_clips=8, num_tokens=500)
+    assert sum(predicted.weights.values()) == pytest.approx(kinds["weights"], rel=0.001)
+    assert predicted.total == pytest.approx(sum(kinds.values()), rel=0.01)
 
 
 @pytest.mark.parametrize(("size", "name"), [("7b", "llama_7b"), ("13b", "llama_13b")])
