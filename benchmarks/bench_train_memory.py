@@ -3,7 +3,7 @@
     python benchmarks/bench_train_memory.py compare [--tokens 256] [--models miniature mid-sized]
     python benchmarks/bench_train_memory.py recipes [--sizes 7b 13b] [--out recipes.json]
 
-``compare`` runs steps of the miniature's recipe and of a model of 0.5 billion parameters (mid_size_model.py), in one
+``compare`` runs steps of the miniature's recipe and of a model of 0.6 billion parameters (mid_size_model.py), in one
 process and in two (gloo), and compares the rise of the resident memory of a process (train_step_memory.py) with the
 prediction. It needs 8 GB of memory for each process. ``recipes`` only predicts: the four recipes of train_configs/ at
 the published sizes with LoRA, QLoRA and full training of the decoder, on 1 and on 8 GPUs. It writes each row to

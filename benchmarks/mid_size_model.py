@@ -1,4 +1,4 @@
-"""A model of 0.5 billion parameters in every part, as a folder without weights: config, tokenizer and settings.
+"""A model of 0.6 billion parameters in every part, as a folder without weights: config, tokenizer and settings.
 
 python benchmarks/mid_size_model.py FOLDER
 """

@@ -82,7 +82,7 @@ def test_more_processes(write_yaml: Write) -> None:
     results = [predict(path, f"run.distributed_mode={mode}", world_size=8) for mode in ("ddp", "fsdp2")]
     copies, shards = (result.largest.at_peak for result in results)
     assert copies[BUFFERS] == pytest.approx(4 * results[0].num_trained, rel=0.01)  # a second copy of all gradients
-    assert shards[OPTIMIZER] < copies[OPTIMIZER] / 4
+    assert shards[OPTIMIZER] < copies[OPTIMIZER] / 3  # not / 8: shards of small tensors are rounded up to 512 bytes
 
 
 @pytest.mark.slow
@@ -153,7 +153,7 @@ def measured(path: Path, overrides: list[str], processes: int) -> dict[str, int]
 @pytest.mark.slow
 @pytest.mark.parametrize(("mode", "processes"), [("ddp", 1), ("ddp", 2), ("fsdp2", 2)])
 def test_within_a_tenth_of_a_real_step(write_yaml: Write, tmp_path: Path, mode: str, processes: int) -> None:
-    """A model of 0.5 billion parameters: the resident memory of the process, above that before the model."""
+    """A model of 0.6 billion parameters: the resident memory of the process, above that before the model."""
     path = write_yaml(model={"pretrained": str(write_folder(tmp_path / "mid"))}, run=UNCACHED)
     overrides = ["run.batch_size_train=1", f"run.distributed_mode={mode}"]
     real = measured(path, overrides, processes)
