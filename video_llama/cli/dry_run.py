@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -62,6 +63,7 @@ class DryRunSettings:
 
 def show_dry_run(path: Path, overrides: Sequence[str], settings: DryRunSettings) -> None:
     """Print the prediction and, if the run does not fit, what changes would need."""
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # DDP warns that it cannot time the simulated device
     from video_llama.training.dry_run import DryRunOptions, dry_run_from_config, remedies
 
     options = DryRunOptions(settings.world_size, memory_bytes(settings.gpu_memory), settings.size, settings.tokens)
