@@ -4,6 +4,7 @@ An operation that mixes devices or data types is an error here, as it is on a GP
 counts where the CPU waits for the device.
 """
 
+import os
 from dataclasses import replace
 from unittest import mock
 
@@ -28,6 +29,11 @@ from video_llama.models.simulation import simulated_device
 from video_llama.processors.audio_processor import AudioProcessor
 from video_llama.processors.medium import MediaOptions, read_medium
 from video_llama.processors.settings import ProcessorSettings
+
+pytestmark = pytest.mark.skipif(
+    "VIDEO_LLAMA_SIMULATED" not in os.environ,
+    reason="test_simulated_process.py runs it in a process of its own, because the simulation changes later tests",
+)
 
 try:
     DEVICE = simulated_device()
