@@ -83,6 +83,10 @@ class WindowReader:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the medium."""
         self._stack.close()
 
     @property

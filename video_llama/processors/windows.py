@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 MIN_REST = 0.1
 """A rest at the end that is shorter than this share of a window belongs to the window before it."""
@@ -38,6 +39,10 @@ class WindowPlan:
         for name, value in (("window", self.seconds), ("stride", self.stride)):
             if value is not None and not (value > 0 and math.isfinite(value)):
                 raise ValueError(f"{name} is {value:g}. Give a positive number of seconds.")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the plan for records."""
+        return {"window": self.seconds, "stride": self.seconds if self.stride is None else self.stride}
 
     def windows(self, start: float, end: float) -> list[Window]:
         """Return the windows from ``start`` to ``end``, at least one.
