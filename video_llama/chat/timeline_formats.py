@@ -13,7 +13,7 @@ from typing import Any
 
 FORMATS = ("text", "json", "srt", "vtt")
 ENDINGS = {".txt": "text", ".json": "json", ".srt": "srt", ".vtt": "vtt"}
-EMPTY = "(empty answer)"
+EMPTY_ANSWER = "(empty answer)"
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def render(
 
 def timeline_text(entries: Sequence[TimelineEntry], summary: str | None = None) -> str:
     """Return one line for each entry, and the summary after an empty line."""
-    lines = [f"{clock(entry.start)} - {clock(entry.end)}  {entry.text or EMPTY}" for entry in entries]
+    lines = [f"{clock(entry.start)} - {clock(entry.end)}  {entry.text or EMPTY_ANSWER}" for entry in entries]
     return "\n".join(lines if summary is None else [*lines, "", f"Summary: {summary}"])
 
 
