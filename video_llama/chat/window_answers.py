@@ -47,9 +47,9 @@ class WindowAnswers(Iterator[WindowAnswer]):
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}. Give 1 or more.")
-        self.windows = plan.windows(*reader.bounds)
+        self.windows = reader.plan(plan)
         self._windowing = plan.as_dict()
-        self.source, self.duration, self.question = reader.name, reader.duration, question
+        self.source, self.duration, self.question = reader.name, round(reader.duration, 3), question
         self._engine, self._answer, self._reader = engine, answer, reader
         self._decoding = decoding.resolved(engine.context_length)
         self._batch_size = batch_size
@@ -105,13 +105,17 @@ def with_summary(engine: Engine, answer: AnswerTurns, timeline: Timeline, decodi
 
     Raises ContextLengthError if the entries do not fit into the context.
     """
+    [summary] = answer([summary_turn(engine, timeline, decoding)])
+    return replace(timeline, summary=summary)
+
+
+def summary_turn(engine: Engine, timeline: Timeline, decoding: Decoding) -> PreparedTurn:
+    """Return the prompt of a summary. Raises as :func:`with_summary`."""
     try:
-        turn = engine.turn(engine.conversation(), [], summary_prompt(timeline), decoding)
+        return engine.turn(engine.conversation(), [], summary_prompt(timeline), decoding)
     except ContextLengthError as error:
         entries = timeline.entries
         raise ContextLengthError(
             f"The summary does not fit into the context: {len(entries)} entries of the timeline. {error} Or use longer "
             "windows, shorter answers (max_new_tokens), or summarize a part (start, end)."
         ) from error
-    [summary] = answer([turn])
-    return replace(timeline, summary=summary)

@@ -18,7 +18,7 @@ from av import VideoFrame
 from video_llama.errors import MediaError
 from video_llama.processors.audio_decode import SoundTrack
 from video_llama.processors.images import frame_paths
-from video_llama.processors.media_file import FrameListSource, MediaFile, MediaSource, is_folder
+from video_llama.processors.media_file import FrameListSource, MediaFile, MediaKind, MediaSource, is_folder
 from video_llama.processors.medium import (
     NO_VIDEO_TRACK,
     MediaOptions,
@@ -49,12 +49,13 @@ from video_llama.processors.video_processor import (
     sampled_video,
 )
 from video_llama.processors.window_sound import open_window_track
-from video_llama.processors.windows import Window
+from video_llama.processors.windows import Window, WindowPlan
 
 
 class WindowReader:
     """A video, a sound or a folder of frames that is read in windows. Use it as a context manager.
 
+    ``kind`` "audio" uses only the sound of a video; None determines the kind from the content.
     Raises MediaError for a source that cannot be used, and for an image; ValueError if ``options`` have frame times.
     """
 
@@ -66,6 +67,7 @@ class WindowReader:
         *,
         max_frames: int,
         with_audio_branch: bool,
+        kind: MediaKind | None = None,
     ) -> None:
         self._settings, self._options = settings, options
         self._max_frames, self._with_audio_branch = max_frames, with_audio_branch
@@ -74,7 +76,7 @@ class WindowReader:
             raise ValueError("times cannot be combined with windows. Set a number of frames, or fps.")
         self._stack = ExitStack()
         try:
-            self._open(source)
+            self._open(source, kind)
         except BaseException:
             self._stack.close()
             raise
@@ -102,7 +104,7 @@ class WindowReader:
             )
         return start, end if self._sampling.end is None else min(self._sampling.end, end)
 
-    def _open(self, source: MediaSource) -> None:
+    def _open(self, source: MediaSource, kind: MediaKind | None) -> None:
         self._frames: _WindowFrames | None = None
         self._track: SoundTrack | None = None
         self._source = source
@@ -113,9 +115,10 @@ class WindowReader:
             return
         media = source if isinstance(source, MediaFile) else self._stack.enter_context(MediaFile(source))
         self._source, self._media, self.name = media, media, media.name
-        if media.kind == "image":
+        kind = kind or media.kind
+        if kind == "image" or media.kind == "image":
             raise MediaError(f"{media.name} is an image, and windows divide a video or a sound. Ask without windows.")
-        if media.kind == "audio":
+        if kind == "audio":
             if self._options.no_audio:
                 raise MediaError(f"{media.name} is a sound file, but no_audio ignores sound. Remove one of the two.")
             require_audio_branch(media.name, self._with_audio_branch)
@@ -130,6 +133,10 @@ class WindowReader:
         size = (self._settings.image_size,) * 2
         self._frames = _WindowFrames(media, size, self._max_frames, self._stack)
         self.duration = self._frames.index.duration
+
+    def plan(self, plan: WindowPlan) -> list[Window]:
+        """Return the windows that a plan divides the medium into. Raises as :attr:`bounds` and ``WindowPlan``."""
+        return plan.windows(*self.bounds)
 
     def read(self, windows: Sequence[Window]) -> Iterator[ReadMedium]:
         """Yield each window as it was read. ``windows`` are ordered by their starts; call this once.
