@@ -1,7 +1,7 @@
 """The predicted memory of training: compared with real steps on the CPU, and a table of the published recipes.
 
     python benchmarks/bench_train_memory.py compare [--tokens 256] [--models miniature mid-sized]
-    python benchmarks/bench_train_memory.py recipes [--sizes 7b 13b] [--out recipes.json]
+    python benchmarks/bench_train_memory.py recipes [--sizes 7b 13b] [--recipes NAME ...] [--out recipes.json]
 
 ``compare`` runs steps of the miniature's recipe and of a model of 0.6 billion parameters (mid_size_model.py), in one
 process and in two (gloo), and compares the rise of the resident memory of a process (train_step_memory.py) with the
@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # DDP warns that it cannot time the simulated device
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -106,11 +108,11 @@ def predict_recipe(recipe: str, size: str, training: str, world_size: int) -> di
     return {"recipe": recipe, "size": size, "training": training, "gpus": world_size, "command": command, **peak}
 
 
-def recipes(sizes: list[str], out: Path) -> None:
-    """Predict all rows, keep them in ``out``, and print the table."""
+def recipes(sizes: list[str], names: list[str], out: Path) -> None:
+    """Predict the rows that ``out`` does not have yet, keep them there, and print the table."""
     rows: list[dict[str, Any]] = json.loads(out.read_text(encoding="utf-8")) if out.exists() else []
     for size in sizes:
-        for recipe in RECIPES:
+        for recipe in names:
             for training in DECODER:
                 for world_size in sorted({number for number, _ in GPUS}):
                     key = (recipe, size, training, world_size)
@@ -157,12 +159,13 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=256)
     parser.add_argument("--models", nargs="+", default=["miniature", "mid-sized"])
     parser.add_argument("--sizes", nargs="+", default=["7b", "13b"])
+    parser.add_argument("--recipes", nargs="+", default=RECIPES, choices=RECIPES, metavar="NAME")
     parser.add_argument("--out", type=Path, default=Path("recipes.json"))
     arguments = parser.parse_args()
     if arguments.what == "compare":
         compare(arguments.tokens, arguments.models)
     else:
-        recipes(arguments.sizes, arguments.out)
+        recipes(arguments.sizes, arguments.recipes, arguments.out)
 
 
 if __name__ == "__main__":

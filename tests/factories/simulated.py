@@ -2,8 +2,7 @@
 
 See ``video_llama/models/simulation.py``. What does not work on a device that is implemented in Python is replaced here:
 ``torch.tensor(..., device=...)`` (also used by transformers' cache) and a list as an index become copies of a tensor on
-the CPU, and ``torch.Generator(device)`` a generator of the CPU. transformers makes the attention mask of a fake tensor
-as for a compiled graph, without reading its values; here it reads them, as it does on a GPU.
+the CPU, and ``torch.Generator(device)`` a generator of the CPU.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -21,7 +21,6 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves
-from transformers import masking_utils
 
 from video_llama.checkpoints.building import _compute_buffers, _dispatch, _run_on_cpu
 from video_llama.models.configuration import VideoLlamaConfig
@@ -43,7 +42,7 @@ NUM_LAYERS = 2
 Q-Former."""
 STACKS = (
     *("vision_config", "qformer_config", "video_qformer_config", "audio_qformer_config"),
-    *("imagebind_audio_config", "text_config"),
+    *("imagebind_audio_config", "imagebind_vision_config", "text_config"),
 )
 
 aten = torch.ops.aten
@@ -67,15 +66,17 @@ def simulated_config(size: str, *, num_layers: int | None = NUM_LAYERS, **values
 def simulated_model(
     config: VideoLlamaConfig, options: Mapping[str, Any] | None = None
 ) -> VideoLlamaForConditionalGeneration:
-    """Return a model without data on the simulated device, placed as ``video_llama.load`` does with ``options``.
+    """Return a model without data, placed as ``video_llama.load`` does with ``options``, on the simulated device
+    unless they have another one.
 
-    Call it in :func:`simulation`.
+    Call it in :func:`simulation`. On the simulated device, quantized layers are simulated ones.
     """
-    placing = resolve_placing("bfloat16", LoadOptions(device=simulated_device(), **(options or {})))
-    quantization, unpacked = placing.quantization, resolve_placing("bfloat16", LoadOptions(dtype=placing.dtypes))
-    model = empty_model(config, unpacked)
-    if quantization is not None:
-        pack_simulated(model.model.language_model.layers, quantization, placing.dtypes["decoder"])
+    placing = resolve_placing("bfloat16", LoadOptions(**{"device": simulated_device(), **(options or {})}))
+    is_simulated = placing.quantization is not None and _is_simulated(placing.device)
+    model = empty_model(config, replace(placing, quantization=None) if is_simulated else placing)
+    if is_simulated:
+        assert placing.quantization is not None
+        pack_simulated(model.model.language_model.layers, placing.quantization, placing.dtypes["decoder"])
     fill_with_fakes(model, placing.device)
     _compute_buffers(model, placing.device)
     device_map = resolve_device_map(model, placing)
@@ -99,7 +100,6 @@ def simulation() -> Iterator[None]:
         mock.patch.object(torch, "Generator", _generator(torch.Generator)),
         mock.patch.object(FakeTensor, "__getitem__", _with_tensors(Tensor.__getitem__)),
         mock.patch.object(FakeTensor, "__setitem__", _with_tensors(Tensor.__setitem__)),
-        mock.patch.object(masking_utils, "is_tracing", return_value=False),
     ):
         yield
 

@@ -2,6 +2,17 @@
 
 An operation that mixes devices or data types is an error here, as it is on a GPU. Values are not computed. ``Waits``
 counts where the CPU waits for the device.
+
+| path | sizes | data types and placement |
+|---|---|---|
+| encoding of images, videos and sound; prefill; token steps with left padding | 7b, 13b | every plan of ``PLANS`` |
+| the same, decoder in int8 and int4 with PyTorch's own kernels | 7b, 13b | everything on the CPU |
+| token steps: greedy, sampling, repetition penalty; one row, several with left padding | 7b, 13b | bf16 |
+| ``generate``: greedy, sampling, repetition penalty, left padding | 7b, 13b | bf16 |
+| beams, left padding | 7b, 13b | bf16 |
+| chats, shared prompts, prefix reuse, scores, the server's batch with left padding | 7b, 13b | ``CHAT_CASES`` |
+| prefill, token steps, ``generate``, attention of the queries on two devices | 7b, 13b | three device maps |
+| a training step of each recipe | 7b, 13b | tests/training/test_simulated_step.py |
 """
 
 import os
@@ -24,6 +35,9 @@ from video_llama.chat.messages import message_for
 from video_llama.chat.session import Chat
 from video_llama.chat.shared_prefill import shared_prefill
 from video_llama.checkpoints.folder import Manifest, ModelFolder, read_model_folder
+from video_llama.models import modeling_llama
+from video_llama.models.cpu import processor
+from video_llama.models.packed_linear import Int4Linear, Int8Linear
 from video_llama.models.placement import VIT
 from video_llama.models.simulation import simulated_device
 from video_llama.processors.audio_processor import AudioProcessor
@@ -61,8 +75,13 @@ PLANS = {
     "low_resource fp16": ({"low_resource": True, "dtype": "float16"}, FLOAT16, FLOAT32),
 }
 """Options of ``load`` -> data types of the decoder and of the Q-Formers."""
-CASES = [*(("7b", plan) for plan in PLANS), ("13b", "bf16"), ("13b", "low_resource")]
+CASES = [(size, plan) for size in SIZES for plan in PLANS]
+CHAT_CASES = [("7b", "bf16"), ("13b", "bf16"), ("7b", "low_resource fp16"), ("13b", "int4")]
 SLOW_SIZES = ["7b", pytest.param("13b", marks=pytest.mark.slow)]
+
+
+def first_fast(cases):
+    return [cases[0], *(pytest.param(*case, marks=pytest.mark.slow) for case in cases[1:])]
 
 
 @pytest.fixture(autouse=True)
@@ -71,52 +90,70 @@ def _simulation():
         yield
 
 
-def media_of(config, count=1):
+def media_of(config, count=1, device=DEVICE):
     audio = config.imagebind_audio_config.input_size
     return {
-        "pixel_values_videos": torch.zeros(count, 8, 3, 224, 224, device=DEVICE),
-        "input_features": torch.zeros(count, 8, 1, *audio, device=DEVICE),
+        "pixel_values_videos": torch.zeros(count, 8, 3, 224, 224, device=device),
+        "input_features": torch.zeros(count, 8, 1, *audio, device=device),
     }
 
 
-def prompt_of(config, rows=1, length=60, padding=0):
+def prompt_of(config, rows=1, length=60, padding=0, device=DEVICE):
     ids = torch.ones(rows, length, dtype=torch.long)
     ids[:, 5 : 5 + config.num_video_query_tokens] = config.video_token_id
     ids[:, 40 : 40 + config.num_audio_query_tokens] = config.audio_token_id
     mask = torch.ones_like(ids)
     if padding:
         mask[-1, :padding] = 0
-    return {"input_ids": ids.to(DEVICE), "attention_mask": mask.to(DEVICE)}
+    return {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
 
 
-@pytest.mark.parametrize(
-    ("size", "plan"),
-    [("7b", "bf16"), *(pytest.param(*case, marks=pytest.mark.slow) for case in CASES[1:])],
-)
+@pytest.mark.parametrize(("size", "plan"), first_fast(CASES))
 def test_encode_and_read(size, plan):
     options, decoder, qformer = PLANS[plan]
     config = simulated_config(size)
-    model = simulated_model(config, options)
-    media, body = media_of(config), model.model
+    check_encode_and_read(simulated_model(config, options), config, DEVICE, decoder, qformer)
+
+
+def check_encode_and_read(model, config, device, decoder, qformer):
+    media, body, width = media_of(config, 2, device), model.model, config.text_config.hidden_size
     video, audio = body.encode_video(media["pixel_values_videos"]), body.encode_audio(media["input_features"])
-    image = body.encode_video(torch.zeros(2, 3, 224, 224, device=DEVICE))
+    image = body.encode_video(torch.zeros(2, 3, 224, 224, device=device))
     features = [
         body.get_video_features(media["pixel_values_videos"]).pooler_output,
-        body.get_image_features(torch.zeros(2, 3, 224, 224, device=DEVICE)).pooler_output,
+        body.get_image_features(torch.zeros(2, 3, 224, 224, device=device)).pooler_output,
         body.get_audio_features(media["input_features"]).pooler_output,
     ]
     for tokens, count in zip([video, image, audio, *features], [32, 32, 8, 32, 32, 8], strict=True):
-        assert tokens.shape[1:] == (count, SIZES[size])
-        assert (tokens.device, tokens.dtype) == (DEVICE, qformer)
-    outputs = model(**prompt_of(config), **media, use_cache=True)
-    assert outputs.logits.shape == (1, 60, config.text_config.vocab_size)
-    assert (outputs.logits.device, outputs.logits.dtype) == (DEVICE, decoder)
+        assert tokens.shape[1:] == (count, width)
+        assert (tokens.device, tokens.dtype) == (device, qformer)
+    outputs = model(**prompt_of(config, 2, padding=3, device=device), **media, use_cache=True)
+    assert outputs.logits.shape == (2, 60, config.text_config.vocab_size)
+    assert (outputs.logits.device, outputs.logits.dtype) == (device, decoder)
     keys = outputs.past_key_values.layers[0].keys
-    assert (keys.device, keys.dtype) == (DEVICE, decoder)
+    assert (keys.device, keys.dtype) == (device, decoder)
+    check_token_steps(model, Decoding(), 2, device, decoder)
 
 
-def test_low_resource_has_the_vit_on_the_cpu():
-    model = simulated_model(simulated_config("7b"), {"low_resource": True})
+class TestQuantizedOnTheCPU:
+    """The layers of a CPU without FBGEMM, whose own format has no simulation."""
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("quantization", ["int8", "int4"])
+    @pytest.mark.parametrize("size", SIZES)
+    def test_encode_and_read(self, size, quantization):
+        config = simulated_config(size)
+        without_fbgemm = replace(processor(), has_fbgemm=False)
+        with mock.patch.object(modeling_llama, "processor", return_value=without_fbgemm):
+            model = simulated_model(config, {"device": "cpu", "quantization": quantization})
+        layer = model.model.language_model.layers[0].mlp.down_proj
+        assert type(layer) is {"int8": Int8Linear, "int4": Int4Linear}[quantization]
+        check_encode_and_read(model, config, torch.device("cpu"), BFLOAT16, FLOAT32)
+
+
+@pytest.mark.parametrize("size", SLOW_SIZES)
+def test_low_resource_has_the_vit_on_the_cpu(size):
+    model = simulated_model(simulated_config(size), {"low_resource": True})
     places = {name: parameter.device.type for name, parameter in model.named_parameters()}
     assert {name for name, place in places.items() if place == "cpu"} == {
         name for name in places if name.startswith(f"{VIT}.")
@@ -132,20 +169,21 @@ def test_token_steps(size):
             check_token_steps(model, Decoding(**settings), rows)
 
 
-def check_token_steps(model, decoding, rows):
-    choose, cache = TokenChooser(decoding, 1, rows, DEVICE), DynamicCache()
+def check_token_steps(model, decoding, rows, device=DEVICE, dtype=BFLOAT16):
+    choose, cache = TokenChooser(decoding, 1, rows, device), DynamicCache()
     mask = torch.ones(rows, 20, dtype=torch.long)
     mask[1:, :3] = 0
-    embeds = torch.zeros(rows, 20, model.config.text_config.hidden_size, dtype=BFLOAT16, device=DEVICE)
-    steps = token_steps(model, embeds, mask.to(DEVICE), cache, choose)
+    embeds = torch.zeros(rows, 20, model.config.text_config.hidden_size, dtype=dtype, device=device)
+    steps = token_steps(model, embeds, mask.to(device), cache, choose)
     assert next(steps) == [1] * rows
     with Waits() as waits:
         for _ in range(3):
             next(steps)
-    assert waits.reads == {ONE_READ: 3} | ({MASK_READ: 3} if rows > 1 else {})
+    is_read = device == DEVICE
+    assert waits.reads == ({ONE_READ: 3} | ({MASK_READ: 3} if rows > 1 else {}) if is_read else {})
     assert not waits.uploads
     assert cache.get_seq_length() == 23
-    assert {(layer.keys.device, layer.values.dtype) for layer in cache.layers} == {(DEVICE, BFLOAT16)}
+    assert {(layer.keys.device, layer.values.dtype) for layer in cache.layers} == {(device, dtype)}
 
 
 LOOP_READS = {MASK_READ, "utils.__call__"}
@@ -209,13 +247,15 @@ def engine_parts(model_path, clips):
     return read_model_folder(model_path).tokenizer, settings, list(zip(media, sounds, strict=True))
 
 
-@pytest.fixture(params=SLOW_SIZES)
-def engine(request, engine_parts):
+@pytest.fixture
+def engine(size, plan, engine_parts):
     tokenizer, settings, _ = engine_parts
-    config = simulated_config(request.param)
+    config = simulated_config(size)
     config.video_token_id, config.audio_token_id = tokenizer.video_token_id, tokenizer.audio_token_id
     config.text_config.vocab_size = tokenizer.vocab_size
-    engine = Engine(ModelFolder(None, simulated_model(config), tokenizer, settings, Manifest("simulated")))
+    engine = Engine(
+        ModelFolder(None, simulated_model(config, PLANS[plan][0]), tokenizer, settings, Manifest("simulated"))
+    )
     sounds = {id(medium): mel for medium, mel in engine_parts[2]}
     engine.mel_clips = lambda read: sounds[id(read)]  # computed with tensors on the CPU, that must have data
     return engine
@@ -227,6 +267,7 @@ def turn_of(engine, medium, question, **decoding):
     return engine.turn(conversation, [medium], question, Decoding(max_new_tokens=4, **decoding))
 
 
+@pytest.mark.parametrize(("size", "plan"), first_fast(CHAT_CASES))
 def test_chats_and_batches(engine, engine_parts):
     video, image = (engine.encode(read, MediaOptions()) for read, _ in engine_parts[2])
     assert video.audio_tokens is not None
@@ -286,9 +327,10 @@ SPLITS = [
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Accessing the data pointer")
-@pytest.mark.parametrize("split", SPLITS)
-def test_two_devices(split):
-    config = simulated_config("13b")
+@pytest.mark.parametrize("split", SPLITS, ids=["every part", "decoder", "branches"])
+@pytest.mark.parametrize("size", SIZES)
+def test_two_devices(size, split):
+    config = simulated_config(size)
     model = simulated_model(config, {"device_map": split})
     device = torch.device(split.get("model.language_model", FIRST))
     assert model.device == device
@@ -298,10 +340,12 @@ def test_two_devices(split):
     assert outputs.logits.device == device
     layers = [torch.device(split.get(f"model.language_model.layers.{index}", device)) for index in range(2)]
     assert [layer.keys.device for layer in outputs.past_key_values.layers] == layers
-    cache, embeds = DynamicCache(), torch.zeros(2, 20, SIZES["13b"], dtype=BFLOAT16, device=device)
+    cache, embeds = DynamicCache(), torch.zeros(2, 20, SIZES[size], dtype=BFLOAT16, device=device)
     mask = torch.ones(2, 20, dtype=torch.long, device=device)
     steps = token_steps(model, embeds, mask, cache, TokenChooser(Decoding(), 1, 2, device))
     assert [next(steps), next(steps)] == [[1, 1], [1, 1]]
+    ids = model.generate(**prompt, **media, max_new_tokens=2, do_sample=False, eos_token_id=None, stop_strings=None)
+    assert (ids.device, ids.shape) == (device, (1, 62))
     with mock.patch.object(FakeTensor, "numpy", lambda tensor: np.zeros(tensor.shape)):
         attention = query_attention(model.model, media["pixel_values_videos"][0], media["input_features"][0])
     assert attention is not None

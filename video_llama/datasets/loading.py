@@ -179,6 +179,8 @@ class Batch:
     media: Mapping[MediaForm, MediaBatch]
     left_out: tuple[str, ...] = ()
     """Error messages of the samples that were omitted because of unreadable media."""
+    counted_tokens: int | None = None
+    """``num_tokens``, if it was counted before the labels were moved: a GPU would have to be waited for."""
 
     @property
     def num_drawn(self) -> int:
@@ -188,12 +190,15 @@ class Batch:
     @property
     def num_tokens(self) -> int:
         """Number of tokens that contribute to the loss."""
+        if self.counted_tokens is not None:
+            return self.counted_tokens
         return int((self.labels[:, 1:] != IGNORE_INDEX).sum())
 
     def to(self, device: torch.device) -> Batch:
         """Return a copy of the batch on ``device``."""
         media = {form: each_tensor(media, lambda tensor: tensor.to(device)) for form, media in self.media.items()}
-        return replace(self, input_ids=self.input_ids.to(device), labels=self.labels.to(device), media=media)
+        ids, labels = self.input_ids.to(device), self.labels.to(device)
+        return replace(self, input_ids=ids, labels=labels, media=media, counted_tokens=self.num_tokens)
 
 
 class BatchSource(torch.utils.data.Dataset[Batch]):

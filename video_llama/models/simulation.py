@@ -23,6 +23,7 @@ from torch.distributed.tensor import DTensor
 from torch.utils import backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map_only
+from transformers import masking_utils
 
 from video_llama.models.packed_linear import GROUP_SIZES, KernelLinear, Quantization
 from video_llama.models.placement import put_tensor
@@ -108,8 +109,23 @@ def fake_tensors() -> Iterator[None]:
     one for each device that is registered by then.
     """
     calling_thread = torch.autograd.set_multithreading_enabled(False)
-    with FakeTensorMode(allow_non_fake_inputs=True), KnownIntegers(), _cleared_casts(), calling_thread:
+    with FakeTensorMode(allow_non_fake_inputs=True), KnownIntegers(), _cleared_casts(), _read_masks(), calling_thread:
         yield
+
+
+@contextmanager
+def _read_masks() -> Iterator[None]:
+    """Let transformers read attention masks and positions, as without a simulation.
+
+    For fake tensors it makes the mask of a compiled graph: a matrix even where the causal kernel needs none.
+    """
+    module: Any = masking_utils
+    original = module.is_tracing
+    module.is_tracing = lambda tensor=None: original()
+    try:
+        yield
+    finally:
+        module.is_tracing = original
 
 
 def fill_with_fakes(model: nn.Module, device: torch.device) -> None:

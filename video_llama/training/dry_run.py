@@ -307,10 +307,8 @@ def _simulate(
     this: World,
     mesh: Any,
 ) -> tuple[int, list[StepMemory]]:
-    """Return the memory of setting up the model, and that of a step with each batch.
-
-    A step that is not counted comes first. It creates the optimizer's state.
-    """
+    """Return the memory of setting up the model, and that of a step with each batch, not the first step of a run:
+    the optimizer's state exists."""
     tracker = AllocationTracker(this.device.type)
     with fake_tensors(), tracker:
         fill_with_fakes(model, this.device)
@@ -321,8 +319,8 @@ def _simulate(
             _simulate_exchange(trainer.network)
             tracker.mark_rest(BUFFERS)
         setup = sum(tracker.peak().values())
+        _create_optimizer_state(trainer)
         trainer.optimizer.register_step_pre_hook(lambda *_: tracker.mark(_gradients(trainer), GRADIENTS))
-        _step(trainer, batches[0], tracker)
         done: dict[tuple[Any, ...], dict[str, int]] = {}
         steps: list[StepMemory] = []
         for batch in batches:
@@ -374,9 +372,16 @@ def _gradients(trainer: Trainer) -> list[Tensor]:
     return [parameter.grad for parameter in trainer.trained if parameter.grad is not None]
 
 
+def _create_optimizer_state(trainer: Trainer) -> None:
+    for parameter in trainer.trained:
+        parameter.grad = torch.zeros_like(parameter)
+    trainer.optimizer.step()
+    trainer.optimizer.zero_grad(set_to_none=True)
+
+
 def _step(trainer: Trainer, batch: PlannedBatch, tracker: AllocationTracker) -> dict[str, int]:
-    first = tracker.num_operations
-    planned_step(trainer, batch)
     states = trainer.optimizer.state.values()
     tracker.mark([value for state in states for value in state.values() if isinstance(value, Tensor)], OPTIMIZER)
+    first = tracker.num_operations
+    planned_step(trainer, batch)
     return tracker.peak(first)

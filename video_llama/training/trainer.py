@@ -117,7 +117,7 @@ class Trainer:
         num_left_out = self.left_out.count(step, group)
         self._check_labels(group, num_tokens, step)
         clock.lap("data")
-        loss = 0.0
+        shares: list[Tensor] = []
         for index, batch in enumerate(group):
             # Synchronize gradients between processes only in the last backward pass of the step.
             with exchange_only(self.network, index == len(group) - 1):
@@ -126,8 +126,9 @@ class Trainer:
                 # DDP and FSDP2 average the gradients over the processes, but here they must be summed.
                 self.scaler.scale(share * self.world.size).backward()  # type: ignore[no-untyped-call]
                 clock.lap("backward")
-            loss += float(share.detach())
-        loss = self.world.sum(loss)
+            shares.append(share.detach())
+        # Read together, once for the step: a GPU computes the batches without waiting for the CPU in between.
+        loss = self.world.sum(math.fsum(torch.stack(shares).tolist()))
         _check_finite("loss", loss, group, step)
         learning_rate, gradient_norm = self._update(step, group)
         clock.lap("optimizer")
