@@ -75,9 +75,19 @@ class TestDeclared:
         assert "torch>=2.6,<2.14" in project["dependencies"]
 
     def test_extras(self, project):
-        assert {"demo", "serve", "train", "plot", "evaluate", "quant", "heic", "gguf", "parquet", "dev"} == set(
-            project["optional-dependencies"]
-        )
+        assert {
+            "demo",
+            "serve",
+            "train",
+            "plot",
+            "evaluate",
+            "quant",
+            "heic",
+            "gguf",
+            "parquet",
+            "scale",
+            "dev",
+        } == set(project["optional-dependencies"])
 
     def test_pins_are_within_the_bounds(self, project, repository):
         from packaging.requirements import Requirement

@@ -37,7 +37,7 @@ def test_commands_are_in_named_panels():
 
 def test_options_are_in_named_panels():
     found = sections(invoke("ask", "--help").stdout)
-    assert list(found) == ["Arguments", "Frames and audio", "Decoding", "Model", "Options", "Examples"]
+    assert list(found) == ["Arguments", "Frames and audio", "Long videos", "Decoding", "Model", "Options", "Examples"]
     assert found["Options"] == ["--json", "--debug", "-h,"]
     assert found["Model"][:2] == ["--model", "--set"]
 

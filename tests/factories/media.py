@@ -224,3 +224,37 @@ def grey_bomb(side: int) -> bytes:
     pixels = zlib.compress(bytes((1 + 2 * side) * side))
     header = struct.pack(">IIBBBBB", side, side, 16, 0, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+def write_long_video(path: Path, seconds: int, *, codec: str = "libx264", sound: str | None = "aac") -> Path:
+    """Write a video (10 frames per second) whose picture changes every 10 seconds, with a tone that changes with it.
+
+    The sampling rate is 48 kHz for Opus, else 16 kHz. ``sound`` None writes no track.
+    """
+    rate = 48000 if sound == "libopus" else 16000
+    with av.open(str(path), "w") as container:
+        video = container.add_stream(codec, rate=10, options={"g": "25", "threads": "1"})
+        video.height, video.width, video.pix_fmt = 48, 64, "yuv420p"
+        if codec == "libx264":
+            video.options = {**video.options, "preset": "ultrafast"}
+        audio = None if sound is None else container.add_stream(sound, rate=rate, layout="mono")
+        for second in range(seconds):
+            scene = second // 10
+            for index in range(10):
+                image = picture(10 * second + index, (48, 64)) // 4 + np.uint8(60 * (scene % 4))
+                frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+                frame.pts = 10 * second + index
+                container.mux(video.encode(frame))
+            if audio is not None:
+                time = np.arange(second * rate, (second + 1) * rate) / rate
+                block = (0.4 * np.sin(2 * np.pi * (200 + 50 * scene + time) * time)).astype(np.float32)
+                sample_format = audio.codec_context.format.name
+                if sample_format.startswith("s16"):
+                    block = (block * 32767).astype(np.int16)
+                piece = av.AudioFrame.from_ndarray(block[None], format=sample_format, layout="mono")
+                piece.sample_rate, piece.pts = rate, second * rate
+                container.mux(audio.encode(piece))
+        container.mux(video.encode(None))
+        if audio is not None:
+            container.mux(audio.encode(None))
+    return path

@@ -15,6 +15,8 @@ from video_llama.chat.likelihood import AnswerScore
 from video_llama.chat.loading import load, model_path
 from video_llama.chat.record import Answer, Record
 from video_llama.chat.session import AnswerStream, Chat
+from video_llama.chat.timeline import Timeline, WindowAnswer
+from video_llama.chat.timeline_formats import TimelineEntry
 from video_llama.checkpoints.folder import Manifest, ModelFolder, read_model_folder, write_model_folder
 from video_llama.processors.medium import MediaOptions, ReadMedium
 from video_llama.processors.settings import ProcessorSettings
@@ -34,6 +36,9 @@ __all__ = [
     "QueryAttention",
     "ReadMedium",
     "Record",
+    "Timeline",
+    "TimelineEntry",
+    "WindowAnswer",
     "load",
     "model_path",
     "read_model_folder",

@@ -21,10 +21,14 @@ from video_llama.chat.messages import message_for
 from video_llama.chat.record import Answer
 from video_llama.chat.session import Chat, search_beams
 from video_llama.chat.shared_prefill import shared_prefill
+from video_llama.chat.timeline import Timeline
+from video_llama.chat.window_answers import WindowAnswers, with_summary
 from video_llama.checkpoints.folder import ModelFolder
+from video_llama.errors import PromptError
 from video_llama.processors.media_file import MediaSource
 from video_llama.processors.medium import MediaFields, MediaOptions, ReadMedium
 from video_llama.processors.sampling import FrameSampling
+from video_llama.processors.windows import WindowPlan
 
 RequestedMedia = GivenMedium | Sequence[EncodedMedium] | None
 """The media of a request: one medium, several encoded ones, or none."""
@@ -140,6 +144,85 @@ class Assistant:
                     known[key] = turns[-1].media[0]
             answers += self.answer(turns)
         return answers
+
+    def ask_windows(
+        self,
+        media: MediaSource,
+        question: str,
+        *,
+        window: float = 30.0,
+        stride: float | None = None,
+        batch_size: int = 8,
+        frames: FrameSampling | None = None,
+        no_audio: bool = False,
+        require_audio: bool = False,
+        **decoding: Unpack[DecodingFields],
+    ) -> WindowAnswers:
+        """Return an iterator over the answers about the windows of a long medium, in their order.
+
+        Each window is asked as its own conversation. Its frames are sampled from the window, and their times in the
+        prompt count from the start of the medium, as with ``start`` and ``end``. The medium is opened once and is
+        decoded by seeking; ``batch_size`` windows are answered together, and no others are in memory.
+
+        Args:
+            media: a video, a sound, or a folder or list of frames.
+            window: length of the windows, in seconds.
+            stride: seconds from the start of a window to that of the next one (default: ``window``). A longer stride
+                leaves gaps.
+            frames: frames of each window (default: the model's number of frames); ``start`` and ``end`` limit the part
+                of the medium that is divided.
+
+        Raises:
+            MediaError: a medium that cannot be used, and an image.
+            ValueError: invalid arguments.
+        """
+        if not question.strip():
+            raise PromptError("The question is empty. Enter a question.")
+        plan = WindowPlan(window, stride)
+        reader = self._engine.open_windows(media, MediaOptions(frames, no_audio, require_audio))
+        try:
+            settings = Decoding(**decoding)
+            return WindowAnswers(self._engine, self.answer, reader, plan, question, settings, batch_size)
+        except BaseException:
+            reader.close()
+            raise
+
+    def timeline(
+        self,
+        media: MediaSource,
+        question: str,
+        *,
+        window: float = 30.0,
+        stride: float | None = None,
+        summary: bool = False,
+        batch_size: int = 8,
+        frames: FrameSampling | None = None,
+        no_audio: bool = False,
+        require_audio: bool = False,
+        **decoding: Unpack[DecodingFields],
+    ) -> Timeline:
+        """Return the answers about the windows of a long medium, merged into a timeline.
+
+        Takes the arguments of :func:`ask_windows`. ``summary`` adds one summary, which the decoder writes from the
+        texts of the entries. Raises ContextLengthError if they do not fit into the context.
+        """
+        answers = self.ask_windows(
+            media,
+            question,
+            window=window,
+            stride=stride,
+            batch_size=batch_size,
+            frames=frames,
+            no_audio=no_audio,
+            require_audio=require_audio,
+            **decoding,
+        )
+        timeline = answers.timeline()
+        return self.summarized(timeline, **decoding) if summary else timeline
+
+    def summarized(self, timeline: Timeline, **decoding: Unpack[DecodingFields]) -> Timeline:
+        """Return a timeline with a summary. Raises ContextLengthError if its texts do not fit into the context."""
+        return with_summary(self._engine, self.answer, timeline, Decoding(**decoding))
 
     def score(
         self,

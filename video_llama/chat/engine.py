@@ -38,6 +38,7 @@ from video_llama.processors.audio_processor import AudioProcessor
 from video_llama.processors.media_file import MediaKind, MediaSource
 from video_llama.processors.medium import MediaOptions, ReadMedium, read_medium
 from video_llama.processors.video_processor import VideoProcessor
+from video_llama.processors.window_reader import WindowReader
 
 STOP_STRING, END_TOKEN, MAX_NEW_TOKENS, CLOSED = "stop_string", "end_token", "max_new_tokens", "closed"
 """Reasons why an answer ended."""
@@ -168,6 +169,16 @@ class Engine:
             kind=kind,
         )
 
+    def open_windows(self, source: MediaSource, options: MediaOptions) -> WindowReader:
+        """Open a long medium, to read it in windows. See ``processors.window_reader``."""
+        return WindowReader(
+            source,
+            self.settings,
+            options,
+            max_frames=self.config.max_frame_pos,
+            with_audio_branch=self.config.with_audio_branch,
+        )
+
     def encode(self, source: GivenMedium, options: MediaOptions, kind: MediaKind | None = None) -> EncodedMedium:
         """Read a medium and encode it; a medium that was read or encoded before is used as it is."""
         if isinstance(source, EncodedMedium):
@@ -182,6 +193,29 @@ class Engine:
             audio = None if mel is None else body.encode_audio(mel[None])[0]
             warnings = [] if self.familiarity is None else self.familiarity.warnings(features)
         return EncodedMedium(read, video, audio, decoded - start, time.perf_counter() - decoded, tuple(warnings))
+
+    def encode_all(self, media: Sequence[ReadMedium]) -> list[EncodedMedium]:
+        """Encode several media. On a GPU, frames are encoded in one batch, and so are sounds.
+
+        On a CPU, and with tests of familiarity, they are encoded one by one; so results do not depend on the batch.
+        """
+        if self.model.device.type == "cpu" or self.familiarity is not None:
+            return [self.encode(read, MediaOptions()) for read in media]
+        return self._encode_batch(media)
+
+    def _encode_batch(self, media: Sequence[ReadMedium]) -> list[EncodedMedium]:
+        start = time.perf_counter()
+        inputs = [self._inputs(read) for read in media]
+        decoded = time.perf_counter()
+        body = self.model.model
+        frames, mels = ([each for each in column if each is not None] for column in zip(*inputs, strict=True))
+        with torch.no_grad():
+            video = iter(body.encode_video(frames) if frames else ())
+            audio = iter(body.encode_audio(mels) if mels else ())
+            tokens = [(None if f is None else next(video), None if m is None else next(audio)) for f, m in inputs]
+        share = len(media) or 1
+        seconds = (decoded - start) / share, (time.perf_counter() - decoded) / share
+        return [EncodedMedium(read, *pair, *seconds) for read, pair in zip(media, tokens, strict=True)]
 
     def attention(self, read: ReadMedium) -> QueryAttention:
         """Return the attention of the video and audio queries over a medium. See ``query_attention``."""

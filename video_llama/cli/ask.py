@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from video_llama.cli.ask_windows import WindowOptions, ask_windows
 from video_llama.cli.options import (
     DecodingOptions,
     Json,
@@ -32,6 +33,7 @@ def ask(
     ],
     *,
     segment: SegmentOptions,
+    windows: WindowOptions,
     decoding: DecodingOptions,
     model: ModelOptions,
     as_json: Json = False,
@@ -42,9 +44,15 @@ def ask(
     printed before it on standard error. One line with the weights, frames and audio that were used is printed on
     standard error, followed by a note on the model's limitations. With --json, the complete record is printed on
     standard output and nothing on standard error.
+
+    With --window, each window of one long video or sound is answered, and the answers are merged into a timeline.
     """
     files, question = _split(inputs)
     settings = decoding.settings()
+    windows.check(files, segment, as_json=as_json)
+    if windows.is_given:
+        ask_windows(files[0], question, windows, segment, settings, model, as_json=as_json)
+        return
     with opened_media(files) as media:
         segment.check_applicable(media)
         assistant = model.load()

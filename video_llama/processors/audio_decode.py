@@ -32,7 +32,7 @@ from video_llama.processors.media_file import (
     open_media,
 )
 from video_llama.processors.resample import StreamResampler
-from video_llama.processors.sound_index import NotSeekableError, SoundIndex, sound_index
+from video_llama.processors.sound_index import NotSeekableError, SpanReader, sound_index
 
 HELD_BYTES = 64 * 2**20  # of float32 samples: 3 minutes of stereo at 48 kHz; a longer track is decoded twice
 GAP_SECONDS = 0.1  # shorter gaps between packets are rounding of timestamps
@@ -60,8 +60,8 @@ class SoundTrack:
     """Position of the span in the track, in samples."""
     num_total: int | None = None
     """Samples of the whole track; None if this is the whole track."""
-    index: SoundIndex | None = None
-    """Where the samples are, if spans are read by seeking."""
+    index: SpanReader | None = None
+    """Reads spans, such as a ``SoundIndex``; None: they are in memory or are decoded from the start."""
 
     @classmethod
     def of(cls, waveform: np.ndarray, rate: int, name: str) -> SoundTrack:
@@ -93,7 +93,7 @@ class SoundTrack:
         within = [(max(first, 0), min(last, self.num_samples)) for first, last in spans]
         end = min(self.offset + max((last for first, last in within if first < last), default=0), total)
         at = 0
-        for block in [self.samples] if self.samples is not None else _Decoding(self._media()):
+        for block in [self.samples] if self.samples is not None else TrackBlocks(self._media()):
             for part, (first, _), (inner, last) in zip(parts, spans, within, strict=True):
                 begin = max(self.offset + inner, at)
                 stop = min(self.offset + last, at + block.shape[1])
@@ -105,7 +105,7 @@ class SoundTrack:
                 return parts
         raise MediaError(f"{self.name} changed while it was read: its sound ends at sample {at}. Read it again.")
 
-    def _by_seeking(self, index: SoundIndex, spans: Sequence[tuple[int, int]], total: int) -> list[np.ndarray]:
+    def _by_seeking(self, index: SpanReader, spans: Sequence[tuple[int, int]], total: int) -> list[np.ndarray]:
         inside = []
         for first, last in spans:
             begin, end = max(first, 0), min(last, self.num_samples)
@@ -148,7 +148,7 @@ def open_track(source: Source, held_bytes: int = HELD_BYTES, *, seeks: bool = Tr
 
 
 def _decoded_track(media: MediaFile, held_bytes: int) -> SoundTrack:
-    decoding, check = _Decoding(media), SampleCheck()
+    decoding, check = TrackBlocks(media), SampleCheck()
     blocks: list[np.ndarray] = []
     channels: set[int] = set()
     num_samples = 0
@@ -183,7 +183,7 @@ def read_waveform(source: Source) -> tuple[np.ndarray, int]:
     return track.samples, track.rate
 
 
-class _Decoding:
+class TrackBlocks:
     """Iterate over the blocks [channels, samples] of a file's track, in order, at the rate of its first block.
 
     ``rate``, ``delay`` and ``num_refused`` (packets that the decoder rejected) are valid after the last block.

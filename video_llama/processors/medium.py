@@ -6,11 +6,13 @@ A file without a sound track is used without sound, as the result records; a tra
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypedDict
 
 from video_llama.errors import MediaError, NoAudioTrackError
-from video_llama.processors.audio_decode import open_track
+from video_llama.processors.audio_decode import SoundTrack, open_track
 from video_llama.processors.media_file import MediaFile, MediaKind, MediaSource, is_folder, open_media
 from video_llama.processors.sampling import FrameSampling
 from video_llama.processors.settings import ProcessorSettings
@@ -126,7 +128,7 @@ def read_medium(
     sampling = options.frames or FrameSampling(num_frames=settings.num_frames)
     if isinstance(source, (list, tuple)) or is_folder(source):
         video = read_video(source, size=size, sampling=sampling, max_frames=max_frames)
-        return _with_sound(video, None, settings, options, with_audio_branch)
+        return with_sound(video, None, options, with_audio_branch)
     with open_media(source) as media:
         kind = kind or media.kind
         if kind == "audio":
@@ -135,7 +137,9 @@ def read_medium(
             video = read_image(media, size=size)
         else:
             video = read_video(media, size=size, sampling=sampling, max_frames=max_frames)
-        return _with_sound(video, media, settings, options, with_audio_branch)
+        has_sound = media.kind == "video" and not media.is_animation
+        read = partial(_read_sound, media, settings, sampling)
+        return with_sound(video, read if has_sound else None, options, with_audio_branch)
 
 
 def _read_audio(
@@ -143,50 +147,55 @@ def _read_audio(
 ) -> ReadMedium:
     if options.no_audio:
         raise MediaError(f"{media.name} is a sound file, but no_audio ignores sound. Remove one of the two.")
-    _require_audio_branch(media.name, with_audio_branch)
-    sound = _read_sound(media, settings, options)
+    require_audio_branch(media.name, with_audio_branch)
+    sound = _read_sound(media, settings, options.frames or FrameSampling())
     return ReadMedium("audio", media.name, sound=sound, why_no_frames=NO_VIDEO_TRACK)
 
 
-def _require_audio_branch(name: str, with_audio_branch: bool) -> None:
+def require_audio_branch(name: str, with_audio_branch: bool) -> None:
+    """Raise MediaError if the model has no audio branch."""
     if not with_audio_branch:
         raise MediaError(f"The sound of {name} was requested, but the model has no audio branch. Use a model with one.")
 
 
-def _with_sound(
+def with_sound(
     video: SampledVideo,
-    media: MediaFile | None,
-    settings: ProcessorSettings,
+    read_sound: Callable[[], SoundClips] | None,
     options: MediaOptions,
     with_audio_branch: bool,
 ) -> ReadMedium:
-    """Return the medium with its sound clips, or with the reason why it has none."""
+    """Return the medium with its sound clips, or with the reason why it has none.
+
+    ``read_sound`` is None for pictures. Raises NoAudioTrackError if a missing sound track is an error.
+    """
     medium = ReadMedium(video.kind, video.source, frames=video)
     if options.no_audio:
         return replace(medium, why_no_sound=NOT_REQUESTED)
     if not with_audio_branch and not options.require_audio:
         return replace(medium, why_no_sound=NO_BRANCH)
-    _require_audio_branch(video.source, with_audio_branch)
+    require_audio_branch(video.source, with_audio_branch)
     try:
-        if media is None or medium.kind != "video" or media.is_animation:
+        if read_sound is None:
             raise NoAudioTrackError(
                 f"{medium.source} contains pictures without sound. Give a video with sound, or do not require audio."
             )
-        return replace(medium, sound=_read_sound(media, settings, options))
+        return replace(medium, sound=read_sound())
     except NoAudioTrackError:
         if options.require_audio:
             raise
         return replace(medium, why_no_sound=NO_TRACK)
 
 
-def _read_sound(media: MediaFile, settings: ProcessorSettings, options: MediaOptions) -> SoundClips:
-    """Return the clips of the sampled segment of the track.
+def _read_sound(media: MediaFile, settings: ProcessorSettings, sampling: FrameSampling) -> SoundClips:
+    return segment_clips(open_track(media), settings, sampling)
+
+
+def segment_clips(track: SoundTrack, settings: ProcessorSettings, sampling: FrameSampling) -> SoundClips:
+    """Return the clips of the sampled segment of a track.
 
     With a picture, the segment and the times of the clips count from the first frame, else from the first sample.
     Where the segment has no sound, it is silent.
     """
-    track = open_track(media)
-    sampling = options.frames or FrameSampling()
     duration = track.num_samples / track.rate
     if sampling.start is None and sampling.end is None:
         return _shifted(cut_clips(track, settings), track.delay if abs(track.delay) >= DELAY_SECONDS else 0.0)

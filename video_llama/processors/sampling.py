@@ -93,7 +93,9 @@ def check_frame_limit(sampling: FrameSampling, max_frames: int) -> None:
         raise ValueError(f"{asked} frames are requested, but the limit is {max_frames} (max_frame_pos). Request fewer.")
 
 
-def choose_indices(seconds: Sequence[float], duration: float, sampling: FrameSampling, max_frames: int) -> list[int]:
+def choose_indices(
+    seconds: Sequence[float] | np.ndarray, duration: float, sampling: FrameSampling, max_frames: int
+) -> list[int]:
     """Apply ``sampling`` to a video whose frame k is shown from ``seconds[k]`` on (ascending, the first at 0.0).
 
     Returns sorted, distinct indices. Raises MediaError if the video has no frame at the requested times, or if ``fps``

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Protocol
 
 import av
 import numpy as np
@@ -30,6 +31,17 @@ CODECS = ("aac", "alac", "flac")
 
 class NotSeekableError(MediaError):
     """The track cannot be read by seeking; it must be decoded from its start."""
+
+
+class SpanReader(Protocol):
+    """Reads spans of a sound track."""
+
+    def read(self, media: MediaFile, spans: Sequence[tuple[int, int]]) -> list[np.ndarray]:
+        """Return float32 [channels, last - first] of each span (first, last + 1), which lie inside the track.
+
+        Raises NotSeekableError if that is not possible.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -54,31 +66,42 @@ class SoundIndex:
     def _read_span(self, media: MediaFile, first: int, last: int) -> np.ndarray:
         if last <= first:
             return np.zeros((self.num_channels, 0), dtype=np.float32)
-        span = np.empty((self.num_channels, last - first), dtype=np.float32)
-        check = SampleCheck()
         with media.container() as container:
-            stream = audio_stream(container, media.name)
-            is_lossy = not stream.codec_context.name.startswith("pcm_")
-            is_at_start = _seek(container, stream, self.first + first)
-            expected: int | None = None
-            for frame in _frames(container, stream):
-                begin = _timestamp(frame, self.rate) - self.first
-                if expected is None and (begin != 0 if is_at_start else begin > first):
-                    raise NotSeekableError("The sound track cannot be read by seeking.")
-                if expected is not None and begin != expected:
-                    raise NotSeekableError("The sound track cannot be read by seeking.")
-                expected = begin + frame.samples
-                if expected <= first:
-                    continue
-                block = samples_of(frame, is_lossy)
-                if block.shape[0] != self.num_channels:
-                    raise NotSeekableError("The sound track cannot be read by seeking.")
-                low, high = max(first, begin), min(last, expected)
-                span[:, low - first : high - first] = block[:, low - begin : high - begin]
-                if expected >= last:
-                    check.add(span)
-                    check.raise_if_bad(media.name, has_video_stream(container))
-                    return span
+            return self.read_from(container, audio_stream(container, media.name), (first, last), media.name)
+
+    def is_near_start(self, first: int) -> bool:
+        """Whether a span that starts there is decoded from the start of the track, which needs a new container."""
+        return first <= PREROLL_SECONDS * self.rate
+
+    def read_from(self, container: InputContainer, stream: AudioStream, span: tuple[int, int], name: str) -> np.ndarray:
+        """Return float32 [channels, last - first] of one span, which is not empty, from an open container.
+
+        Raises as :func:`read`. If ``is_near_start`` is true for the span, the container must not have been read.
+        """
+        first, last = span
+        samples = np.empty((self.num_channels, last - first), dtype=np.float32)
+        check = SampleCheck()
+        is_lossy = not stream.codec_context.name.startswith("pcm_")
+        is_at_start = _seek(container, stream, self.first + first)
+        expected: int | None = None
+        for frame in _frames(container, stream):
+            begin = _timestamp(frame, self.rate) - self.first
+            if expected is None and (begin != 0 if is_at_start else begin > first):
+                raise NotSeekableError("The sound track cannot be read by seeking.")
+            if expected is not None and begin != expected:
+                raise NotSeekableError("The sound track cannot be read by seeking.")
+            expected = begin + frame.samples
+            if expected <= first:
+                continue
+            block = samples_of(frame, is_lossy)
+            if block.shape[0] != self.num_channels:
+                raise NotSeekableError("The sound track cannot be read by seeking.")
+            low, high = max(first, begin), min(last, expected)
+            samples[:, low - first : high - first] = block[:, low - begin : high - begin]
+            if expected >= last:
+                check.add(samples)
+                check.raise_if_bad(name, has_video_stream(container))
+                return samples
         raise NotSeekableError("The sound track cannot be read by seeking.")
 
 

@@ -99,7 +99,8 @@ def decode_by_seeking(
     """Decode ``indices`` (sorted), seeking from group to group. Frames that cannot be decoded this way are omitted."""
     if not (index.is_timed and index.is_seekable):
         return {}
-    stream.thread_type = "AUTO"
+    if not stream.codec_context.is_open:
+        stream.thread_type = "AUTO"
     by_pts = {int(index.pts[i]): i for i in indices}
     pictures: Pictures = {}
 
@@ -227,7 +228,7 @@ def decode_in_order(media: MediaFile, index: FrameIndex, indices: list[int], sca
     wanted = {int(index.pts[i]) if index.is_timed else i: i for i in indices}
     with media.container() as container:
         stream = video_stream(container, media)
-        for frame in _frames_in_order(container, stream, read):
+        for frame in frames_in_order(container, stream, read):
             key = frame.pts if index.is_timed else len(read.shown)
             read.shown.append(frame.pts)
             if key in wanted:
@@ -237,7 +238,8 @@ def decode_in_order(media: MediaFile, index: FrameIndex, indices: list[int], sca
     return read
 
 
-def _frames_in_order(container: InputContainer, stream: VideoStream, read: OrderedRead) -> Iterator[VideoFrame]:
+def frames_in_order(container: InputContainer, stream: VideoStream, read: OrderedRead) -> Iterator[VideoFrame]:
+    """Yield the frames of a container from its start, in display order; count packets and refused ones in ``read``."""
     stream.thread_type = "AUTO"
     try:
         for packet in container.demux(stream):

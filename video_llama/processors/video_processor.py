@@ -152,26 +152,34 @@ def _read_file(media: MediaFile, size: tuple[int, int], sampling: FrameSampling,
         index = build_index(container, stream, media)
         if container.format.name in ("gif", "apng"):
             check_animation(media.name, len(index.pts), stream.codec_context.width, stream.codec_context.height)
-        indices = _choose(media, index, sampling, max_frames)
+        indices = chosen_frames(media, index.seconds, index.duration, sampling, max_frames)
         pictures = decode_by_seeking(container, stream, index, indices, scaler)
     if len(pictures) < len(indices):
         read = decode_in_order(media, index, indices, scaler)
         pictures = read.pictures
         if len(pictures) < len(indices):
-            index = _index_after(media, index, indices, read)
-            indices = _choose(media, index, sampling, max_frames)
+            index = index_after(media, index, indices, read)
+            indices = chosen_frames(media, index.seconds, index.duration, sampling, max_frames)
             pictures = decode_in_order(media, index, indices, scaler).pictures
-    return _sampled(media, index, indices, pictures)
+    return sampled_video(media, index, indices, pictures)
 
 
-def _choose(media: MediaFile, index: FrameIndex, sampling: FrameSampling, max_frames: int) -> list[int]:
+def chosen_frames(
+    media: MediaFile, seconds: np.ndarray, duration: float, sampling: FrameSampling, max_frames: int
+) -> list[int]:
+    """Return ``choose_indices`` of a file. Raises MediaError with its name."""
     try:
-        return choose_indices(index.seconds.tolist(), index.duration, sampling, max_frames)
+        return choose_indices(seconds, duration, sampling, max_frames)
     except MediaError as error:
         raise MediaError(f"{media.name}: {error}") from error
 
 
-def _index_after(media: MediaFile, index: FrameIndex, indices: list[int], read: OrderedRead) -> FrameIndex:
+def is_complete(read: OrderedRead, index: FrameIndex) -> bool:
+    """Whether all packets of the index were read and decoded."""
+    return read.num_packets >= len(index.pts) and not read.num_refused
+
+
+def index_after(media: MediaFile, index: FrameIndex, indices: list[int], read: OrderedRead) -> FrameIndex:
     """Raise MediaError if frames are missing because the file is damaged; else return the index of the shown frames.
 
     A valid file can list frames that are never shown (VP8's hidden reference frames); they do not count.
@@ -182,7 +190,7 @@ def _index_after(media: MediaFile, index: FrameIndex, indices: list[int], read: 
             f"{media.name} lists {len(index.pts)} frames, but none can be decoded. It is truncated or damaged: copy it "
             "again, or convert it: ffmpeg -i FILE out.mp4"
         )
-    if read.num_packets < len(index.pts) or read.num_refused:
+    if not is_complete(read, index):
         step = 1.0 / index.fps
         end = float(index.seconds[lost[0]])
         raise MediaError(
@@ -193,7 +201,8 @@ def _index_after(media: MediaFile, index: FrameIndex, indices: list[int], read: 
     return index_of_shown(read.shown, index)
 
 
-def _sampled(media: MediaFile, index: FrameIndex, indices: list[int], pictures: Pictures) -> SampledVideo:
+def sampled_video(media: MediaFile, index: FrameIndex, indices: list[int], pictures: Pictures) -> SampledVideo:
+    """Return the decoded frames of a file with their times."""
     assert len(pictures) == len(indices), "every frame was chosen from those that were shown"
     frames = np.stack([pictures[i] for i in indices])
     seconds = [float(index.seconds[i]) for i in indices]

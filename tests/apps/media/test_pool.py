@@ -13,6 +13,7 @@ from video_llama.errors import MediaError
 from video_llama.processors.medium import MediaOptions
 from video_llama.processors.sampling import FrameSampling
 from video_llama.processors.video_processor import read_video
+from video_llama.processors.windows import Window, WindowPlan
 
 
 def read(assistant, *requests, **settings):
@@ -127,3 +128,44 @@ def test_bomb_is_small():
     from PIL import Image
 
     assert Image.open(io.BytesIO(grey_bomb(700))).size == (700, 700)
+
+
+def test_windows_equal_those_read_here(assistant, clips):
+    data, options = clips["video"].read_bytes(), MediaOptions(FrameSampling(2))
+
+    async def work():
+        pool = MediaPool(assistant.engine, MediaLimits(media_workers=1))
+        try:
+            duration, windows = await pool.plan_windows(data, "a file", None, options, WindowPlan(1, 0.5))
+            media = await pool.read_windows(data, "a file", None, options, windows)
+            with pytest.raises(MediaError, match="a file is an image, and windows divide"):
+                await pool.plan_windows(clips["image"].read_bytes(), "a file", None, options, WindowPlan(1))
+            with pytest.raises(MediaError, match="start is 7 s, but the video lasts"):
+                await pool.read_windows(data, "a file", None, options, [Window(0, 1), Window(7, 8)])
+            again = await pool.read(data, "a file", None, options)
+            return duration, windows, media, again, len(pool.pids)
+        finally:
+            await pool.close()
+
+    duration, windows, media, again, num_processes = asyncio.run(work())
+    assert (round(duration, 6), windows) == (3.0, WindowPlan(1, 0.5).windows(0, 3.0))
+    for window, medium in zip(windows, media, strict=True):
+        segment = MediaOptions(FrameSampling(2, start=window.start, end=window.end))
+        here = assistant.engine.read(clips["video"], segment)
+        assert medium.frames.indices == here.frames.indices
+        np.testing.assert_array_equal(medium.frames.frames, here.frames.frames)
+        np.testing.assert_array_equal(medium.sound.samples, here.sound.samples)
+    assert again.frames is not None
+    assert num_processes == 1
+
+
+def test_windows_of_a_medium_that_is_too_long(assistant, clips):
+    async def work():
+        pool = MediaPool(assistant.engine, MediaLimits(max_media_seconds=2))
+        try:
+            await pool.plan_windows(clips["video"].read_bytes(), "a file", None, MediaOptions(), WindowPlan(1))
+        finally:
+            await pool.close()
+
+    with pytest.raises(MediaError, match=r"a file lasts 3\.0 s; the limit is 2 s"):
+        asyncio.run(work())

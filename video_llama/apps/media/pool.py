@@ -6,7 +6,7 @@ import asyncio
 import os
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from video_llama.log import logger
 from video_llama.processors.media_file import MediaKind
 from video_llama.processors.medium import MediaOptions, ReadMedium
 from video_llama.processors.settings import ProcessorSettings
+from video_llama.processors.windows import Window, WindowPlan
 
 COMMAND = (sys.executable, "-m", "video_llama.apps.media.process")
 START_SECONDS = 120
@@ -79,14 +80,44 @@ class MediaPool:
 
     async def read(self, data: bytes, name: str, kind: MediaKind | None, options: MediaOptions) -> ReadMedium:
         """Read the frames and sound of a medium. Raises MediaError if it cannot be used or its process died."""
-        fields = {"name": name, "medium_kind": kind, "options": options_fields(options), "bytes": len(data)}
+        [(reply, blobs)] = await self._ask(data, name, {"medium_kind": kind, "options": options_fields(options)})
+        return _unpacked(reply, blobs, name)
+
+    async def plan_windows(
+        self, data: bytes, name: str, kind: MediaKind | None, options: MediaOptions, plan: WindowPlan
+    ) -> tuple[float, list[Window]]:
+        """Return the duration of a medium in seconds, and its windows. Raises MediaError as :func:`read`."""
+        fields = {"medium_kind": kind, "options": options_fields(options), "plan": asdict(plan)}
+        [(reply, _)] = await self._ask(data, name, fields)
+        _raise_if_error(reply, name)
+        try:
+            return float(reply["duration"]), [Window(float(start), float(end)) for start, end in reply["windows"]]
+        except (KeyError, TypeError, ValueError) as error:
+            raise MediaError(f"{name} could not be decoded. Convert it: ffmpeg -i FILE out.mp4") from error
+
+    async def read_windows(
+        self, data: bytes, name: str, kind: MediaKind | None, options: MediaOptions, windows: Sequence[Window]
+    ) -> list[ReadMedium]:
+        """Read windows of a medium, in the order of their starts. Raises MediaError as :func:`read`.
+
+        The time limit of one medium applies to all of them together.
+        """
+        spans = [[window.start, window.end] for window in windows]
+        fields = {"medium_kind": kind, "options": options_fields(options), "windows": spans}
+        return [_unpacked(*reply, name) for reply in await self._ask(data, name, fields, len(spans))]
+
+    async def _ask(
+        self, data: bytes, name: str, fields: Fields, num_replies: int = 1
+    ) -> list[tuple[Fields, list[bytes]]]:
+        """Send a request to a process and return its replies, or those until an error."""
+        fields = {"name": name, "bytes": len(data), **fields}
         async with self._places:
             worker = self._idle_worker() or await self._start()
             is_usable = False
             try:
                 await _begin(worker, name)
-                reply, blobs = await asyncio.wait_for(worker.ask(fields, data), self._seconds)
-                is_usable = reply.get("kind") not in ("memory", "bug")
+                replies = await asyncio.wait_for(worker.ask(fields, data, num_replies), self._seconds)
+                is_usable = replies[-1][0].get("kind") not in ("memory", "bug")
             except asyncio.TimeoutError as error:
                 raise MediaError(
                     f"{name} took longer than {self._seconds:g} s to decode. Use a shorter or simpler file."
@@ -99,7 +130,7 @@ class MediaPool:
                 ) from error
             finally:
                 self._release(worker, is_usable)
-        return _unpacked(reply, blobs, name)
+        return replies
 
     async def warm(self) -> None:
         """Start a process in advance."""
@@ -151,15 +182,18 @@ class _Worker:
             await self._header()
             self._has_begun = True
 
-    async def ask(self, fields: Fields, data: bytes) -> tuple[Fields, list[bytes]]:
-        """Send a request and return the header of the reply and the bytes of its arrays."""
+    async def ask(self, fields: Fields, data: bytes, num_replies: int) -> list[tuple[Fields, list[bytes]]]:
+        """Send a request and return the header of each reply and the bytes of its arrays. An error is the last one."""
         self.num_uses += 1
         await self._send(fields, data)
-        reply, stdout = await self._header(), self.process.stdout
-        if "error" in reply:
-            return reply, []
-        assert stdout is not None
-        return reply, [await stdout.readexactly(size) for size in array_sizes(reply)]
+        replies: list[tuple[Fields, list[bytes]]] = []
+        while len(replies) < num_replies:
+            reply, stdout = await self._header(), self.process.stdout
+            if "error" in reply:
+                return [*replies, (reply, [])]
+            assert stdout is not None
+            replies.append((reply, [await stdout.readexactly(size) for size in array_sizes(reply)]))
+        return replies
 
     async def _send(self, fields: Fields, data: bytes = b"") -> None:
         stdin = self.process.stdin
@@ -189,11 +223,16 @@ async def _begin(worker: _Worker, name: str) -> None:
 
 
 def _unpacked(reply: Fields, blobs: list[bytes], name: str) -> ReadMedium:
+    _raise_if_error(reply, name)
+    try:
+        return unpack_medium(reply, blobs)
+    except WireError as error:
+        raise MediaError(f"{name} could not be decoded. Convert it: ffmpeg -i FILE out.mp4") from error
+
+
+def _raise_if_error(reply: Fields, name: str) -> None:
     if "error" not in reply:
-        try:
-            return unpack_medium(reply, blobs)
-        except WireError as error:
-            raise MediaError(f"{name} could not be decoded. Convert it: ffmpeg -i FILE out.mp4") from error
+        return
     if reply.get("kind") == "media":
         raise MediaError(reply["error"])
     raise MediaError(f"{name} cannot be decoded: {reply['error']}. Use a smaller file, or convert it.")

@@ -11,6 +11,7 @@ import os
 import resource
 import sys
 import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -30,6 +31,8 @@ from video_llama.errors import MediaError
 from video_llama.processors.media_file import MediaFile
 from video_llama.processors.medium import ReadMedium, read_medium
 from video_llama.processors.settings import ProcessorSettings
+from video_llama.processors.window_reader import WindowReader
+from video_llama.processors.windows import Window, WindowPlan
 
 
 @dataclass(frozen=True)
@@ -71,11 +74,11 @@ def main() -> None:
             data = read_exactly(requests.read, fields["bytes"])
         except EOFError:
             return
-        reply, is_last = _answer(task, fields, data)
-        replies.write(reply)
-        replies.flush()
-        if is_last:
-            return
+        for reply, is_last in _answers(task, fields, data):
+            replies.write(reply)
+            replies.flush()
+            if is_last:
+                return
 
 
 def _confine(memory_bytes: int) -> None:
@@ -92,17 +95,44 @@ def _read_header(requests: BinaryIO) -> dict[str, Any]:
     return parse_header(read_exactly(requests.read, length))
 
 
-def _answer(task: Task, fields: dict[str, Any], data: bytes) -> tuple[bytes, bool]:
-    """Return the reply, and whether this process must end after it."""
+def _answers(task: Task, fields: dict[str, Any], data: bytes) -> Iterator[tuple[bytes, bool]]:
+    """Yield the replies, and whether this process must end after them. An error is the last reply."""
     try:
-        return pack_medium(_read(task, fields, data)), False
+        for reply in _replies(task, fields, data):
+            yield reply, False
     except (MediaError, ValueError, MemoryError) as error:  # ValueError: invalid options, such as too many frames
         if isinstance(error, MemoryError) or isinstance(error.__cause__, MemoryError):
-            return pack({"error": "it requires more memory than allowed", "kind": "memory"}), True
-        return pack({"error": str(error), "kind": "media"}), False
+            yield pack({"error": "it requires more memory than allowed", "kind": "memory"}), True
+            return
+        yield pack({"error": str(error), "kind": "media"}), False
     except Exception:
         traceback.print_exc()
-        return pack({"error": "the decoder failed", "kind": "bug"}), True
+        yield pack({"error": "the decoder failed", "kind": "bug"}), True
+
+
+def _replies(task: Task, fields: dict[str, Any], data: bytes) -> Iterator[bytes]:
+    """Yield the medium; or each of its ``windows``; or for ``plan`` the windows that it is divided into."""
+    if fields.get("windows") is None and fields.get("plan") is None:
+        yield pack_medium(_read(task, fields, data))
+        return
+    media = MediaFile(data, name=fields["name"])
+    _check_size(task, media)
+    options = options_of(fields["options"])
+    with WindowReader(
+        media,
+        task.settings,
+        options,
+        max_frames=task.max_frames,
+        with_audio_branch=task.with_audio_branch,
+        kind=fields["medium_kind"],
+    ) as reader:
+        _check_seconds(task, media.name, reader.duration)
+        if fields.get("plan") is not None:
+            windows = reader.plan(WindowPlan(**fields["plan"]))
+            spans = [[window.start, window.end] for window in windows]
+            yield pack({"duration": reader.duration, "windows": spans, "arrays": []})
+            return
+        yield from map(pack_medium, reader.read([Window(start, end) for start, end in fields["windows"]]))
 
 
 def _read(task: Task, fields: dict[str, Any], data: bytes) -> ReadMedium:

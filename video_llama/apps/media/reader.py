@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,6 +13,7 @@ from video_llama.apps.media.pool import MediaNeeds, MediaPool
 from video_llama.chat.engine import Engine
 from video_llama.errors import MediaError
 from video_llama.processors.medium import MediaOptions, ReadMedium
+from video_llama.processors.windows import Window, WindowPlan
 
 Result = TypeVar("Result")
 
@@ -43,6 +44,18 @@ class MediaReader:
     def read_data(self, data: bytes, name: str, options: MediaOptions) -> ReadMedium:
         """Read the frames and sound of the content of a file. Raises MediaError as ``MediaPool.read``."""
         return self._run(self._pool.read(data, name, None, options))
+
+    def plan_windows(
+        self, data: bytes, name: str, options: MediaOptions, plan: WindowPlan
+    ) -> tuple[float, list[Window]]:
+        """Return the duration of the content of a file, and its windows. Raises as ``MediaPool.plan_windows``."""
+        return self._run(self._pool.plan_windows(data, name, None, options, plan))
+
+    def read_windows(
+        self, data: bytes, name: str, options: MediaOptions, windows: Sequence[Window]
+    ) -> list[ReadMedium]:
+        """Read windows of the content of a file. Raises as ``MediaPool.read_windows``."""
+        return self._run(self._pool.read_windows(data, name, None, options, windows))
 
     def close(self) -> None:
         """End all processes; reads in progress fail."""

@@ -23,6 +23,7 @@ from video_llama.apps.server.request_parser import RequestParser
 from video_llama.apps.server.service import PendingAnswers, Service
 from video_llama.apps.server.settings import ServerSettings
 from video_llama.apps.server.streaming import ReplyWriter
+from video_llama.apps.server.timeline import timeline_completion
 from video_llama.chat.assistant import Assistant
 
 ResponseT = TypeVar("ResponseT")
@@ -169,6 +170,9 @@ async def _body(http: Request) -> bytearray:
 
 
 async def _complete(service: Service, request: ChatRequest, reply: ReplyWriter) -> ChatCompletion:
+    if request.video_llama.window is not None:
+        timeline, finished = await service.timeline(request)
+        return timeline_completion(request, timeline, finished, service.notice)
     return await reply.completion(await service.answer(request))
 
 

@@ -189,6 +189,13 @@ class RequestExtension(RequestModel):
     """Start of the segment, in seconds."""
     end: Seconds | None = None
     """End of the segment, in seconds."""
+    window: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """Length of the windows of a timeline, in seconds: the question is answered for each window of one video or sound.
+    The answer is the timeline as text, and ``video_llama.timeline`` of the response. Not with stream or n."""
+    stride: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """Seconds from the start of a window to that of the next one (default: the length of a window)."""
+    summary: bool = False
+    """Add a summary of the answers about the windows."""
     no_audio: bool = False
     """Do not use audio."""
     require_audio: bool = False
@@ -316,11 +323,36 @@ class Usage(BaseModel):
     prompt_tokens_details: PromptDetails
 
 
+class TimelinePart(BaseModel):
+    """A part of a timeline, in seconds. ``windows`` are the numbers of the windows it is merged from, from 0."""
+
+    start: float
+    end: float
+    text: str
+    windows: list[int]
+
+
+class TimelineReply(BaseModel):
+    """The merged answers about the windows of a medium."""
+
+    duration: float
+    """Duration of the medium, in seconds."""
+    window: float
+    stride: float
+    entries: list[TimelinePart]
+    summary: str | None = None
+
+
 class ReplyExtension(BaseModel):
-    """The extension key of a response: the notice of the weights, and one record per choice."""
+    """The extension key of a response: the notice of the weights.
+
+    ``records``, if requested, has one record for each choice, or for each window and the summary; ``timeline`` is the
+    timeline of a request with ``window``.
+    """
 
     notice: str
-    records: list[dict[str, Any]]
+    records: list[dict[str, Any]] | None = None
+    timeline: TimelineReply | None = None
 
 
 class ChatCompletion(BaseModel):

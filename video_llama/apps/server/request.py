@@ -49,7 +49,29 @@ def check_request(request: ChatRequest, settings: ServerSettings, model: str) ->
     _check_limit("video_llama.num_beams", "beams", request.video_llama.num_beams, settings.max_beams)
     if request.stream and request.video_llama.num_beams > 1:
         raise ApiError(400, "Beam search cannot be streamed. Leave out stream or num_beams.", param="stream")
+    check_timeline(request)
     _check_limit("max_tokens", "tokens", requested_tokens(request) or 0, settings.max_new_tokens)
+
+
+def check_timeline(request: ChatRequest) -> None:
+    """Raise ApiError for parameters that cannot be combined with a timeline, or that need one."""
+    extension = request.video_llama
+    if extension.window is None:
+        for name in ("stride", "summary"):
+            if getattr(extension, name):
+                raise ApiError(400, f"{name} applies to a timeline. Give window too.", param=f"video_llama.{name}")
+        return
+    for param, is_given in (
+        ("stream", request.stream),
+        ("n", request.n > 1),
+        ("video_llama.num_beams", extension.num_beams > 1),
+        ("video_llama.times", extension.times is not None),
+    ):
+        if is_given:
+            raise ApiError(400, f"{param} cannot be combined with window. Leave one of them out.", param=param)
+    if len(media_parts(request)) != 1:
+        message = f"window divides one video or sound, but the request has {len(media_parts(request))} media. Send one."
+        raise ApiError(400, message, param="messages")
 
 
 def _check_order(request: ChatRequest) -> None:

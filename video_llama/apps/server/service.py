@@ -23,8 +23,10 @@ from video_llama.apps.server.request import (
 )
 from video_llama.apps.server.scheduler import AnswerEvent, DecodeJob, FinishedAnswer, Scheduler, SchedulerStoppedError
 from video_llama.apps.server.settings import ServerSettings
+from video_llama.apps.server.timeline import WINDOWS_TOGETHER, TimelineWork
 from video_llama.chat.assistant import Assistant
 from video_llama.chat.engine import EncodedMedium, PreparedTurn
+from video_llama.chat.timeline import Timeline
 from video_llama.errors import CheckpointError, ContextLengthError, MediaError, PromptError
 from video_llama.log import logger
 from video_llama.processors.medium import MediaOptions
@@ -150,6 +152,32 @@ class Service:
             raise
         return answers
 
+    async def timeline(self, request: ChatRequest) -> tuple[Timeline, list[FinishedAnswer]]:
+        """Return the timeline of a request with ``window``, and its answers. Raises ApiError as :func:`answer`."""
+        check_request(request, self.settings, self.model)
+        num_places = min(WINDOWS_TOGETHER, self._num_places)
+        self._take(num_places)
+        started = time.perf_counter()
+        try:
+            return await asyncio.wait_for(self._timeline(request), self.settings.request_seconds)
+        except asyncio.TimeoutError as error:
+            raise self.timeout_error() from error
+        except Exception as error:
+            raise as_api_error(error) from error.with_traceback(None)
+        finally:
+            self.release(num_places, time.perf_counter() - started)
+
+    async def _timeline(self, request: ChatRequest) -> tuple[Timeline, list[FinishedAnswer]]:
+        work = TimelineWork(self._engine, self._pool, self.scheduler, self.settings)
+        options = media_options(request, self._engine.settings.num_frames)
+        [(location, part)] = media_parts(request)
+        [decoding] = decodings(request, self._engine, self.settings)
+        try:
+            content = await asyncio.to_thread(self._media_input.get, part, location)
+            return await work.answer(request, content, options, decoding)
+        except MediaError as error:
+            raise _bad_media(error, part, location) from error.with_traceback(None)
+
     def release(self, num_answers: int, seconds: float) -> None:
         """Release places. Called by ``PendingAnswers.close`` with the duration of the request."""
         self._num_taken -= num_answers
@@ -185,11 +213,15 @@ class Service:
             content = await asyncio.to_thread(self._media_input.get, part, location)
             return await self._media_cache.encoded(content, options)
         except MediaError as error:
-            field, message = field_of(location, part), str(error)
-            if not message.startswith(location):  # content without a name of its own is named by its location
-                message = f"{field}: {message}"
             # The traceback references the task, and the task the error.
-            raise ApiError(400, message, code="bad_media", param=field) from error.with_traceback(None)
+            raise _bad_media(error, part, location) from error.with_traceback(None)
+
+
+def _bad_media(error: MediaError, part: MediaPart, location: str) -> ApiError:
+    field, message = field_of(location, part), str(error)
+    if not message.startswith(location):  # content without a name of its own is named by its location
+        message = f"{field}: {message}"
+    return ApiError(400, message, code="bad_media", param=field)
 
 
 def as_api_error(error: Exception) -> ApiError:

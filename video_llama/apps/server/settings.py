@@ -48,6 +48,8 @@ class ServerSettings(MediaLimits):
     """Maximum value of ``max_tokens`` in a request."""
     max_media: int = Field(default=8, ge=0)
     """Maximum number of media in one request."""
+    max_windows: int = Field(default=64, ge=1)
+    """Maximum number of windows of one request with ``window``."""
     max_media_bytes: int = Field(default=32 * MEBIBYTE, ge=1)
     """Maximum size of one media file."""
     media_cache_entries: int = Field(default=64, ge=0)

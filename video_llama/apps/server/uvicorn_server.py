@@ -86,6 +86,7 @@ def build_server(assistant: Assistant, settings: ServerSettings, host: str, port
         app,
         host=host,
         port=port,
+        loop="asyncio",  # the same with and without uvloop, which Ray Serve installs
         http=partial(LimitedProtocol, registry=Connections(limits)),  # type: ignore[arg-type]
         log_config=None,
         log_level="error",  # a warning for every request that is not HTTP would fill the log
