@@ -51,6 +51,7 @@ LAZY_IMPORTS: dict[tuple[str, str], str] = {
     ("miniature/commands.py", "*"): "a command of the command line",
     ("apps/server/__init__.py", "*"): "raises MissingExtraError without FastAPI",
     ("apps/demo/serving.py", "*"): "raises MissingExtraError without Gradio",
+    ("apps/batch/engines.py", "video_llama.apps.batch.ray_engine"): "it imports the engines; raises MissingExtraError",
     ("log.py", "*"): "the command line's help does not load rich",
     ("training/metrics.py", "torch.utils.tensorboard"): "TensorBoard is optional",
 }

@@ -10,7 +10,14 @@ class VideoLlamaError(Exception):
 
 
 class MediaError(VideoLlamaError):
-    """A video, image or audio file that cannot be read or used as requested."""
+    """A video, image or audio file that cannot be read or used as requested.
+
+    ``is_temporary``: the same file may be readable when it is tried again, as after a failed download.
+    """
+
+    def __init__(self, message: str, *, is_temporary: bool = False) -> None:
+        super().__init__(message)
+        self.is_temporary = is_temporary
 
 
 class NoAudioTrackError(MediaError):

@@ -10,13 +10,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from video_llama.cli.evaluate import load_for_worker
-from video_llama.cli.options import MODEL, DecodingOptions, Json, ModelOptions, SegmentOptions, json_text
+from video_llama.cli.options import (
+    MODEL,
+    DecodingOptions,
+    Json,
+    ModelOptions,
+    SegmentOptions,
+    as_choice,
+    json_text,
+)
 from video_llama.cli.serve import split_overrides
 
 if TYPE_CHECKING:
+    from video_llama.apps.batch.engines import EngineName, EngineOptions
     from video_llama.processors.medium import MediaOptions
 
-RUN = "Run"
+RUN, ENGINE = "Run", "Engine"
 
 
 @dataclass(frozen=True)
@@ -68,6 +77,14 @@ class BatchOptions:
             rich_help_panel=RUN,
         ),
     ] = None
+    retries: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Further attempts after a failed download or a crashed decoder (default: 2).",
+            rich_help_panel=RUN,
+        ),
+    ] = None
     max_bad_share: Annotated[
         float,
         typer.Option(
@@ -76,12 +93,52 @@ class BatchOptions:
     ] = 1.0
 
 
+@dataclass(frozen=True)
+class EngineFlags:
+    """Where a run works: the processes of this machine, or Ray."""
+
+    engine: Annotated[
+        str, typer.Option(metavar="ENGINE", help="local, or ray (extra scale).", rich_help_panel=ENGINE)
+    ] = "local"
+    max_workers: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Ray: number of workers to which the pool may grow (default: --workers).",
+            rich_help_panel=ENGINE,
+        ),
+    ] = None
+    num_cpus: Annotated[
+        float, typer.Option(metavar="N", help="Ray: CPU cores of each worker.", rich_help_panel=ENGINE)
+    ] = 1.0
+    num_gpus: Annotated[
+        float,
+        typer.Option(metavar="N", help="Ray: GPUs of each worker; 0.5 shares one among two.", rich_help_panel=ENGINE),
+    ] = 0.0
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Ray: address of a cluster (default: RAY_ADDRESS, or Ray is started on this machine).",
+            rich_help_panel=ENGINE,
+        ),
+    ] = None
+
+    def options(self) -> EngineOptions:
+        """Return the options of the engine. Raises ValueError for an unknown name."""
+        from video_llama.apps.batch.engines import EngineOptions
+
+        choices: tuple[EngineName, ...] = ("local", "ray")
+        name = as_choice("--engine", self.engine, choices) or "local"
+        return EngineOptions(name, self.max_workers, self.num_cpus, self.num_gpus, self.ray_address)
+
+
 def batch(
     source: Annotated[
         str,
         typer.Argument(
             metavar="IN",
-            help="Folder of media, pattern in quotes, or table of rows (JSONL, JSON, CSV, TSV).",
+            help="Folder of media, pattern in quotes, table of rows (JSONL, JSON, CSV, TSV), or tar shards.",
             show_default=False,
         ),
     ],
@@ -95,6 +152,7 @@ def batch(
     ],
     *,
     options: BatchOptions,
+    engine: EngineFlags,
     segment: SegmentOptions,
     decoding: DecodingOptions,
     model: BatchModelOptions,
@@ -114,8 +172,10 @@ def batch(
     values = apply_overrides({}, limits)
     if options.allow_host:
         values["allowed_hosts"] = options.allow_host
+    if options.retries is not None:
+        values["retries"] = options.retries
     config = BatchRunConfig(
-        BatchInput(source, options.question, options.media_dir),
+        BatchInput(source, options.question, options.media_dir, output.with_name(f"{output.name}.index")),
         output,
         partial(_media_options, segment),
         decoding.settings(),
@@ -123,6 +183,7 @@ def batch(
         options.workers,
         options.max_bad_share,
         parse_config(BatchLimits, values, source="batch"),
+        engine.options(),
     )
     _media_options(segment, 1)  # invalid options are an error before the model is loaded
     load = partial(load_for_worker, ModelOptions(**vars(replace(model, overrides=overrides))))
@@ -151,6 +212,7 @@ def summary_text(summary: dict[str, Any]) -> str:
             f"{summary['new_rows']} new rows about {summary['media']} media ({summary['media_seconds']:.1f} s) in "
             f"{summary['seconds']:.1f} s: {summary['media_per_second']:.2f} media/s",
             f"{stages} (fetch and decode: sum of {media_workers} processes; encode and generate: sum of {workers}); "
-            f"the model waited {summary['waited_for_media']:.1f} s for media; bound by {summary['bound']}",
+            f"the model waited {summary['waited_for_media']:.1f} s for media; bound by {summary['bound']}"
+            + (f"; {summary['retries']} retries" if summary["retries"] else ""),
         ]
     )

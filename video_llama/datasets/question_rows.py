@@ -70,6 +70,11 @@ def question_rows(path: Path, media_dir: Path | None = None) -> Iterator[Questio
             yield row
 
 
+def rows_of(name: str, values: dict[str, Any], folder: Path = Path()) -> Iterator[QuestionRow]:
+    """Yield the rows of one object with the keys above. ``name`` is for errors. Raises DataError."""
+    return _rows(_Values(name, values, False), folder)
+
+
 def media_path(folder: Path, name: str) -> str:
     """Return the path of a medium; an absolute path or a URL is returned as it is."""
     return name if "://" in name else str(folder / name)

@@ -1,7 +1,10 @@
 """Rows from folders, patterns, single files and tables."""
 
+import json
 import os
+import tarfile
 
+import fsspec
 import pytest
 
 from video_llama.apps.batch.inputs import BatchInput
@@ -61,3 +64,31 @@ def test_errors(folder, tmp_path):
     table.write_text('{"media": "a.mp4"}\n')
     with pytest.raises(DataError, match="row 1 has no question"):
         rows(table, None)
+
+
+def test_sources_at_addresses(clips):
+    memory = fsspec.filesystem("memory")
+    for name in ("b.mp4", "a/a.mp4", "notes.txt"):
+        memory.pipe(f"/inputs/{name}", b"x")
+    rows = [{"media": "b.mp4"}, {"media": "s3://bucket/c.mp4"}]
+    memory.pipe("/inputs/t.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
+    folder = list(BatchInput("memory://inputs", "?").rows())
+    assert [(row.id, row.media[0]) for row in folder] == [
+        ("a/a.mp4", "memory://inputs/a/a.mp4"),
+        ("b.mp4", "memory://inputs/b.mp4"),
+    ]
+    table = list(BatchInput("memory://inputs/t.jsonl", "?").rows())
+    assert [row.media[0] for row in table] == ["memory://inputs/b.mp4", "s3://bucket/c.mp4"]
+    with pytest.raises(DataError, match=r"is a URL\. Put it into a table"):
+        list(BatchInput("https://example.org/a.mp4", "?").rows())
+
+
+def test_shards(tmp_path, clips):
+    with tarfile.open(tmp_path / "s.tar", "w") as tar:
+        tar.add(clips["video"], "a.mp4")
+    [row] = BatchInput(str(tmp_path / "s.tar"), "?").rows()
+    assert (row.id, row.question) == ("s/a", "?")
+    with pytest.raises(DataError, match="has no question"):
+        list(BatchInput(str(tmp_path / "s.tar")).rows())
+    [row] = BatchInput(str(tmp_path / "s.tar"), needs_question=False).rows()
+    assert row.question is None

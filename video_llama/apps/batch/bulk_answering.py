@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
+from video_llama.apps.batch.engines import BatchResult, ModelDescription
 from video_llama.apps.batch.reading import ReadBatch
 from video_llama.apps.media.pool import MediaNeeds
 from video_llama.chat import Answer, Assistant, Decoding, MediaOptions
@@ -17,23 +17,6 @@ from video_llama.chat.engine import EncodedMedium, PreparedTurn
 from video_llama.datasets.question_rows import QuestionRow
 from video_llama.errors import MediaError, PromptError
 from video_llama.evaluation.answering import MediaKey, error_line, short_record
-
-
-@dataclass(frozen=True)
-class ModelDescription:
-    """What a run has to know about the model."""
-
-    needs: MediaNeeds
-    weights: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class BatchResult:
-    """The results of a batch in the order of its rows, and the seconds that encoding and generation took."""
-
-    rows: list[dict[str, Any]]
-    encode: float
-    generate: float
 
 
 def load_bulk_answerer(load: Callable[[int | None], Assistant], decoding: Decoding, number: int | None) -> BulkAnswerer:

@@ -19,3 +19,7 @@ class BatchLimits(MediaLimits):
     """Time limit for fetching one media file, including redirects."""
     max_redirects: int = Field(default=3, ge=0)
     """Maximum number of redirects to follow. The host of each redirect must be allowed too."""
+    retries: int = Field(default=2, ge=0)
+    """Number of further attempts after a failed download or a crashed decoder."""
+    object_store_bytes: int | None = Field(default=None, ge=80 * MEBIBYTE)
+    """Size of Ray's object store, if ``--engine ray`` starts Ray on this machine. None: Ray's own choice."""

@@ -12,10 +12,13 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 from urllib.parse import urlsplit
 
 from video_llama.apps.batch.limits import BatchLimits
+from video_llama.apps.batch.stores import MemberPath, member_content, stored_content, too_large
 from video_llama.apps.media.pool import MediaNeeds
 from video_llama.apps.media.reader import MediaReader
 from video_llama.apps.server.url_fetcher import UrlFetcher
@@ -27,6 +30,8 @@ from video_llama.processors.sampling import FrameSampling
 
 MIN_BATCHES_AHEAD = 2
 """Batches whose media are read before they are needed, at least."""
+RETRY_SECONDS = 0.25
+"""Time before the second attempt to read a medium; it doubles before each further one."""
 ADVICE = "Download the file and give its path"
 
 
@@ -48,15 +53,33 @@ class ReadingTimes:
     wait: float = 0.0
     """Time in which the model had to wait for media."""
     media_seconds: float = 0.0
+    retries: int = 0
+    """Number of attempts after the first of each medium."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def add(self, *, fetch: float, decode: float, media_seconds: float) -> None:
-        """Add one medium; threads may call this."""
+    def add(
+        self,
+        *,
+        fetch: float,
+        decode: float,
+        media_seconds: float,
+        retries: int = 0,
+        wait: float = 0,
+        num_media: int = 1,
+    ) -> None:
+        """Add media; threads may call this."""
         with self.lock:
-            self.num_media += 1
+            self.num_media += num_media
             self.fetch += fetch
             self.decode += decode
+            self.wait += wait
             self.media_seconds += media_seconds
+            self.retries += retries
+
+    def values(self) -> dict[str, Any]:
+        """Return the sums as arguments of ``add``."""
+        with self.lock:
+            return {each.name: getattr(self, each.name) for each in fields(self) if each.name != "lock"}
 
 
 class BatchReader:
@@ -105,28 +128,39 @@ class BatchReader:
     def _read(self, key: MediaKey) -> ReadMedium | str:
         """Return a medium, or its error, and add its times."""
         path, start, end = key
-        began = time.perf_counter()
-        fetched: float | None = None
+        effort = _Effort()
         media_seconds = 0.0
         try:
-            options = self._options_of(start, end)
-            if os.path.isdir(path):
-                fetched = began
-                medium = self._read_folder(path, options)
-            else:
-                data = self._content(path)
-                fetched = time.perf_counter()
-                medium = self._reader.read_data(data, _name(path), options)
-            media_seconds = max(
-                (part.duration for part in (medium.frames, medium.sound) if part is not None), default=0
-            )
+            medium = self._tried(path, self._options_of(start, end), effort)
+            parts = (medium.frames, medium.sound)
+            media_seconds = max((part.duration for part in parts if part is not None), default=0)
             return medium
         except (MediaError, ValueError) as error:  # ValueError: a segment or sampling that does not fit the medium
-            return error_line(error)
+            return error_line(error) + (f" (tried {effort.retries + 1} times)" if effort.retries else "")
         finally:
-            ended = time.perf_counter()
-            fetched = ended if fetched is None else fetched
-            self.times.add(fetch=fetched - began, decode=ended - fetched, media_seconds=media_seconds)
+            self.times.add(
+                fetch=effort.fetch, decode=effort.decode, media_seconds=media_seconds, retries=effort.retries
+            )
+
+    def _tried(self, path: str, options: MediaOptions, effort: _Effort) -> ReadMedium:
+        """Read a medium, again after failures that may not last. Raises the error of the last attempt."""
+        while True:
+            try:
+                return self._attempt(path, options, effort)
+            except MediaError as error:
+                if not error.is_temporary or effort.retries == self._limits.retries:
+                    raise
+            time.sleep(RETRY_SECONDS * 2**effort.retries)
+            effort.retries += 1
+
+    def _attempt(self, path: str, options: MediaOptions, effort: _Effort) -> ReadMedium:
+        if os.path.isdir(path):
+            with _adding(effort, "decode"):
+                return self._read_folder(path, options)
+        with _adding(effort, "fetch"):
+            data = self._content(path)
+        with _adding(effort, "decode"):
+            return self._reader.read_data(data, _name(path), options)
 
     def _options_of(self, start: float | None, end: float | None) -> MediaOptions:
         frames = self._options.frames or FrameSampling(self._needs.settings.num_frames)
@@ -141,11 +175,14 @@ class BatchReader:
         )
 
     def _content(self, path: str) -> bytes:
+        max_bytes = self._limits.max_media_bytes
+        if isinstance(path, MemberPath):
+            return member_content(path.member, max_bytes)
         if "://" not in path:
-            return _file_content(path, self._limits.max_media_bytes)
-        if urlsplit(path).scheme not in ("http", "https"):
-            raise MediaError(f"{path} is not an http(s) URL. {ADVICE}.")
-        return self._fetcher.fetch(path)
+            return _file_content(path, max_bytes)
+        if urlsplit(path).scheme in ("http", "https"):
+            return self._fetcher.fetch(path)
+        return stored_content(path, max_bytes)
 
 
 def _file_content(path: str, max_bytes: int) -> bytes:
@@ -158,12 +195,29 @@ def _file_content(path: str, max_bytes: int) -> bytes:
     except (OSError, ValueError) as error:
         raise MediaError(f"{path} cannot be read ({error}). Correct the path.") from error
     if len(data) > max_bytes:
-        raise MediaError(
-            f"{path} has more than {max_bytes:,} bytes. Use a smaller file, or set max_media_bytes (--set)."
-        )
+        raise too_large(path, max_bytes)
     return data
 
 
 def _name(path: str) -> str:
     """Return the name of a medium in its record: without the query of a URL, which can hold a key."""
-    return path.partition("?")[0] if "://" in path else path
+    return path.partition("?")[0] if "://" in path else str(path)
+
+
+@dataclass
+class _Effort:
+    """The seconds and the repetitions of reading one medium."""
+
+    fetch: float = 0.0
+    decode: float = 0.0
+    retries: int = 0
+
+
+@contextmanager
+def _adding(effort: _Effort, stage: str) -> Iterator[None]:
+    """Add the time of the block to a stage."""
+    began = time.perf_counter()
+    try:
+        yield
+    finally:
+        setattr(effort, stage, getattr(effort, stage) + time.perf_counter() - began)

@@ -14,19 +14,25 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import video_llama
-from video_llama.apps.batch.bulk_answering import BatchResult, ModelDescription, load_bulk_answerer
+from video_llama.apps.batch.bulk_answering import load_bulk_answerer
+from video_llama.apps.batch.engines import (
+    BatchResult,
+    BulkEngine,
+    BulkLoader,
+    EngineOptions,
+    ModelDescription,
+    make_engine,
+)
 from video_llama.apps.batch.inputs import BatchInput
 from video_llama.apps.batch.limits import BatchLimits
 from video_llama.apps.batch.parquet import require_pyarrow, write_parquet
-from video_llama.apps.batch.reading import BatchReader
 from video_llama.chat import Assistant, Decoding, MediaOptions
 from video_llama.datasets.question_rows import QuestionRow
 from video_llama.datasets.row_file import RowFile, complete_rows, keep_settings
 from video_llama.errors import DataError
-from video_llama.evaluation.workers import make_workers
 from video_llama.files import sha256
 from video_llama.log import logger, progress
 
@@ -52,21 +58,50 @@ class BatchRunConfig:
     max_bad_share: float = 1.0
     """Largest share of rows with errors."""
     limits: BatchLimits = field(default_factory=BatchLimits)
+    engine: EngineOptions = field(default_factory=EngineOptions)
+    endings: ClassVar[tuple[str, ...]] = (".jsonl", PARQUET)
+    """Endings of the output."""
 
     def check(self) -> None:
         """Raise ValueError for values out of range, MissingExtraError for Parquet without pyarrow."""
-        if self.output.suffix not in (".jsonl", PARQUET):
+        if ":/" in str(self.output):
             raise ValueError(
-                f"The results are to be written to {self.output}. Give a name that ends in .jsonl or .parquet."
+                f"The results are to be written to the address {self.output}, but they are appended row by row, which "
+                "object stores do not offer. Write to a local file, and copy it afterwards."
+            )
+        if self.output.suffix not in self.endings:
+            raise ValueError(
+                f"The results are to be written to {self.output}. Give a name that ends in {' or '.join(self.endings)}."
             )
         if self.output.suffix == PARQUET:
             require_pyarrow()
+        self.engine.check(self.workers)
         if self.batch_size < 1:
             raise ValueError(f"batch_size is {self.batch_size}. Give 1 or more.")
         if not 0 <= self.max_bad_share <= 1:
             raise ValueError(f"max_bad_share is {self.max_bad_share}. Give a share between 0 and 1.")
         if self.data.question is not None and not self.data.question.strip():
             raise ValueError("The question is empty. Enter a question.")
+
+    def worker(self, load: Callable[[int | None], Assistant]) -> BulkLoader:
+        """Return the function that loads the model of a worker."""
+        return partial(load_bulk_answerer, load, self.decoding)
+
+    def settings(self, media: MediaOptions, model: ModelDescription) -> dict[str, Any]:
+        """Return what determines the results."""
+        return {
+            "question": self.data.question,
+            "data_sha256": None if (table := self.data.table) is None else sha256(table),
+            "media": asdict(media),
+            "decoding": asdict(self.decoding),
+            "batch_size": self.batch_size,
+            "weights": model.weights,
+            "version": video_llama.__version__,
+        }
+
+    def write(self, rows: Iterator[dict[str, Any]]) -> None:
+        """Write the output from the rows of a finished run."""
+        write_parquet(rows, self.output)
 
 
 @dataclass
@@ -91,47 +126,33 @@ def run_batch(config: BatchRunConfig, load: Callable[[int | None], Assistant]) -
         WorkerError: a worker process ended unexpectedly.
     """
     config.check()
-    lines = config.output if config.output.suffix != PARQUET else config.output.with_name(f"{config.output.name}.jsonl")
+    lines = (
+        config.output if config.output.suffix == ".jsonl" else config.output.with_name(f"{config.output.name}.jsonl")
+    )
     with RowFile(lines) as file:
         num_rows = sum(1 for _ in config.data.rows())
         if num_rows == 0:
             raise DataError(f"{config.data.source} has no media. Check the path.")
         num_missing = sum(1 for _ in _missing(config, file))
-        running = make_workers(partial(load_bulk_answerer, load, config.decoding), config.workers)
-        try:
-            model: ModelDescription = running.description()
+        worker = config.worker(load)
+        with closing(make_engine(config.engine, worker, config.workers, config.limits, config.batch_size)) as engine:
+            model = engine.description()
             media = config.media(model.needs.settings.num_frames)
-            keep_settings(settings_path(config.output), _settings(config, media, model), config.output)
+            keep_settings(settings_path(config.output), config.settings(media, model), config.output)
             counts = _Counts(time.perf_counter(), errors=sum(1 for row in complete_rows(lines) if row["error"]))
             if file.done:
                 logger.info("%d of %d rows are answered already.", len(file.done), num_rows)
-            with closing(BatchReader(model.needs, config.limits, media, config.batch_size)) as reader:
-                results = running.results(reader.read(_missing(config, file)))
-                _write_all(config, file, results, counts, reader, num_rows, num_missing)
-                summary = _summary(config, counts, reader, num_rows, len(file.done))
-        finally:
-            running.close()
-    if config.output.suffix == PARQUET:
-        write_parquet(complete_rows(lines), config.output)
+            results = engine.results(_missing(config, file), media)
+            _write_all(config, file, results, counts, engine, num_rows, num_missing)
+            summary = _summary(config, counts, engine, num_rows, len(file.done))
+    if lines != config.output:
+        config.write(complete_rows(lines))
     return summary
 
 
 def settings_path(output: Path) -> Path:
     """Return the file with the settings of a run, next to its results."""
     return output.with_name(f"{output.name}.settings.json")
-
-
-def _settings(config: BatchRunConfig, media: MediaOptions, model: ModelDescription) -> dict[str, Any]:
-    data = config.data
-    return {
-        "question": data.question,
-        "data_sha256": sha256(Path(data.source)) if data.is_table else None,
-        "media": asdict(media),
-        "decoding": asdict(config.decoding),
-        "batch_size": config.batch_size,
-        "weights": model.weights,
-        "version": video_llama.__version__,
-    }
 
 
 def _missing(config: BatchRunConfig, file: RowFile) -> Iterator[Sequence[QuestionRow]]:
@@ -147,12 +168,12 @@ def _write_all(
     file: RowFile,
     results: Iterator[BatchResult],
     counts: _Counts,
-    reader: BatchReader,
+    engine: BulkEngine,
     num_rows: int,
     num_missing: int,
 ) -> None:
     limit = int(config.max_bad_share * num_rows)
-    for result in progress(results, "answering", num_missing, lambda: _status(counts, reader)):
+    for result in progress(results, "answering", num_missing, lambda: _status(counts, engine)):
         counts.encode += result.encode
         counts.generate += result.generate
         new = [row for row in result.rows if (row["id"],) not in file.done]
@@ -167,11 +188,11 @@ def _write_all(
         counts.new_rows += len(new)
         if time.perf_counter() - max(counts.logged, counts.started) > SECONDS_PER_LOG:
             counts.logged = time.perf_counter()
-            logger.info("%d of %d rows; %s", len(file.done), num_rows, _status(counts, reader))
+            logger.info("%d of %d rows; %s", len(file.done), num_rows, _status(counts, engine))
 
 
-def _status(counts: _Counts, reader: BatchReader) -> str:
-    seconds, times = time.perf_counter() - counts.started, reader.times
+def _status(counts: _Counts, engine: BulkEngine) -> str:
+    seconds, times = time.perf_counter() - counts.started, engine.times
     return (
         f"{times.num_media / seconds:.2f} media/s, {times.media_seconds / seconds:.1f} s of media/s, "
         f"{counts.errors} errors"
@@ -179,13 +200,14 @@ def _status(counts: _Counts, reader: BatchReader) -> str:
 
 
 def _summary(
-    config: BatchRunConfig, counts: _Counts, reader: BatchReader, num_rows: int, num_done: int
+    config: BatchRunConfig, counts: _Counts, engine: BulkEngine, num_rows: int, num_done: int
 ) -> dict[str, Any]:
     """Return counts of the file, and the speed of this run."""
-    seconds, times = time.perf_counter() - counts.started, reader.times
+    seconds, times = time.perf_counter() - counts.started, engine.times
+    workers = config.engine.max_workers or config.workers
     stages = {"fetch": times.fetch, "decode": times.decode, "encode": counts.encode, "generate": counts.generate}
     places = {"fetch": config.limits.media_workers, "decode": config.limits.media_workers}
-    busy = {name: value / places.get(name, config.workers) for name, value in stages.items()}
+    busy = {name: value / places.get(name, workers) for name, value in stages.items()}
     return {
         "output": str(config.output),
         "rows": num_rows,
@@ -198,7 +220,9 @@ def _summary(
         "media_per_second": round(times.num_media / seconds, 3),
         "stages": {name: round(value, 3) for name, value in stages.items()},
         "waited_for_media": round(times.wait, 3),
-        "workers": config.workers,
+        "retries": times.retries,
+        "engine": config.engine.name,
+        "workers": workers,
         "media_workers": config.limits.media_workers,
         "bound": max(busy, key=lambda name: busy[name]) if counts.new_rows else None,
     }

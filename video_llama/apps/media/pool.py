@@ -126,7 +126,8 @@ class MediaPool:
                 logger.warning("A media process died while decoding %s (%r).", name, error)
                 raise MediaError(
                     f"{name} ended the process that decoded it. It may be damaged or require more memory than allowed. "
-                    "If it plays elsewhere, send it again or convert it: ffmpeg -i FILE out.mp4"
+                    "If it plays elsewhere, send it again or convert it: ffmpeg -i FILE out.mp4",
+                    is_temporary=True,
                 ) from error
             finally:
                 self._release(worker, is_usable)
@@ -218,7 +219,8 @@ async def _begin(worker: _Worker, name: str) -> None:
     except asyncio.TimeoutError as error:
         raise MediaError(
             f"{name} was not read: the decoding process took longer than {START_SECONDS:g} s to start, because the "
-            "machine is too busy. Try again later."
+            "machine is too busy. Try again later.",
+            is_temporary=True,
         ) from error
 
 

@@ -23,6 +23,8 @@ from video_llama.errors import MediaError
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 DEFAULT_PORTS = {"http": 80, "https": 443}
 REDIRECT_STATUSES = (301, 302, 303, 307, 308)
+TEMPORARY_STATUSES = (408, 425, 429)
+"""Statuses below 500 after which the same request may succeed."""
 FETCH_CHUNK_BYTES = 2**16
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
 GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
@@ -54,7 +56,7 @@ def resolve_host(host: str, port: int) -> list[str]:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
-        raise MediaError(f"The host {host} cannot be resolved ({error}). Check the URL.") from error
+        raise MediaError(f"The host {host} cannot be resolved ({error}). Check the URL.", is_temporary=True) from error
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
@@ -121,7 +123,10 @@ class UrlFetcher:
             if response.status in REDIRECT_STATUSES:
                 return b"", response.headers.get("Location", "")
             if response.status != 200:
-                raise MediaError(f"{host} returned status {response.status} for the URL. Check the URL.")
+                raise MediaError(
+                    f"{host} returned status {response.status} for the URL. Check the URL.",
+                    is_temporary=response.status in TEMPORARY_STATUSES or response.status >= 500,
+                )
             return self._body(response, deadline, host), None
         except ssl.SSLCertVerificationError as error:
             raise MediaError(
@@ -132,7 +137,7 @@ class UrlFetcher:
             self._seconds_left(deadline, host)  # raises the timeout error if the watchdog closed the connection
             reason = error or type(error).__name__
             message = f"The URL could not be fetched from {host} ({reason}). Check the URL. {self.advice}."
-            raise MediaError(message) from error
+            raise MediaError(message, is_temporary=not isinstance(error, ValueError)) from error
         finally:
             watchdog.cancel()
             connection.end()
@@ -159,7 +164,7 @@ class UrlFetcher:
         """Return the time until the deadline. Raises MediaError after it."""
         seconds = deadline - time.monotonic()
         if seconds <= 0:
-            raise MediaError(f"Fetching the URL from {host} took too long. {self.advice}.")
+            raise MediaError(f"Fetching the URL from {host} took too long. {self.advice}.", is_temporary=True)
         return seconds
 
 

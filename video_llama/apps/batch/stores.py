@@ -1,0 +1,137 @@
+"""Files in object stores (fsspec) and in tar shards: their names, and their content with a size limit.
+
+Only the stores in ``STORES`` are read. Their addresses name a bucket of the configured store, not a machine, so that a
+row of a table cannot direct a request at another address. http(s) URLs are read by ``UrlFetcher`` instead.
+"""
+
+from __future__ import annotations
+
+import atexit
+import posixpath
+import shutil
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from video_llama.datasets.sample import TarMember
+from video_llama.errors import DataError, MediaError
+
+STORES = {"file": None, "memory": None, "s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs"}
+"""Scheme of an address -> the package that fsspec needs for it."""
+
+
+class MemberPath(str):
+    """The name of a file in a tar shard, ``SHARD:NAME``, with its place."""
+
+    member: TarMember
+    __slots__ = ("member",)
+
+    def __new__(cls, member: TarMember) -> MemberPath:
+        path = super().__new__(cls, str(member))
+        path.member = member
+        return path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return MemberPath, (self.member,)
+
+
+def is_address(source: str) -> bool:
+    """Return whether a source is an address (``scheme://``) and not a local path."""
+    return "://" in source
+
+
+def file_system(address: str) -> tuple[Any, str]:
+    """Return the fsspec file system of an address and the path in it.
+
+    Raises MediaError for a scheme that is not in ``STORES``, and if its package is not installed.
+    """
+    import fsspec  # type: ignore[import-untyped]
+
+    scheme = address.partition("://")[0]
+    if scheme not in STORES or "::" in address:
+        raise MediaError(
+            f"{address} is at none of the supported addresses: http(s), {', '.join(STORES)}. Download the file and "
+            "give its path."
+        )
+    try:
+        system, path = fsspec.core.url_to_fs(address)
+    except ImportError as error:
+        raise MediaError(f"{address} needs a package that is not installed: pip install {STORES[scheme]}") from error
+    except (OSError, ValueError) as error:
+        raise MediaError(f"{address} cannot be opened ({error}). Correct the address.") from error
+    return system, path
+
+
+def stored_content(address: str, max_bytes: int) -> bytes:
+    """Return the content of a file in a store. Raises MediaError if it cannot be read or is too large."""
+    system, path = file_system(address)
+    try:
+        with system.open(path, "rb") as file:
+            data: bytes = file.read(max_bytes + 1)
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        raise MediaError(f"{address} cannot be read ({type(error).__name__}). Correct the address.") from error
+    except (OSError, ValueError) as error:
+        raise MediaError(
+            f"{address} cannot be read ({error}). Correct the address.", is_temporary=isinstance(error, OSError)
+        ) from error
+    if len(data) > max_bytes:
+        raise too_large(address, max_bytes)
+    return data
+
+
+def member_content(member: TarMember, max_bytes: int) -> bytes:
+    """Return the content of a file in a shard. Raises MediaError if it cannot be read or is too large."""
+    if member.size > max_bytes:
+        raise too_large(str(member), max_bytes)
+    return member.fetch().data
+
+
+def too_large(name: str, max_bytes: int) -> MediaError:
+    """Return the error of a file above the limit."""
+    return MediaError(f"{name} has more than {max_bytes:,} bytes. Use a smaller file, or set max_media_bytes (--set).")
+
+
+def stored_files(source: str) -> list[tuple[str, str]]:
+    """Return the path below the folder (or the name) and the address of each file of a folder, pattern or file.
+
+    Sorted by address. Raises DataError if there is no such file or folder.
+    """
+    try:
+        system, path = file_system(source)
+        if any(character in path for character in "*?["):
+            found = system.glob(path)
+            folder = path[: min(path.index(character) for character in "*?[" if character in path)]
+        elif system.isdir(path):
+            found, folder = system.find(path), f"{path.rstrip('/')}/"
+        else:
+            found, folder = [path] if system.exists(path) else [], path
+    except (MediaError, OSError, ValueError) as error:
+        raise DataError(f"{source} cannot be listed: {error}") from error
+    if not found:
+        raise DataError(f"{source} does not exist, or has no files. Correct the address.")
+    scheme, base = source.partition("://")[0], posixpath.dirname(folder)
+    files = [name for name in sorted(found) if not system.isdir(name)]
+    return [
+        (posixpath.relpath(name, base or "/"), f"{scheme}://{name.lstrip('/') if scheme != 'file' else name}")
+        for name in files
+    ]
+
+
+@cache
+def table_copy(address: str) -> Path:
+    """Copy a table from a store to a temporary file, once in this process, and return its path.
+
+    Raises DataError if it cannot be read. Tables at http(s) addresses are refused.
+    """
+    if address.startswith(("http://", "https://")):
+        raise DataError(f"{address}: tables are not downloaded. Download it, and give its path.")
+    folder = Path(tempfile.mkdtemp(prefix="video-llama-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    copy = folder / posixpath.basename(address)
+    try:
+        system, path = file_system(address)
+        system.get(path, str(copy))
+    except (MediaError, OSError, ValueError) as error:
+        raise DataError(f"{address} cannot be read: {error}") from error
+    return copy
