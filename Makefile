@@ -44,7 +44,7 @@ COMPAT_TESTS := tests/models tests/chat $(wildcard tests/processors/test_process
   tests/test_auto.py tests/checkpoints/test_tokenizer_files.py
 
 compat: $(DEV)  ## Run fast tests of model, processor and chat with the lowest and newest allowed transformers
-	@set -e; for pair in "transformers==5.16.0 huggingface-hub<2" "transformers>=5.16,<5.24 huggingface-hub<3"; do \
+	@set -e; for pair in "transformers==5.16.0 huggingface-hub<2" "transformers>=5.16,<5.25 huggingface-hub<3"; do \
 	  rm -rf build/transformers; \
 	  $(BIN)/python -m pip install --quiet --no-deps --target build/transformers $$pair; \
 	  PYTHONPATH="$(CURDIR)/build/transformers" $(BIN)/python -c 'import transformers; print("transformers", transformers.__version__)'; \

@@ -159,13 +159,13 @@ def decode_of(bench: Bench, model: VideoLlamaForConditionalGeneration, name: str
         bench.reset_peak()
         prompt = _prompt(bench, batch)
         cache: Any = DynamicCache()
-        model(inputs_embeds=prompt, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        model(inputs_embeds=prompt, cache=cache, use_cache=True, logits_to_keep=1)
         step = torch.zeros(batch, 1, dtype=torch.long, device=bench.device)
 
         def work(cache: Any = cache, step: Tensor = step) -> None:
             ids = step
             for _ in range(tokens):
-                ids = model(input_ids=ids, past_key_values=cache, use_cache=True).logits[:, -1:].argmax(-1)
+                ids = model(input_ids=ids, cache=cache, use_cache=True).logits[:, -1:].argmax(-1)
 
         seconds = bench.seconds(work, runs=3, warm_up=1) / tokens
         yield decode_row(bench, model, f"decode, {name}, batch {batch}", batch, seconds)
@@ -191,12 +191,12 @@ def decode_static(bench: Bench) -> Iterator[Result]:
     model = model_of(bench)
     length = PROMPT_TOKENS + 4 * NEW_TOKENS
     cache: Any = StaticCache(config=model.config.text_config, max_cache_len=length)
-    model(inputs_embeds=_prompt(bench, 1), past_key_values=cache, use_cache=True, logits_to_keep=1)
+    model(inputs_embeds=_prompt(bench, 1), cache=cache, use_cache=True, logits_to_keep=1)
     ids = torch.zeros(1, 1, dtype=torch.long, device=bench.device)
     positions = torch.full((1, 1), PROMPT_TOKENS, device=bench.device)
 
     def step() -> None:
-        output = model(input_ids=ids, position_ids=positions, past_key_values=cache, use_cache=True)
+        output = model(input_ids=ids, position_ids=positions, cache=cache, use_cache=True)
         ids.copy_(output.logits[:, -1:].argmax(-1))
         positions.add_(1)
 

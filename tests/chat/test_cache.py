@@ -53,7 +53,7 @@ def test_it_never_holds_the_whole_prompt(assistant):
 
     cache = PromptCache()
     ids = [1, 5, 6, 7]
-    assistant._engine.model(input_ids=torch.tensor([ids]), past_key_values=cache.key_values, use_cache=True)
+    assistant._engine.model(input_ids=torch.tensor([ids]), cache=cache.key_values, use_cache=True)
     cache.ids = list(ids)
     assert cache.keep_common(ids) == 3
     assert cache.key_values.get_seq_length() == len(cache.ids) == 3

@@ -130,6 +130,14 @@ class TestDtypes:
         assert isinstance(loaded.model.lm_head, Float16Linear)
         torch.testing.assert_close(logits(loaded.model), exact, rtol=1e-4, atol=1e-4)
 
+    @pytest.mark.skipif(not processor().has_fbgemm, reason="FBGEMM needs an x86 processor with AVX2")
+    def test_encoders_in_int8(self, model_path):
+        exact = logits(read_model_folder(model_path).model)
+        options = LoadOptions(encoder_quantization="int8", is_for_inference=True)
+        found = logits(read_model_folder(model_path, options).model)
+        assert not torch.equal(found, exact)
+        torch.testing.assert_close(found, exact, rtol=0, atol=0.02 * float(exact.abs().max()))
+
     def test_by_part(self, model_path):
         requested = {"vision": "bfloat16", "qformer": "bfloat16", "decoder": torch.float64}
         model = read_model_folder(model_path, LoadOptions(dtype=requested)).model

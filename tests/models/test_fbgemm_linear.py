@@ -70,3 +70,17 @@ class TestInt8:
         assert torch.equal(layer(random(2, 64)), torch.zeros(2, 32))
         layer.pack(random(32, 64), CPU)
         assert torch.equal(layer(torch.zeros(2, 64)), torch.zeros(2, 32))
+
+    @pytest.mark.parametrize("num_vectors", [1, 17])
+    def test_one_term_and_a_bias(self, num_vectors):
+        weight, bias, vectors = random(256, 512), random(256, seed=2), random(num_vectors, 512, seed=1)
+        layer = FbgemmInt8Linear(512, 256, torch.float32, has_bias=True, num_terms=1)
+        layer.pack(weight, CPU)
+        layer.bias = bias
+        exact = vectors.double() @ weight.double().T
+        assert relative_error(layer(vectors) - bias, exact) < 2.5e-2
+
+    def test_the_largest_weights_and_inputs_do_not_overflow(self):
+        layer = FbgemmInt8Linear(512, 16, torch.float32, num_terms=1)
+        layer.pack(torch.ones(16, 512), CPU)
+        assert torch.allclose(layer(torch.ones(3, 512)), torch.full((3, 16), 512.0))

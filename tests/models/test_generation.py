@@ -8,6 +8,7 @@ from torch import Tensor
 from transformers import DynamicCache, LlamaForCausalLM, StaticCache
 
 from tests.models.conftest import AUDIO, VIDEO, VOCABULARY
+from video_llama.models.cache_argument import CACHE
 from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
 
 Model = VideoLlamaForConditionalGeneration
@@ -112,7 +113,7 @@ def test_a_cache_is_continued_with_another_video(model: Model, media: dict[str, 
         given: dict[str, Any] = {"pixel_values_videos": more}
     else:
         ids, given = whole, every if kind == "all media" else {"pixel_values_videos": more}
-    made = model.generate(ids, attention_mask=mask, past_key_values=cache, **given, **GREEDY)
+    made = model.generate(ids, attention_mask=mask, cache=cache, **given, **GREEDY)
     assert torch.equal(made[:, ids.shape[1] :], expected)
 
 
@@ -137,16 +138,16 @@ def test_placeholders_are_never_generated_and_a_forced_one_is_harmless(model: Mo
     assert VIDEO not in greedy(model, media)
     forced = greedy(model, media, prefix_allowed_tokens_fn=lambda batch, ids: [VIDEO])
     assert set(forced) == {VIDEO}
-    assert model(torch.tensor([[VIDEO]]), past_key_values=_cache(model)).logits.isfinite().all()
+    assert model(torch.tensor([[VIDEO]]), cache=_cache(model)).logits.isfinite().all()
 
 
 def test_a_placeholder_after_a_cache_needs_no_media(model: Model) -> None:
-    assert model(torch.tensor([[AUDIO]]), past_key_values=_cache(model)).logits.isfinite().all()
+    assert model(torch.tensor([[AUDIO]]), cache=_cache(model)).logits.isfinite().all()
 
 
 def _cache(model: Model) -> DynamicCache:
     cache = DynamicCache(config=model.config)
-    model(torch.tensor([[1, 2, 3]]), past_key_values=cache)
+    model(torch.tensor([[1, 2, 3]]), cache=cache)
     return cache
 
 
@@ -164,12 +165,12 @@ def test_a_decode_step_compiles_to_one_graph(model: Model, media: dict[str, Any]
     expected = greedy(model, media)
     embeds = model.model.embed_inputs(torch.tensor([IDS]), **media)
     with torch.no_grad():
-        ids = model(inputs_embeds=embeds, past_key_values=cache, logits_to_keep=1).logits[:, -1:].argmax(-1)
+        ids = model(inputs_embeds=embeds, cache=cache, logits_to_keep=1).logits[:, -1:].argmax(-1)
         step = torch.compile(model.forward, fullgraph=True, backend="eager")
         made = [ids.item()]
         for position in range(len(IDS), len(IDS) + 11):
             positions = torch.tensor([[position]])
-            ids = step(ids, past_key_values=cache, position_ids=positions).logits[:, -1:].argmax(-1)
+            ids = step(ids, cache=cache, position_ids=positions).logits[:, -1:].argmax(-1)
             made.append(ids.item())
     assert made == expected
 
@@ -188,3 +189,14 @@ def test_the_forward_pass_with_media_compiles_and_exports(model: Model, media: d
         wrong[0, 1] = VIDEO
         with pytest.raises(RuntimeError):
             exported(wrong, **given, use_cache=False)
+
+
+@pytest.mark.parametrize("name", ["cache", "past_key_values"])
+def test_both_names_of_the_cache_work_with_every_transformers(model: Model, name: str) -> None:
+    first = model.generate(torch.tensor([[1, 7, 8]]), return_dict_in_generate=True, **GREEDY)
+    ids = torch.cat([first.sequences, torch.tensor([[9]])], dim=1)
+    given: dict[str, Any] = {"attention_mask": torch.ones_like(ids), **GREEDY}  # id 0 is not padding here
+    expected = model.generate(ids, **given)
+    assert torch.equal(model.generate(ids, **{name: getattr(first, CACHE)}, **given), expected)
+    with pytest.raises(ValueError, match="two names of one argument"):
+        model(ids, cache=_cache(model), past_key_values=_cache(model))

@@ -8,7 +8,7 @@ import torch
 from tests.factories.models import tiny_config
 from video_llama.models import placement
 from video_llama.models.cpu import Processor
-from video_llama.models.fbgemm_linear import Float16Linear
+from video_llama.models.fbgemm_linear import FbgemmInt8Linear, Float16Linear
 from video_llama.models.packed_linear import PackedLinear
 from video_llama.models.placement import (
     MODEL_PARTS,
@@ -120,6 +120,42 @@ class TestInference:
         assert isinstance(layers.frame_encoder.vision_model.encoder.layers[0].mlp.fc1, Float16Linear)
         assert not isinstance(layers.language_model.layers[0].mlp.up_proj, Float16Linear)
         assert placing.describe(tiny_config(380))["decoder"] == "int8 weights, float32 arithmetic"
+
+
+class TestEncoderQuantization:
+    @pytest.fixture(autouse=True)
+    def processor(self, monkeypatch):
+        monkeypatch.setattr(placement, "processor", lambda: self.cpu)
+
+    cpu = EMULATING
+
+    def test_encoders_and_nothing_else(self):
+        options = LoadOptions(encoder_quantization="int8", is_for_inference=True)
+        placing = resolve_placing("bfloat16", options)
+        described = placing.describe(tiny_config(380))
+        assert described["vision"] == described["audio"] == "int8 weights and inputs"
+        assert described["decoder"] == "float16 weights, float32 arithmetic"
+        model = empty_model(tiny_config(380), placing)
+        packed = {part_of(name) for name, module in model.named_modules() if isinstance(module, FbgemmInt8Linear)}
+        assert packed == {"vision", "audio"}
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"encoder_quantization": "int4"}, "The only choice is int8"),
+            ({"encoder_quantization": "int8", "dtype": "bfloat16"}, "excludes a data type for vision"),
+            ({"encoder_quantization": "int8", "device_map": "auto"}, "without device_map"),
+            ({"encoder_quantization": "int8", "device": "cuda"}, r"requires a model on an x86 CPU .*device: cuda"),
+        ],
+    )
+    def test_invalid_options(self, options, message):
+        with pytest.raises(ValueError, match=message):
+            resolve_placing("float32", LoadOptions(**options))
+
+    def test_a_processor_without_the_kernels(self):
+        self.cpu = replace(EMULATING, has_fbgemm=False)
+        with pytest.raises(ValueError, match="requires a model on an x86 CPU"):
+            resolve_placing("float32", LoadOptions(encoder_quantization="int8"))
 
 
 class TestDeviceMap:

@@ -2,8 +2,8 @@
 
 The tests are not part of an installed transformers and not of this repository; its source distribution has them::
 
-    pip download --no-deps --no-binary transformers transformers==5.23.0 && tar xf transformers-5.23.0.tar.gz
-    VIDEO_LLAMA_TRANSFORMERS_TESTS=transformers-5.23.0/tests python -m pytest tests/models/test_transformers_mixins.py
+    pip download --no-deps --no-binary transformers transformers==5.24.0 && tar xf transformers-5.24.0.tar.gz
+    VIDEO_LLAMA_TRANSFORMERS_TESTS=transformers-5.24.0/tests python -m pytest tests/models/test_transformers_mixins.py
 
 ``test_modeling_common`` also imports tests of ``generate`` and of exporters that the distribution lacks; empty classes
 take their place (tests/models/test_generation.py tests ``generate``). Tests of images run with a batch
@@ -144,6 +144,9 @@ class VideoLlamaModelTest(*_mixins(), unittest.TestCase):  # type: ignore[misc]
 
     def test_config(self) -> None:
         self.config_tester.run_common_tests()
+
+    @unittest.skip("outputs have no image_outputs (transformers 5.24): get_image_features returns them")
+    def test_multimodal_outputs_are_returned(self) -> None: ...
 
 
 class VideoLlamaImageTest(VideoLlamaModelTest):

@@ -1,5 +1,7 @@
 """Chat template, labels and answers of transformers' processor."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -96,3 +98,11 @@ def test_without_the_sound(processor, ours, clips):
     marked = [user(medium("video", clips["video"]), {"type": "audio"}, "What?")]
     with_sound = [processor.apply_chat_template(each, **READY) for each in (messages, marked)]
     assert torch.equal(*[each["input_ids"] for each in with_sound])
+
+
+def test_objects_as_messages(processor):
+    """As those of OpenAI's client; fields without a value are omitted."""
+    block = dataclasses.make_dataclass("Block", ["type", "text", ("path", object, None)])
+    message = dataclasses.make_dataclass("Message", ["role", "content", ("tool_calls", object, None)])
+    prompt = processor.apply_chat_template([message("user", [block("text", "What happens?")])])
+    assert prompt == processor.apply_chat_template([user("What happens?")])

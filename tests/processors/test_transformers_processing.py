@@ -77,5 +77,8 @@ class VideoLlamaProcessorTest(_mixin(), unittest.TestCase):  # type: ignore[misc
         values = asdict(SETTINGS) | asdict(ModelNumbers.of(config))
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
+    @unittest.skip("the chat template gets media blocks without their addresses")
+    def test_chat_template_message_objects(self) -> None: ...
+
     @unittest.skip(LENGTHS)
     def test_flat_kwarg_applied_when_modality_dict_lacks_it(self) -> None: ...

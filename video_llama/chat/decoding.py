@@ -196,7 +196,7 @@ def _last_logits(model: VideoLlamaForConditionalGeneration, embeds_BLD: Tensor, 
             inputs_embeds=embeds_BLD,
             attention_mask=None if len(mask_BL) == 1 else mask_BL,  # transformers reads whether a mask is all ones
             position_ids=positions,
-            past_key_values=cache,
+            cache=cache,
             use_cache=True,
             logits_to_keep=1,
         ).logits[:, -1]

@@ -96,7 +96,7 @@ def _following_logits(
             inputs_embeds=engine.model.get_input_embeddings()(ids),
             attention_mask=mask,
             position_ids=torch.arange(start, start + length, device=device).expand(len(tails), -1),
-            past_key_values=cache,
+            cache=cache,
             use_cache=True,
         ).logits
     check_finite(logits.masked_fill(mask[:, start:, None] == 0, 0))

@@ -54,6 +54,7 @@ def load(
     device_map: Mapping[str, Any] | str | None = None,
     max_memory: Mapping[Any, Any] | None = None,
     low_resource: bool = False,
+    encoder_quantization: str | None = None,
     options: Sequence[str] = (),
 ) -> Assistant:
     """Load a model that answers questions.
@@ -68,6 +69,7 @@ def load(
         device_map: "auto" spreads the model over GPUs, memory and disk (disk: model folders only).
         max_memory: limits for ``device_map="auto"``.
         low_resource: the decoder in int8, the ViT on the CPU.
+        encoder_quantization: "int8" quantizes the ViT and ImageBind (x86 CPUs).
         options: overrides of the YAML, such as "model.ckpt=VL.pth".
 
     Raises:
@@ -75,7 +77,9 @@ def load(
         ConfigError: an invalid YAML.
         ValueError: an unavailable device, invalid arguments, or ``options`` without a YAML.
     """
-    how = LoadOptions(usable_device(device), dtype, quantization, device_map, max_memory, low_resource)
+    how = LoadOptions(
+        usable_device(device), dtype, quantization, device_map, max_memory, low_resource, encoder_quantization
+    )
     return load_assistant(name_or_path, how, options)
 
 

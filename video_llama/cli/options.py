@@ -93,6 +93,12 @@ class ModelOptions:
         str | None,
         typer.Option(metavar="TYPE", help="Quantize the language model to int8 or int4.", rich_help_panel=MODEL),
     ] = None
+    encoder_quantization: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TYPE", help="int8: quantize the vision and audio encoders (x86 CPUs).", rich_help_panel=MODEL
+        ),
+    ] = None
     low_resource: Annotated[
         bool,
         typer.Option(
@@ -121,6 +127,7 @@ class ModelOptions:
             self.quantization,
             self.device_map,
             low_resource=self.low_resource,
+            encoder_quantization=self.encoder_quantization,
         )
         return load_assistant(self.model, options, self.overrides or ())
 

@@ -7,7 +7,7 @@ the loop itself sees token ids as in every other model.
 
 Private names of transformers that are overridden here, each because no public one gives access to the place:
 ``_validate_model_kwargs`` (the additional arguments), ``_assisted_decoding`` and ``_get_candidate_generator`` (what an
-assistant receives). All exist in transformers 5.16 to 5.23.
+assistant receives). All exist in transformers 5.16 to 5.24.
 """
 
 # B rows, L prompt length, D decoder width
@@ -21,6 +21,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, GenerationConfig, GenerationMixin
 from transformers.generation.stopping_criteria import StoppingCriteriaList, StopStringCriteria
 
+from video_llama.models.cache_argument import CACHE, one_cache
 from video_llama.models.media_tokens import MEDIA_ARGUMENTS, num_tokens_of, place_tokens
 from video_llama.models.repetition_penalty import with_answer_penalty
 
@@ -54,14 +55,17 @@ class MediaGenerationMixin(GenerationMixin):
         """Generate ids as in transformers, with the media arguments of ``forward``.
 
         With ``input_ids`` [B, L] the result contains prompt and answer ids [B, L + new]; pad batches on the left.
-        ``inputs`` is an alias of ``input_ids``. With ``past_key_values`` that hold the beginning of ``input_ids``, only
-        media after it are needed. ``repetition_penalty`` applies to BOS and the answer's tokens only
-        (``repetition_penalty.py``). Stop strings of the generation configuration need no ``tokenizer``: that of the
-        model's folder is loaded.
+        ``inputs`` is an alias of ``input_ids``. With a ``cache`` (or ``past_key_values``) that holds the beginning of
+        ``input_ids``, only media after it are needed. ``repetition_penalty`` applies to BOS and the answer's tokens
+        only (``repetition_penalty.py``). Stop strings of the generation configuration need no ``tokenizer``: that of
+        the model's folder is loaded.
 
         Raises ValueError if placeholders and media do not agree, and for stop strings without a tokenizer.
         """
         input_ids = inputs if input_ids is None else input_ids
+        cache = one_cache(kwargs.pop("past_key_values", None), kwargs.pop("cache", None))
+        if cache is not None:
+            kwargs[CACHE] = cache
         media = {name: kwargs.pop(name) for name in MEDIA_ARGUMENTS if name in kwargs}
         media = {name: value for name, value in media.items() if value is not None}
         if kwargs.get("inputs_embeds") is not None:
@@ -82,7 +86,7 @@ class MediaGenerationMixin(GenerationMixin):
 
     def _prompt_arguments(self, ids_BL: Tensor, media: dict[str, Any], kwargs: dict[str, Any]) -> dict[str, Any]:
         """Return the private arguments with the embeddings of a prompt; none for a prompt without media."""
-        cache, mask = kwargs.get("past_key_values"), kwargs.get("attention_mask")
+        cache, mask = kwargs.get(CACHE), kwargs.get("attention_mask")
         num_cached = 0 if cache is None else int(cache.get_seq_length())
         has_only_new_ids = mask is not None and mask.shape[1] > ids_BL.shape[1]
         begin = 0 if has_only_new_ids else num_cached
@@ -123,19 +127,21 @@ class MediaGenerationMixin(GenerationMixin):
         attention_mask: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         is_first_iteration: bool | None = False,
+        cache: Any = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
         """As in transformers; positions of a prompt with media are given as ``inputs_embeds``."""
+        cache = one_cache(past_key_values, cache)
         prompt_BLD, offset = kwargs.pop(PROMPT_EMBEDS, None), kwargs.pop(PROMPT_OFFSET, 0)
         for name in PRIVATE_ARGUMENTS:
             kwargs.pop(name, None)
         prepared: dict[str, Any] = super().prepare_inputs_for_generation(  # type: ignore[misc]
             input_ids,  # type: ignore[arg-type]
             next_sequence_length=next_sequence_length,
-            past_key_values=past_key_values,
             attention_mask=attention_mask,  # type: ignore[arg-type]
             inputs_embeds=inputs_embeds,
             is_first_iteration=is_first_iteration,
+            **{CACHE: cache},
             **kwargs,
         )
         if prompt_BLD is None:
@@ -143,7 +149,7 @@ class MediaGenerationMixin(GenerationMixin):
         if next_sequence_length is not None:
             begin = input_ids.shape[1] - int(next_sequence_length)
         else:
-            begin = 0 if past_key_values is None else int(past_key_values.get_seq_length()) - offset
+            begin = 0 if cache is None else int(cache.get_seq_length()) - offset
         given_BSD = prompt_BLD[:, begin : begin + prepared["input_ids"].shape[1]]
         if given_BSD.shape[1] > 0:
             rest = self.model.embed_words(prepared.pop("input_ids")[:, given_BSD.shape[1] :])

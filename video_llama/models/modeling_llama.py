@@ -1,8 +1,8 @@
-"""Replace linear layers by packed ones, and restore them.
+"""Replace linear layers by packed ones.
 
-Only the linear layers in the decoder's blocks are quantized; embeddings, norms and the output head keep their data
-type, as in the reference's 8-bit mode. The packed layers and their kernels are in ``packed_linear.py`` and, for x86
-processors, ``fbgemm_linear.py``.
+Of the decoder, only the linear layers in its blocks are quantized; embeddings, norms and the output head keep their
+data type, as in the reference's 8-bit mode. The packed layers and their kernels are in ``packed_linear.py`` and, for
+x86 processors, ``fbgemm_linear.py``.
 """
 
 from __future__ import annotations
@@ -71,3 +71,13 @@ def unpack_linears(decoder: nn.Module, dtype: torch.dtype) -> None:
 def is_packed(model: nn.Module) -> bool:
     """Return whether a model has quantized layers."""
     return any(isinstance(module, PackedLinear) for module in model.modules())
+
+
+def store_as_int8(model: nn.Module, names: Sequence[str]) -> None:
+    """Replace the named linear layers of encoders on the meta device by ``FbgemmInt8Linear`` with one-term inputs."""
+    for name in names:
+        linear = cast("nn.Linear", model.get_submodule(name))
+        sizes, has_bias = (linear.in_features, linear.out_features), linear.bias is not None
+        with torch.device("meta"):
+            packed = FbgemmInt8Linear(*sizes, torch.float32, has_bias, num_terms=1)
+        model.set_submodule(name, packed)

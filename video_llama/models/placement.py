@@ -17,13 +17,14 @@ from video_llama.errors import CheckpointError, MissingExtraError
 from video_llama.models.configuration import VideoLlamaConfig
 from video_llama.models.configuration_limits import BAD_VALUES, first_line
 from video_llama.models.cpu import Processor, processor
-from video_llama.models.modeling_llama import pack_linears, store_as_float16
+from video_llama.models.modeling_llama import pack_linears, store_as_float16, store_as_int8
 from video_llama.models.packed_linear import QUANTIZATIONS, Quantization
 from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
 
 ModelPart = Literal["vision", "qformer", "audio", "decoder"]
 MODEL_PARTS: tuple[ModelPart, ...] = get_args(ModelPart)
 DTYPE_NAMES = ("float32", "bfloat16", "float16")
+ENCODERS: tuple[ModelPart, ...] = ("vision", "audio")
 VIT = "model.frame_encoder.vision_model"
 DISK = "disk"
 
@@ -61,6 +62,8 @@ class LoadOptions:
     """Memory limits for ``device_map="auto"``: GPU number or "cpu" -> bytes, or text such as "10GB"."""
     low_resource: bool = False
     """The reference's low-resource mode: the decoder in int8, the ViT on the CPU."""
+    encoder_quantization: str | None = None
+    """"int8": quantize the linear layers of the ViT and of ImageBind, and their inputs. x86 CPUs only."""
     is_for_inference: bool = False
     """The model only answers. On a CPU, half-precision parts whose ``dtype`` is not requested then get the form that is
     fastest there (``Placing.float16_parts``). Their weights cannot be trained or saved."""
@@ -78,6 +81,7 @@ class Placing:
     reason: str = ""
     """Why a part has another data type than the stored one, if the caller did not request it."""
     quantization: Quantization | None = None
+    has_int8_encoders: bool = False
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     device_map: DeviceMap | Literal["auto"] | None = None
     """None places everything on ``device``; "auto" spreads the model over all GPUs, memory and disk."""
@@ -95,6 +99,8 @@ class Placing:
         arithmetic = str(self.dtypes[part]).removeprefix("torch.")
         if part == "decoder" and self.quantization is not None:
             return f"{self.quantization} weights, {arithmetic} arithmetic"
+        if part in ENCODERS and self.has_int8_encoders:
+            return "int8 weights and inputs"
         return f"float16 weights, {arithmetic} arithmetic" if part in self.float16_parts else arithmetic
 
 
@@ -119,16 +125,34 @@ def resolve_placing(stored: DtypeName, options: LoadOptions) -> Placing:
     if options.is_for_inference and device.type == "cpu" and options.device_map is None:
         free = [part for part in MODEL_PARTS if not _is_requested(part, options.dtype)]
         dtypes, float16_parts, reason = _fast_forms(as_dtype(stored), dtypes, free, processor())
+    if options.encoder_quantization is not None:
+        _check_encoder_quantization(options, device)
+        dtypes = dtypes | dict.fromkeys(ENCODERS, torch.float32)
+        float16_parts = tuple(part for part in float16_parts if part not in ENCODERS)
     return Placing(
         dtypes,
         float16_parts,
         reason,
         quantization,
+        options.encoder_quantization is not None,
         device,
         options.device_map,  # type: ignore[arg-type]  # checked above
         options.max_memory,
         options.low_resource,
     )
+
+
+def _check_encoder_quantization(options: LoadOptions, device: torch.device) -> None:
+    if options.encoder_quantization != "int8":
+        raise ValueError(f"encoder_quantization is {options.encoder_quantization!r}. The only choice is int8.")
+    requested = [part for part in ENCODERS if _is_requested(part, options.dtype)]
+    if requested:
+        raise ValueError(f"encoder_quantization excludes a data type for {requested[0]}. Set dtype for decoder only.")
+    if device.type != "cpu" or options.device_map is not None or not processor().has_fbgemm:
+        raise ValueError(
+            f"encoder_quantization requires a model on an x86 CPU with AVX2, without device_map (device: {device}, "
+            f"processor: {processor().name}). Remove it."
+        )
 
 
 def _is_requested(part: ModelPart, requested: Dtypes | None) -> bool:
@@ -217,6 +241,9 @@ def set_form(model: VideoLlamaForConditionalGeneration, placing: Placing) -> Vid
         is_tied = bool(model.config.tie_word_embeddings)
         chosen = [name for name in linears if part_of(f"{name}.") in placing.float16_parts]
         store_as_float16(model, [name for name in chosen if not (is_tied and name == "lm_head")])
+    if placing.has_int8_encoders:
+        linears = [name for name, module in model.named_modules() if type(module) is nn.Linear]
+        store_as_int8(model, [name for name in linears if part_of(f"{name}.") in ENCODERS])
     model.tie_weights()
     model.eval()
     return model

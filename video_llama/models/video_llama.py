@@ -26,6 +26,7 @@ from transformers.utils import logging
 from transformers.utils.generic import can_return_tuple
 
 from video_llama.models.blip2 import FrameEncoder
+from video_llama.models.cache_argument import CACHE, one_cache
 from video_llama.models.configuration import VideoLlamaConfig
 from video_llama.models.configuration_limits import check_attention
 from video_llama.models.generation import MediaGenerationMixin
@@ -48,7 +49,7 @@ class VideoLlamaPreTrainedModel(PreTrainedModel):
     _supports_flex_attn = True
     _supports_attention_backend = True
     _no_split_modules = ["LlamaDecoderLayer", "Blip2EncoderLayer", "Blip2QFormerLayer", "ImageBindBlock"]
-    _skip_keys_device_placement = ["past_key_values"]
+    _skip_keys_device_placement = ["past_key_values", "cache"]
     _can_compile_fullgraph = True
     input_modalities = ("image", "video", "audio", "text")  # type: ignore[assignment]
 
@@ -178,8 +179,8 @@ class VideoLlamaModel(MediaFeatures, VideoLlamaPreTrainedModel):
                 inputs_embeds = place_tokens(inputs_embeds, (inputs_embeds == row_D).all(dim=-1), tokens, name)
         return inputs_embeds
 
-    def _may_lack_media(self, input_ids: Any, past_key_values: Any) -> bool:
-        if past_key_values is not None:
+    def _may_lack_media(self, input_ids: Any, cache: Any) -> bool:
+        if cache is not None:
             return True
         if self.config.has_placeholder_rows and not torch.compiler.is_compiling():
             video, audio = self.places_of(input_ids).values()
@@ -205,6 +206,7 @@ class VideoLlamaModel(MediaFeatures, VideoLlamaPreTrainedModel):
         video_features: Tensor | None = None,
         audio_features: Tensor | None = None,
         mm_token_type_ids: Tensor | None = None,
+        cache: Any = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
         """Return the decoder's output with ``last_hidden_state`` [B, L, D].
@@ -214,11 +216,13 @@ class VideoLlamaModel(MediaFeatures, VideoLlamaPreTrainedModel):
             pixel_values, pixel_values_videos, input_features, audio_pixel_values, frame_tokens, clip_embeddings,
                 video_features, audio_features: see :meth:`media_tokens`.
             mm_token_type_ids: accepted for processors that return it, and not used.
+            past_key_values, cache: the key-value cache. ``cache`` is its name from transformers 5.24 on.
 
         Raises ValueError if placeholders and media do not agree. Placeholders without any media are allowed with
         ``past_key_values``, so that any generated id can be continued, and, with a warning, if they have rows in the
         embedding, as in transformers' models.
         """
+        cache = one_cache(past_key_values, cache)
         media = {
             "pixel_values": pixel_values,
             "pixel_values_videos": pixel_values_videos,
@@ -233,7 +237,7 @@ class VideoLlamaModel(MediaFeatures, VideoLlamaPreTrainedModel):
             raise ValueError("Give input_ids or inputs_embeds, and not both.")
         if inputs_embeds is not None:
             inputs_embeds = self.place_in_embeds(inputs_embeds, **media)
-        elif all(value is None for value in media.values()) and self._may_lack_media(input_ids, past_key_values):
+        elif all(value is None for value in media.values()) and self._may_lack_media(input_ids, cache):
             inputs_embeds = self.embed_words(input_ids)  # type: ignore[arg-type]
         else:
             inputs_embeds = self.embed_inputs(input_ids, **media)  # type: ignore[arg-type]
@@ -241,9 +245,9 @@ class VideoLlamaModel(MediaFeatures, VideoLlamaPreTrainedModel):
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
             use_cache=use_cache,
             return_dict=True,
+            **{CACHE: cache},
             **kwargs,
         )
         return outputs
@@ -300,6 +304,7 @@ class VideoLlamaForConditionalGeneration(VideoLlamaPreTrainedModel, MediaGenerat
         audio_features: Tensor | None = None,
         mm_token_type_ids: Tensor | None = None,
         logits_to_keep: int | Tensor = 0,
+        cache: Any = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """Return logits [B, L, vocabulary size] and, if ``labels`` [B, L] are given, the loss.
@@ -315,7 +320,7 @@ class VideoLlamaForConditionalGeneration(VideoLlamaPreTrainedModel, MediaGenerat
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
+            cache=one_cache(past_key_values, cache),
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
             pixel_values=pixel_values,
@@ -343,9 +348,9 @@ class VideoLlamaForConditionalGeneration(VideoLlamaPreTrainedModel, MediaGenerat
         return CausalLMOutputWithPast(
             loss=loss,
             logits=logits,
-            past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
+            **{CACHE: getattr(outputs, CACHE)},
         )
 
     def _without_placeholders(self, logits_BLV: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ In: messages whose content is a text, or blocks of type text, image, video and a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 from video_llama.conversation import TextGuard
@@ -68,15 +68,14 @@ class MessageReader:
     ) -> None:
         self._settings, self._numbers, self._options, self._cut = settings, numbers, options, cut
 
-    def read(
-        self, messages: Iterable[Mapping[str, Any]], guard: TextGuard | None, *, with_media: bool
-    ) -> ReadConversation:
+    def read(self, messages: Iterable[Any], guard: TextGuard | None, *, with_media: bool) -> ReadConversation:
         """Return the messages with the media read and the texts neutralized by ``guard``.
 
+        Messages and their blocks are mappings, dataclasses, or objects with ``model_dump`` (pydantic, OpenAI's client).
         Without ``with_media``, files are opened only to find out whether a video has sound.
         """
         result = ReadConversation()
-        for message in messages:
+        for message in map(as_mapping, messages):
             content = message.get("content")
             if isinstance(content, str):
                 content = _clean(content, guard)
@@ -88,7 +87,7 @@ class MessageReader:
     def _blocks(
         self, content: Sequence[Mapping[str, Any]], result: ReadConversation, with_media: bool
     ) -> list[dict[str, Any]]:
-        given = [_normalized(block) for block in content]
+        given = [_normalized(as_mapping(block)) for block in content]
         blocks: list[dict[str, Any]] = []
         for index, block in enumerate(given):
             source = _source(block)
@@ -147,6 +146,17 @@ class MessageReader:
                 has_sound = has_video_stream(container) and bool(container.streams.audio)
         is_used = has_sound and self._numbers.with_audio_branch and not self._options.no_audio
         return [{"type": "video"}, *([{"type": "audio"}] if is_used else [])]
+
+
+def as_mapping(value: Any) -> Any:
+    """Return a dataclass or pydantic object as a mapping without its None values, and any other value as it is."""
+    if is_dataclass(value) and not isinstance(value, type):
+        values = {each.name: getattr(value, each.name) for each in fields(value)}
+    elif hasattr(value, "model_dump"):
+        values = value.model_dump()
+    else:
+        return value
+    return {name: each for name, each in values.items() if each is not None}
 
 
 def _is_given_video(block: Mapping[str, Any]) -> bool:

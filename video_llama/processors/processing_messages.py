@@ -204,7 +204,7 @@ def _without_media(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _batch_of(conversation: Any) -> tuple[list[Any], bool]:
     first = conversation[0] if len(conversation) else None
-    if isinstance(first, (list, tuple)) or hasattr(first, "content"):
+    if isinstance(first, (list, tuple)) or hasattr(first, "messages"):
         return [getattr(each, "messages", each) for each in conversation], True
     return [conversation], False
 
