@@ -418,3 +418,39 @@ def test_appearance(opened, demo, screenshots, look, settings):
     background = page.evaluate("getComputedStyle(document.body).backgroundColor")
     is_dark = sum(map(int, re.findall(r"\d+", background)[:3])) < 3 * 128
     assert is_dark == (look == "dark")
+
+
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_timeline(opened, media, screenshots, viewport):
+    """A click on an entry, or on its part of the bar, plays the video from there and marks the entry."""
+    page = opened(viewport=viewport)
+    set_longest(page, 6)
+    page.get_by_role("button", name="Settings").click()
+    page.get_by_role("button", name="Timeline of a long video").click()
+    make, shown = page.get_by_role("button", name="Make timeline"), page.locator("#vl-timeline")
+    make.click()
+    status(page, "The conversation has no video or audio file.")
+    page.get_by_role("button", name="Two shapes").click()
+    status(page, "Example loaded.")
+    expect(box(page)).not_to_be_empty()
+    page.get_by_label("Window").fill("1")
+    page.get_by_label("Window").press("Tab")
+    make.click()
+    status(page, "Timeline of 6 windows")
+    entries = shown.get_by_role("button")
+    assert entries.count() >= 2
+    page.wait_for_function("document.querySelector('#vl-timeline video')?.duration > 5")
+    last = entries.last
+    start = float(last.get_attribute("data-start"))
+    last.click()
+    page.wait_for_function(f"document.querySelector('#vl-timeline video').currentTime >= {start}")
+    expect(last).to_have_attribute("aria-current", "true")
+    page.wait_for_function("!document.querySelector('#vl-timeline video').seeking")
+    page.screenshot(path=screenshots / f"timeline-{viewport['width']}.png", full_page=True)
+    page.locator(".vl-part").first.click()
+    page.wait_for_function(f"document.querySelector('#vl-timeline video').currentTime < {start}")
+    expect(entries.first).to_have_attribute("aria-current", "true")
+    assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
+    assert page.evaluate(NAMELESS) == []
+    page.get_by_role("button", name="Remove media and start over").click()
+    expect(shown.locator("video")).to_have_count(0)

@@ -17,9 +17,11 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from video_llama.apps.demo.pictures import media_html
+from video_llama.apps.demo.timeline import timeline_html
 from video_llama.apps.demo.visitors import Visitor, Visitors
 from video_llama.chat import Answer, Decoding
 from video_llama.errors import VideoLlamaError
+from video_llama.processors.windows import WindowPlan
 
 SAMPLING, GREEDY = "Sampling", "Greedy"
 REASONS = {"closed": "stopped", "max_new_tokens": "maximum length reached"}
@@ -38,6 +40,9 @@ SETTINGS_OF_OPTIONS = {
 """Remedies in error messages, and the same remedies for visitors of the page."""
 
 LOADING, GENERATING = "Processing media …", "Generating …"
+TIMELINE, STOPPED_TIMELINE = "Answering each window …", "Timeline stopped."
+NO_LONG_MEDIUM = "The conversation has no video or audio file. Add one, or choose an example."
+NO_QUESTION = "The question is empty. Enter a question in the text box above."
 ASK_ABOUT_IT = "Media added. Ask a question about it."
 STOPPED_EARLY = "Stopped before the first token. The question is back in the text box."
 FAILED = "Internal error. See the log of the server, then try again."
@@ -54,6 +59,7 @@ class PageState(NamedTuple):
     record: Any = gr.skip()
     status: Any = ""
     stop: Any = gr.skip()
+    timeline: Any = gr.skip()
 
 
 class Handlers:
@@ -111,6 +117,43 @@ class Handlers:
         visitor.compute_attention()
         yield PageState(model_input=media_html(visitor.media), status=gr.skip())
 
+    def make_timeline(
+        self,
+        request: gr.Request,
+        content: dict[str, Any],
+        window: float,
+        stride: float | None,
+        with_summary: bool,
+        *controls: Any,
+    ) -> Iterator[PageState]:
+        """Add the attached files, then answer the question for each window of the last video or sound."""
+        name, question = request.session_hash, (content.get("text") or "").strip()
+        yield PageState(status=status_html(LOADING))
+        problems = self._add(name, [Path(path) for path in content.get("files") or []])
+        visitor = self._visitors[name]
+        last = next((medium for medium in reversed(visitor.media) if medium.read.kind in ("video", "audio")), None)
+        if last is None and not problems:
+            problems = [NO_LONG_MEDIUM]
+        elif not question and not problems:
+            problems = [NO_QUESTION]
+        shown = PageState(list(visitor.messages), box_value(question), media_html(visitor.media))
+        if problems or last is None:
+            yield shown._replace(status=alert_html(problems))
+            return
+        yield shown._replace(status=status_html(TIMELINE), stop=stop_button(is_running=True), timeline="")
+        status = status_html(STOPPED_TIMELINE)
+        try:
+            plan = WindowPlan(window or 0, stride or None)
+            answers = visitor.timeline(last, question, plan, decoding_of(*controls), with_summary=with_summary)
+            for timeline, num_windows in answers:
+                html = timeline_html(last.path, timeline, num_windows)
+                yield PageState(status=status_html(TIMELINE), timeline=html)
+                if len(timeline.windows) == num_windows:
+                    status = status_html(f"Timeline of {num_windows} windows, {len(timeline.entries)} entries")
+        except (VideoLlamaError, ValueError, OSError) as error:
+            status = alert_html([error_text(error, last.path)])
+        yield PageState(status=status, stop=stop_button(is_running=False))
+
     def fail(self) -> PageState:
         """Report an unexpected error of ``ask``; its traceback is in the log of the server."""
         return PageState(status=alert_html([FAILED]), stop=stop_button(is_running=False))
@@ -155,7 +198,7 @@ class Handlers:
     def start_over(self, request: gr.Request) -> PageState:
         """Remove all questions, answers and media, and delete the uploads of the visitor."""
         self._remove_media(request.session_hash)
-        return PageState([], box_value(), media_html([]), None, status_html("Chat and media removed."))
+        return PageState([], box_value(), media_html([]), None, status_html("Chat and media removed."), timeline="")
 
     def set_audio(self, request: gr.Request, is_on: bool) -> PageState:
         """Turn the audio branch on or off, and process the media of the conversation again."""

@@ -13,6 +13,7 @@ import gradio as gr
 
 from video_llama.apps.demo.handlers import GREEDY, SAMPLING, Handlers
 from video_llama.apps.demo.pictures import media_html
+from video_llama.apps.demo.timeline import FOLLOW_PLAYER
 from video_llama.apps.demo.visitors import Visitors
 from video_llama.chat import Assistant, Decoding
 
@@ -76,6 +77,15 @@ class _Settings:
     controls: Sequence[Any]
 
 
+@dataclass(frozen=True)
+class _Timeline:
+    window: Any
+    stride: Any
+    with_summary: Any
+    make: Any
+    shown: Any
+
+
 def build_page(visitors: Visitors, options: PageOptions) -> Any:
     """Return the page as ``gradio.Blocks``."""
     handlers = Handlers(visitors)
@@ -89,19 +99,28 @@ def build_page(visitors: Visitors, options: PageOptions) -> Any:
                 chat = _chat()
                 examples = _examples(options.examples)
                 settings = _settings(assistant, options)
+                timeline = _timeline()
                 webcam, use_recording = _webcam()
             with gr.Column(scale=5, min_width=300):
                 model_input, record = _inspection()
-        outputs = [chat.messages, chat.box, model_input, record, chat.status, chat.stop]
+        outputs = [chat.messages, chat.box, model_input, record, chat.status, chat.stop, timeline.shown]
         wire = partial(_wire, outputs=outputs)
         _wire_chat(chat, handlers, settings.controls, outputs)
         for button, path in zip(examples, options.examples, strict=True):
             shown = wire(button.click, handlers.show_example, [gr.State(str(path)), gr.State(options.example_question)])
             shown.then(None, js=PLAY_VIDEO)
+        made = wire(
+            timeline.make.click,
+            handlers.make_timeline,
+            [chat.box, timeline.window, timeline.stride, timeline.with_summary, *settings.controls],
+            concurrency_limit=NUM_ANSWERS,
+        )
+        wire(made.failure, handlers.fail, [])
         wire(use_recording.click, handlers.use_recording, [webcam])
         wire(settings.audio.input, handlers.set_audio, [settings.audio])
         _wire(settings.method.change, _show_sampling, [settings.method], outputs=[settings.sampling], queue=False)
         page.load(None, js=NAME_QUESTION)
+        page.load(None, js=FOLLOW_PLAYER)
         page.unload(handlers.leave)
     page.queue(max_size=MAX_QUEUE)
     return page
@@ -233,6 +252,21 @@ def _settings(assistant: Assistant, options: PageOptions) -> _Settings:
             1, context // 2, longest, step=1, label="Maximum length", info="Maximum number of tokens in an answer."
         )
     return _Settings(audio, method, sampling, [method, temperature, top_p, top_k, beams, length, seed])
+
+
+def _timeline() -> _Timeline:
+    with gr.Accordion("Timeline of a long video", open=False):
+        gr.HTML(
+            '<p class="vl-quiet">Answers the question in the text box for each window of the last video or audio file. '
+            "Click an entry to play its part.</p>",
+            padding=False,
+        )
+        with gr.Row():
+            window = gr.Number(30, label="Window", info="In seconds.", minimum=0, min_width=120)
+            stride = gr.Number(0, label="Step", info="Seconds; 0: the window.", minimum=0, min_width=120)
+        with_summary = gr.Checkbox(False, label="Add a summary of the answers")
+        make = gr.Button("Make timeline", size="sm")
+        return _Timeline(window, stride, with_summary, make, gr.HTML("", elem_id="vl-timeline", padding=False))
 
 
 def _webcam() -> tuple[Any, Any]:

@@ -20,12 +20,17 @@ import numpy as np
 
 from video_llama.apps.media.reader import MediaReader
 from video_llama.chat import Answer, AnswerStream, Assistant, Chat, Decoding, QueryAttention, ReadMedium
+from video_llama.chat.timeline import Timeline, WindowAnswer
+from video_llama.chat.window_answers import summary_prompt, summary_turn
 from video_llama.errors import MediaError, VideoLlamaError
 from video_llama.processors.medium import MediaOptions
+from video_llama.processors.windows import WindowPlan
 
 MAX_MEDIA = 16
 """Maximum number of media in one conversation."""
 MAX_QUESTION_CHARACTERS = 100_000
+MAX_WINDOWS, WINDOWS_TOGETHER = 240, 4
+"""Maximum number of windows of a timeline, and of those that are read at once."""
 MAX_VISITORS, MAX_ABSENT = 64, 8
 """Maximum number of conversations in memory, and of those whose page is not open (a program, or a page that loads)."""
 
@@ -100,6 +105,48 @@ class Visitor:
                 return
             text += piece
             yield text
+
+    def timeline(
+        self, medium: ShownMedium, question: str, plan: WindowPlan, decoding: Decoding, *, with_summary: bool
+    ) -> Iterator[tuple[Timeline, int]]:
+        """Yield the timeline of a medium so far, and its number of windows, after each window; then with the summary.
+
+        Ends early if ``stop`` is called. Raises MediaError, PromptError and ValueError.
+        """
+        options, name = MediaOptions(no_audio=not self._with_audio), medium.path.name
+        data = medium.path.read_bytes()
+        duration, windows = self._reader.plan_windows(data, name, options, plan)
+        if len(windows) > MAX_WINDOWS:
+            raise ValueError(
+                f"{len(windows)} windows in {duration:.0f} s; the limit is {MAX_WINDOWS}. Use longer windows and steps."
+            )
+        timeline = Timeline(name, round(duration, 3), question, plan.as_dict(), ())
+        for first in range(0, len(windows), WINDOWS_TOGETHER):
+            chunk = windows[first : first + WINDOWS_TOGETHER]
+            for window, read in zip(chunk, self._reader.read_windows(data, name, options, chunk), strict=True):
+                answer = self._answer_alone(read, question, decoding)
+                if answer is None:
+                    return
+                timeline = replace(timeline, windows=(*timeline.windows, WindowAnswer(window, answer)))
+                yield timeline, len(windows)
+        if with_summary:
+            summary_turn(self._assistant.engine, timeline, decoding)  # checks its length
+            summary = self._answer_alone(None, summary_prompt(timeline), decoding)
+            if summary is not None:
+                yield replace(timeline, summary=summary), len(windows)
+
+    def _answer_alone(self, read: ReadMedium | None, question: str, decoding: Decoding) -> Answer | None:
+        """Return the answer to a question outside of the conversation, or None if it was stopped."""
+        with self._lock:
+            chat = self._assistant.chat(*([] if read is None else [read]))
+            stream = self._open = chat.stream(question, decoding)
+        while True:
+            with self._lock:
+                if self._open is not stream or self._has_left:
+                    stream.close()
+                    return None
+                if next(stream, None) is None:
+                    return stream.answer
 
     def compute_attention(self) -> None:
         """Compute the attention of the query tokens for all media that do not have it yet."""
