@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -18,6 +18,9 @@ from benchmarks.conformance_model import CASES
 from benchmarks.conformance_row import guarded
 from benchmarks.gpu_models import IMAGE_SIZE, MEL_SIZE, cache_bytes, decoder_bytes, random_model
 from benchmarks.gpu_timing import Bench, Result, flop_of
+from video_llama.models.configuration import VideoLlamaConfig
+from video_llama.models.memory import predict_memory
+from video_llama.models.placement import LoadOptions, resolve_placing
 from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -136,6 +139,7 @@ def first_token(bench: Bench) -> Iterator[Result]:
     model = model_of(bench)
     frames, clips = media(bench, 1)
     prompt = _prompt(bench, 1)
+    bench.reset_peak()
 
     def work() -> None:
         model.model.encode_video(frames)
@@ -143,7 +147,14 @@ def first_token(bench: Bench) -> Iterator[Result]:
         model(inputs_embeds=prompt, use_cache=True, logits_to_keep=1).logits.argmax(-1).item()
 
     seconds = bench.seconds(work)
-    yield {"what": f"first token, 8 frames, 8 clips, {PROMPT_TOKENS} tokens", "seconds": round(seconds, 5)}
+    placing = resolve_placing(torch.bfloat16, LoadOptions(device=bench.device, dtype=torch.bfloat16))
+    counts = {"num_frames": NUM_FRAMES, "num_clips": NUM_CLIPS, "num_tokens": PROMPT_TOKENS}
+    yield {
+        "what": f"first token, {NUM_FRAMES} frames, {NUM_CLIPS} clips, {PROMPT_TOKENS} tokens",
+        "seconds": round(seconds, 5),
+        "peak_bytes": bench.peak(),
+        "predicted_bytes": predict_memory(cast("VideoLlamaConfig", model.config), placing, **counts).total,
+    }
 
 
 @torch.no_grad()

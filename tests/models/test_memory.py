@@ -98,9 +98,10 @@ def test_within_a_tenth_of_the_measured_memory(folders, placing):
 
 
 @pytest.mark.slow
-def test_equals_the_allocations_of_a_simulated_answer_at_7b():
+@pytest.mark.parametrize("size", ["7b", "13b"])
+def test_equals_the_allocations_of_a_simulated_answer(size):
     """The formulas against every allocation of encoding a video with sound and reading a prompt, without data."""
-    config, placing = published_config("7b"), resolve_placing("bfloat16", LoadOptions())
+    config, placing = published_config(size), resolve_placing("bfloat16", LoadOptions())
     model, device = empty_model(config, placing), torch.device("cpu")
     with fake_tensors(), AllocationTracker("cpu") as tracker, torch.no_grad():
         fill_with_fakes(model, device)
