@@ -53,6 +53,7 @@ class Visitor:
         self._assistant, self._reader, self._lock, self._with_audio = assistant, reader, lock, with_audio
         self._chat = self._new_chat()
         self._open: AnswerStream | None = None
+        self._num_stops = 0
         self._has_left = False
         self.media: list[ShownMedium] = []
         self.messages: list[dict[str, Any]] = []
@@ -113,6 +114,7 @@ class Visitor:
 
         Ends early if ``stop`` is called. Raises MediaError, PromptError and ValueError.
         """
+        num_stops = self._num_stops
         options, name = MediaOptions(no_audio=not self._with_audio), medium.path.name
         data = medium.path.read_bytes()
         duration, windows = self._reader.plan_windows(data, name, options, plan)
@@ -124,12 +126,12 @@ class Visitor:
         for first in range(0, len(windows), WINDOWS_TOGETHER):
             chunk = windows[first : first + WINDOWS_TOGETHER]
             for window, read in zip(chunk, self._reader.read_windows(data, name, options, chunk), strict=True):
-                answer = self._answer_alone(read, question, decoding)
+                answer = None if self._num_stops > num_stops else self._answer_alone(read, question, decoding)
                 if answer is None:
                     return
                 timeline = replace(timeline, windows=(*timeline.windows, WindowAnswer(window, answer)))
                 yield timeline, len(windows)
-        if with_summary:
+        if with_summary and self._num_stops == num_stops:
             summary_turn(self._assistant.engine, timeline, decoding)  # checks its length
             summary = self._answer_alone(None, summary_prompt(timeline), decoding)
             if summary is not None:
@@ -156,8 +158,9 @@ class Visitor:
                     medium.attention = self._assistant.attention(medium.read)
 
     def stop(self) -> None:
-        """Stop the current answer after the current token. A beam search runs to its end."""
+        """Stop the current answer after the current token, and a timeline. A beam search runs to its end."""
         self._open = None
+        self._num_stops += 1
 
     def clear_chat(self) -> None:
         """Remove all questions and answers; keep the media."""
