@@ -54,13 +54,9 @@ compat: $(DEV)  ## Run fast tests of model, processor and chat with the lowest a
 fast-test: $(DEV)
 	@$(BIN)/python -m pytest -m "not slow and not gpu" $(PYTEST_ARGS)
 
-# bench_load and bench_convert need a folder with much free space.
-BENCHMARKS := ask audio serve train_step video_decode
-
-bench: $(DEV)  ## Run the benchmarks that need no arguments
-	@set -e; for script in $(BENCHMARKS); do \
-	  echo "== bench_$$script"; $(BIN)/python "benchmarks/bench_$$script.py"; \
-	done
+# bench_load and bench_convert are not part of it: they need a folder with much free space.
+bench: $(DEV)  ## Run the benchmarks and write docs/benchmarks.md (ten minutes)
+	$(BIN)/python benchmarks/bench.py
 
 gpu: $(DEV)  ## Check and measure the model on a GPU (docs/gpu.md)
 	$(BIN)/python benchmarks/gpu.py

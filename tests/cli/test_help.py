@@ -11,7 +11,7 @@ from tests.cli.conftest import invoke
 HEAVY = {"torch", "transformers", "gradio", "fastapi", "av", "numpy", "rich"}
 COMMANDS = {
     "Use": ["ask", "chat", "batch", "demo", "serve"],
-    "Measure": ["evaluate", "judge"],
+    "Measure": ["evaluate", "benchmark", "judge"],
     "Train": ["train", "validate-data", "extract-features", "plot", "merge"],
     "Weights": ["inspect", "convert", "apply-delta"],
     "Miniature": ["miniature"],

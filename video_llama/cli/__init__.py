@@ -13,6 +13,7 @@ from video_llama import __version__
 from video_llama.cli.apply_delta import apply_delta
 from video_llama.cli.ask import ask
 from video_llama.cli.batch import batch
+from video_llama.cli.benchmark import benchmark
 from video_llama.cli.chat import chat
 from video_llama.cli.convert import convert
 from video_llama.cli.demo import demo
@@ -52,6 +53,7 @@ COMMANDS: dict[str, dict[Callable[..., None], tuple[str, ...]]] = {
             "video-llama evaluate test_qa.json --layout msvd-qa --media-dir YouTubeClips --output results",
             "video-llama evaluate --compare results-a results-b",
         ),
+        benchmark: ("video-llama benchmark --size 7b",),
         judge: ("video-llama judge results --url https://api.openai.com/v1 --judge-model gpt-4o-2024-08-06",),
     },
     "Train": {
