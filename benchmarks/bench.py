@@ -105,7 +105,7 @@ def page(outputs: dict[str, str], seconds: float) -> str:
         f"Written by `python benchmarks/bench.py` on {datetime.date.today()} in {seconds:.0f} s: {cpu.name} "
         f"({', '.join(cpu.instruction_sets)}), {os.cpu_count()} cores, "
         f"OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'unset')}, Python {platform.python_version()}, "
-        f"{libraries}. Other machines give other figures; compare only figures of one page. How they came about is in the "
+        f"{libraries}. Other machines give other figures; compare only figures of one page. Experiments are in the "
         "[log](log.md). No GPU was used: [GPU](gpu.md).",
     ]
     for part in PARTS:
