@@ -11,11 +11,20 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
+
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from video_llama.checkpoints.folder import CONFIG_FILE, MANIFEST_FILE, PROCESSOR_FILE, Manifest
+from video_llama.checkpoints.folder import (
+    CONFIG_FILE,
+    MANIFEST_FILE,
+    PROCESSOR_FILE,
+    Manifest,
+    write_model_folder,
+)
 from video_llama.conversation import TOKENIZER_MODEL, Tokenizer
 from video_llama.models.configuration import VideoLlamaConfig
+from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
 from video_llama.processors.settings import ProcessorSettings
 
 TOKENIZER = Path(__file__).resolve().parent.parent / "video_llama" / "miniature" / "weights" / TOKENIZER_MODEL
@@ -61,6 +70,20 @@ def write_folder(path: Path) -> Path:
     }
     for name, content in files.items():
         (path / name).write_text(json.dumps(content, indent=1), encoding="utf-8")
+    return path
+
+
+def write_random_folder(path: Path, dtype: torch.dtype) -> Path:
+    """Write the folder with random weights that answers with words: for measurements of speed only."""
+    tokenizer = Tokenizer(TOKENIZER)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = VideoLlamaForConditionalGeneration(mid_size_config(tokenizer)).eval()
+        # Only words can be generated: answers do not end early, and each token is shown at once.
+        is_word = torch.tensor([tokenizer.decode([index]).isalpha() for index in range(tokenizer.vocab_size)])
+        model.lm_head.weight.data[~is_word] = 0.0
+    manifest = Manifest("random-mid-sized", notice="Random weights, for measurements: every answer is noise.")
+    write_model_folder(path, model.to(dtype), tokenizer_path=TOKENIZER, settings=ProcessorSettings(), manifest=manifest)
     return path
 
 

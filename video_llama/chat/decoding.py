@@ -162,14 +162,16 @@ def next_tokens(
     mask_BL: Tensor,
     cache: Any,
     choose: Callable[[Tensor], Tensor],
+    positions_BL: Tensor | None = None,
 ) -> tuple[Tensor, list[int]]:
     """Run the model once and return the next token id of every answer, as a tensor [B] on the device and as numbers.
 
-    The other arguments are those of :func:`last_logits`. The CPU reads the ids and whether the logits are finite in one
+    The other arguments are those of :func:`last_logits`; with ``positions_BL``, the mask can be any that attention
+    accepts. The CPU reads the ids and whether the logits are finite in one
     copy. Sampling from NaN would be an error of the device, so such logits are replaced by zeros until they are
     reported. Raises CheckpointError if the model computes NaN.
     """
-    logits_BV = _last_logits(model, embeds_BLD, mask_BL, cache)
+    logits_BV = _last_logits(model, embeds_BLD, mask_BL, cache, positions_BL)
     is_finite = logits_BV.isfinite().all()
     chosen_B = choose(torch.where(is_finite, logits_BV, 0))
     numbers: list[int] = torch.cat([chosen_B, is_finite.to(chosen_B.dtype)[None]]).tolist()
@@ -189,13 +191,28 @@ def last_logits(model: VideoLlamaForConditionalGeneration, embeds_BLD: Tensor, m
     return logits_BV
 
 
-def _last_logits(model: VideoLlamaForConditionalGeneration, embeds_BLD: Tensor, mask_BL: Tensor, cache: Any) -> Tensor:
-    positions = (mask_BL.cumsum(dim=1) - 1).clamp(min=0)[:, -embeds_BLD.shape[1] :]
+def append_to_cache(model: VideoLlamaForConditionalGeneration, embeds_1LD: Tensor, cache: Any, num_cached: int) -> None:
+    """Append the keys and values of a part of one prompt to ``cache``, without computing logits."""
+    end = num_cached + embeds_1LD.shape[1]
+    positions = torch.arange(num_cached, end, device=embeds_1LD.device)[None]
+    with torch.no_grad():
+        model.model(inputs_embeds=embeds_1LD, position_ids=positions, cache=cache, use_cache=True)
+
+
+def _last_logits(
+    model: VideoLlamaForConditionalGeneration,
+    embeds_BLD: Tensor,
+    mask_BL: Tensor,
+    cache: Any,
+    positions_BL: Tensor | None = None,
+) -> Tensor:
+    if positions_BL is None:
+        positions_BL = (mask_BL.cumsum(dim=1) - 1).clamp(min=0)[:, -embeds_BLD.shape[1] :]
     with torch.no_grad():
         logits_BV: Tensor = model(
             inputs_embeds=embeds_BLD,
             attention_mask=None if len(mask_BL) == 1 else mask_BL,  # transformers reads whether a mask is all ones
-            position_ids=positions,
+            position_ids=positions_BL,
             cache=cache,
             use_cache=True,
             logits_to_keep=1,

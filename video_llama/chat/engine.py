@@ -33,6 +33,7 @@ from video_llama.conversation import (
     template_of,
 )
 from video_llama.errors import CheckpointError, PromptError
+from video_llama.models.encoding_steps import Steps, audio_steps, timed, video_steps
 from video_llama.models.familiarity import FeatureRecorder
 from video_llama.processors.audio_processor import AudioProcessor
 from video_llama.processors.media_file import MediaKind, MediaSource
@@ -216,6 +217,22 @@ class Engine:
         share = len(media) or 1
         seconds = (decoded - start) / share, (time.perf_counter() - decoded) / share
         return [EncodedMedium(read, *pair, *seconds) for read, pair in zip(media, tokens, strict=True)]
+
+    def encode_steps(self, read: ReadMedium) -> Steps[EncodedMedium]:
+        """Encode a medium as :meth:`encode` does, in small steps between which the caller can do other work.
+
+        ``encode_seconds`` is the time of the steps. In one thread, only one medium can be encoded at a time.
+        """
+        encoded, seconds = yield from timed(self._encode_steps(read))
+        return replace(encoded, encode_seconds=seconds)
+
+    def _encode_steps(self, read: ReadMedium) -> Steps[EncodedMedium]:
+        (frames, mel), body = self._inputs(read), self.model.model
+        with self._recorder.recording() as features:
+            video = None if frames is None else (yield from video_steps(body, frames))
+            audio = None if mel is None else (yield from audio_steps(body, mel))
+            warnings = [] if self.familiarity is None else self.familiarity.warnings(features)
+        return EncodedMedium(read, video, audio, 0.0, 0.0, tuple(warnings))
 
     def attention(self, read: ReadMedium) -> QueryAttention:
         """Return the attention of the video and audio queries over a medium. See ``query_attention``."""

@@ -44,8 +44,10 @@ class FrameEncoder(nn.Module):
                 f"{pixel_values.shape[-2]}x{pixel_values.shape[-1]}."
             )
         outputs = self.vision_model(pixel_values, **kwargs)
-        queries = self.query_tokens.expand(len(outputs.last_hidden_state), -1, -1)
-        hidden_NKH: Tensor = self.qformer(
-            query_embeds=queries, encoder_hidden_states=outputs.last_hidden_state
-        ).last_hidden_state
-        return hidden_NKH, outputs
+        return self.query(outputs.last_hidden_state), outputs
+
+    def query(self, hidden_NLV: Tensor) -> Tensor:
+        """Encode the ViT's output [N, L, V] to query tokens [N, K, H]."""
+        queries = self.query_tokens.expand(len(hidden_NLV), -1, -1)
+        hidden_NKH: Tensor = self.qformer(query_embeds=queries, encoder_hidden_states=hidden_NLV).last_hidden_state
+        return hidden_NKH

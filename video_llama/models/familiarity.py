@@ -121,13 +121,17 @@ class FeatureRecorder:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
             kept = getattr(self._local, "kept", None)
             if kept is not None:
-                kept[key] = output[0] if isinstance(output, tuple) else output
+                hidden_NLW = output[0] if isinstance(output, tuple) else output
+                kept[key] = torch.cat([kept[key], hidden_NLW]) if key in kept else hidden_NLW
 
         return hook
 
     @contextmanager
     def recording(self) -> Iterator[dict[tuple[str, int], Tensor]]:
-        """Yield a dict that is filled with hidden states [N, L, W] while the block encodes one medium."""
+        """Yield a dict that is filled with hidden states [N, L, W] while the block encodes one medium.
+
+        The frames or clips can be encoded a few at a time.
+        """
         self._local.kept = {}
         try:
             yield self._local.kept

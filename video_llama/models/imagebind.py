@@ -134,14 +134,7 @@ class ImageBindTower(nn.Module):
 
         Raises ValueError unless the last two dimensions equal ``input_size``.
         """
-        if tuple(media_NCHW.shape[-2:]) != self.input_size:
-            raise ValueError(f"ImageBind's tower expects {self.input_size}, got {tuple(media_NCHW.shape[-2:])}.")
-        # A single frame is repeated to fill the temporal kernel; summing the kernel over time is equivalent.
-        weight = self.patch_weight.sum(dim=2) if self.patch_weight.dim() == 5 else self.patch_weight
-        patches = functional.conv2d(media_NCHW.to(weight.dtype), weight, stride=self.stride)
-        patches_NPD = self.stem_norm(patches.flatten(2).transpose(1, 2))
-        tokens_NLD = torch.cat([self.class_token.expand(len(patches_NPD), -1, -1), patches_NPD], dim=1)
-        tokens_NLD = self.pre_norm(tokens_NLD + self.position_embedding)
+        tokens_NLD = self.embed(media_NCHW)
         with_weights = self.config.output_attentions if output_attentions is None else output_attentions
         with_states = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         states, attentions = [tokens_NLD], []
@@ -150,14 +143,28 @@ class ImageBindTower(nn.Module):
             if with_states:
                 states.append(tokens_NLD)
             attentions.append(weights)
-        hidden_ND = self.head_norm(tokens_NLD[:, 0])
-        embedding_NE = functional.normalize(self.head(hidden_ND), dim=-1)
-        if self.log_logit_scale is not None:
-            embedding_NE = embedding_NE * self.log_logit_scale.exp().clamp(max=MAX_LOGIT_SCALE)
         return TowerOutput(
-            hidden_ND,
-            embedding_NE,
+            *self.project(tokens_NLD),
             tokens_NLD,
             tuple(states) if with_states else None,
             tuple(attentions) if with_weights else None,
         )
+
+    def embed(self, media_NCHW: Tensor) -> Tensor:
+        """Return the input of the first block [N, L, D]. Raises ValueError as :meth:`forward`."""
+        if tuple(media_NCHW.shape[-2:]) != self.input_size:
+            raise ValueError(f"ImageBind's tower expects {self.input_size}, got {tuple(media_NCHW.shape[-2:])}.")
+        # A single frame is repeated to fill the temporal kernel; summing the kernel over time is equivalent.
+        weight = self.patch_weight.sum(dim=2) if self.patch_weight.dim() == 5 else self.patch_weight
+        patches = functional.conv2d(media_NCHW.to(weight.dtype), weight, stride=self.stride)
+        patches_NPD = self.stem_norm(patches.flatten(2).transpose(1, 2))
+        tokens_NLD = torch.cat([self.class_token.expand(len(patches_NPD), -1, -1), patches_NPD], dim=1)
+        return self.pre_norm(tokens_NLD + self.position_embedding)  # type: ignore[no-any-return]
+
+    def project(self, tokens_NLD: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the normalized class token [N, D] and the embedding [N, E] of the last block's output."""
+        hidden_ND = self.head_norm(tokens_NLD[:, 0])
+        embedding_NE = functional.normalize(self.head(hidden_ND), dim=-1)
+        if self.log_logit_scale is not None:
+            embedding_NE = embedding_NE * self.log_logit_scale.exp().clamp(max=MAX_LOGIT_SCALE)
+        return hidden_ND, embedding_NE

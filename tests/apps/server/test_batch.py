@@ -57,9 +57,8 @@ def test_tokens_are_the_same_as_alone(assistant, turns, arrivals, max_tokens):
         for row, token in zip(rows, batch.step(), strict=True):
             row[1].append(token)
         ended = [place for place, row in enumerate(rows) if len(row[1]) == NUM_TOKENS]
-        batch.leave(ended)
         done.extend(rows[place] for place in ended)
-        rows[:] = [row for place, row in enumerate(rows) if place not in ended]
+        rows[:] = [rows[place] for place in batch.leave(ended)]
         assert len(batch) == len(rows)
 
     for which, pause in arrivals:
@@ -73,16 +72,6 @@ def test_tokens_are_the_same_as_alone(assistant, turns, arrivals, max_tokens):
     assert len(done) == len(arrivals)
     for expected, ids in done:
         assert ids == expected
-
-
-def test_unneeded_padding_is_removed(assistant, turns):
-    batch = DecodeBatch(assistant.engine, PrefixCache(0))
-    for which in (0, 1):
-        batch.join(*turns[which][:2])
-    lengths = [len(turns[which][0].prompt.input_ids) for which in (0, 1)]
-    assert batch._mask_BL.shape[1] == max(lengths) > min(lengths)
-    batch.leave([lengths.index(max(lengths))])
-    assert batch._mask_BL.shape[1] == min(lengths)
 
 
 def test_common_prefix_is_reused(assistant, turns):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import video_llama
 from tests.apps.server.conftest import CHAT_PATH, ask, data_url, held, posted, running, until
-from video_llama.apps.server.scheduler import StopFilter, cut_at_stop
+from video_llama.apps.server.stop_filter import StopFilter, cut_at_stop
 from video_llama.chat.loading import MINIATURE_PATH
 
 QUESTION = "What do you see?"

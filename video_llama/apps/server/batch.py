@@ -1,127 +1,126 @@
 """Continuous batching: rows join and leave a batch between two decoding steps, with a cache of prompt prefixes.
 
-Rows are padded on the left to the longest row and each prompt is processed alone, so rows do not influence each other.
-In float32 a greedy row generates the same tokens as it does alone.
+Each prompt is processed alone, in chunks, and rows do not attend to each other. In float32 a greedy row generates the
+same tokens as it does alone.
 """
 
 # B rows, L positions, D decoder width, V vocabulary
 
 from __future__ import annotations
 
+import time
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
+from video_llama.apps.server.chunk_size import ChunkSize
+from video_llama.apps.server.key_values import PromptKeyValues, RowsKeyValues
 from video_llama.chat.cache import KeyValues
-from video_llama.chat.decoding import TokenChooser, next_tokens
+from video_llama.chat.decoding import TokenChooser, append_to_cache, next_tokens
 from video_llama.chat.engine import Engine, PreparedTurn
 from video_llama.conversation import common_length
+from video_llama.models.encoding_steps import Steps, run_steps
 
 
 class DecodeBatch:
-    """The rows being decoded, in the order in which they joined."""
+    """The rows being decoded. Their order changes only in ``leave``."""
 
-    def __init__(self, engine: Engine, prefixes: PrefixCache) -> None:
-        self._engine, self._prefixes = engine, prefixes
+    def __init__(self, engine: Engine, prefixes: PrefixCache, max_rows: int = 2**30) -> None:
+        self._engine, self._prefixes, self._max_rows = engine, prefixes, max_rows
+        self._num_layers = engine.config.text_config.num_hidden_layers
         self.clear()
 
     def __len__(self) -> int:
         return len(self._choosers)
+
+    @property
+    def num_tokens(self) -> int:
+        """Number of positions in the rows' buffer."""
+        return self._cache.num_tokens
+
+    def num_tokens_with(self, turn: PreparedTurn) -> int:
+        """Return the number of positions in use at most, if this turn joins: its prompt and the rows' buffer."""
+        longest = max([final_length(turn), *self._cache.final_lengths])
+        return len(turn.prompt.input_ids) + (len(self) + 1) * longest
 
     def clear(self) -> None:
         """Remove all rows."""
         self._choosers: list[TokenChooser] = []
         self._tokens: list[Tensor] = []
         """The last token id of each row, [1], on the device."""
-        self._mask_BL: Tensor | None = None
-        self._cache: Any = None
+        self._cache = RowsKeyValues(self._num_layers, self._max_rows)
 
     def join(self, turn: PreparedTurn, media_keys: Sequence[str]) -> tuple[int, int]:
-        """Process a prompt and append its row.
+        """Do all steps of :meth:`join_steps`."""
+        return run_steps(self.join_steps(turn, media_keys, ChunkSize(len(turn.prompt.input_ids))))
 
-        Returns the first token of the answer and the number of prompt tokens taken from the prefix cache.
+    def join_steps(
+        self, turn: PreparedTurn, media_keys: Sequence[str], chunk_size: ChunkSize
+    ) -> Steps[tuple[int, int]]:
+        """Process a prompt, one chunk per step, and append its row.
+
+        Returns the first token of the answer and the number of prompt tokens taken from the prefix cache. Between the
+        steps, other rows can be decoded and leave; no other row may join.
         """
         engine, labels = self._engine, prompt_labels(turn, media_keys)
         num_reused, prefix = self._prefixes.longest(labels)
-        cache = _cache_of(prefix)
+        cache = PromptKeyValues(self._num_layers, len(labels), prefix)
         embeds_1LD, mask_1L = engine.embed([turn])
+        num_cached = num_reused
+        while (chunk := chunk_size.tokens()) < len(labels) - num_cached:
+            start = time.perf_counter()
+            append_to_cache(engine.model, embeds_1LD[:, num_cached : num_cached + chunk], cache, num_cached)
+            torch.get_device_module(engine.model.device).synchronize()
+            chunk_size.measured(chunk, time.perf_counter() - start)
+            num_cached += chunk
+            yield
         choose = TokenChooser(turn.decoding, engine.tokenizer.bos_id, 1, engine.model.device)
-        chosen_1, [token] = next_tokens(engine.model, embeds_1LD[:, num_reused:], mask_1L, cache, choose)
-        key_values = _key_values(cache)
+        chosen_1, [token] = next_tokens(engine.model, embeds_1LD[:, num_cached:], mask_1L, cache, choose)
+        key_values = cache.key_values()
         self._prefixes.keep(labels, key_values)
-        self._append(key_values, mask_1L)
+        self._cache.append(key_values, final_length(turn))
         self._choosers.append(choose)
         self._tokens.append(chosen_1)
         return token, num_reused
 
     def step(self) -> list[int]:
         """Return the next token of every row. The batch must not be empty."""
-        assert self._mask_BL is not None
+        assert self._choosers
         model, choosers = self._engine.model, self._choosers
 
         def choose(logits_BV: Tensor) -> Tensor:
             return torch.cat([choose(logits_BV[row : row + 1]) for row, choose in enumerate(choosers)])
 
-        self._mask_BL = torch.cat([self._mask_BL, self._mask_BL.new_ones(len(self), 1)], dim=1)
         with torch.no_grad():
             embeds_B1D = model.get_input_embeddings()(torch.cat(self._tokens)[:, None])
-        chosen_B, tokens = next_tokens(model, embeds_B1D, self._mask_BL, self._cache, choose)
+        mask_B11L, positions_B1 = self._cache.begin_step(embeds_B1D.dtype)
+        chosen_B, tokens = next_tokens(model, embeds_B1D, mask_B11L, self._cache, choose, positions_B1)
+        self._cache.end_step()
         self._tokens = list(torch.split(chosen_B, 1))
         return tokens
 
-    def leave(self, rows: Sequence[int]) -> None:
-        """Remove these rows, and the padding that no remaining row needs."""
-        kept = [row for row in range(len(self)) if row not in set(rows)]
-        if len(kept) == len(self):
-            return
-        if not kept:
-            self.clear()
-            return
-        assert self._mask_BL is not None
-        mask_BL = self._mask_BL[kept]
-        gap = int(mask_BL.any(dim=0).int().argmax())
-        pairs = [(keys[kept][:, :, gap:], values[kept][:, :, gap:]) for keys, values in _key_values(self._cache)]
-        self._mask_BL, self._cache = mask_BL[:, gap:], _cache_of(pairs)
-        self._choosers = [self._choosers[row] for row in kept]
-        self._tokens = [self._tokens[row] for row in kept]
-
-    def _append(self, key_values: KeyValues, mask_1L: Tensor) -> None:
-        """Append one row, padding it or the other rows on the left to equal length."""
-        if self._mask_BL is None:
-            self._mask_BL, self._cache = mask_1L, _cache_of(key_values)
-            return
-        length = max(self._mask_BL.shape[1], mask_1L.shape[1])
-
-        def stacked(rows: Tensor, row: Tensor, dim: int) -> Tensor:
-            return torch.cat([_padded(rows, length, dim), _padded(row, length, dim)])
-
-        pairs = [
-            (stacked(keys, new_keys, 2), stacked(values, new_values, 2))
-            for (keys, values), (new_keys, new_values) in zip(_key_values(self._cache), key_values, strict=True)
-        ]
-        self._mask_BL, self._cache = stacked(self._mask_BL, mask_1L, 1), _cache_of(pairs)
+    def leave(self, rows: Sequence[int]) -> list[int]:
+        """Remove these rows. Returns the former indices of the remaining rows, in their new order."""
+        order = list(range(len(self)))
+        for row in sorted(set(rows), reverse=True):
+            self._cache.remove(row)
+            for places in (order, self._choosers, self._tokens):
+                _replace_by_last(places, row)
+        return order
 
 
-def _padded(tensor: Tensor, length: int, dim: int) -> Tensor:
-    """Prepend zeros along ``dim`` up to ``length``."""
-    missing = length - tensor.shape[dim]
-    if missing == 0:
-        return tensor
-    shape = list(tensor.shape)
-    shape[dim] = missing
-    return torch.cat([tensor.new_zeros(shape), tensor], dim=dim)
+def _replace_by_last(values: list[Any], index: int) -> None:
+    values[index] = values[-1]
+    values.pop()
 
 
-def _cache_of(key_values: KeyValues) -> Any:
-    return DynamicCache(key_values or None)
-
-
-def _key_values(cache: Any) -> KeyValues:
-    return [(layer.keys, layer.values) for layer in cache.layers]
+def final_length(turn: PreparedTurn) -> int:
+    """Return the number of tokens of a prompt and its longest answer."""
+    assert turn.decoding.max_new_tokens is not None, "resolved() sets it"
+    return len(turn.prompt.input_ids) + turn.decoding.max_new_tokens
 
 
 def prompt_labels(turn: PreparedTurn, media_keys: Sequence[str]) -> list[Hashable]:

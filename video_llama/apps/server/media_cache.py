@@ -75,7 +75,7 @@ class MediaCache:
         start = time.perf_counter()
         read = await self._pool.read(content.data, content.name, content.kind, options)
         seconds = time.perf_counter() - start
-        call = self._scheduler.call(lambda: self._engine.encode(read, options))
+        call = self._scheduler.call_steps(lambda: self._engine.encode_steps(read))
         medium = replace(await asyncio.wrap_future(call), decode_seconds=seconds)
         self._kept[key] = medium
         while len(self._kept) > self._max_entries:

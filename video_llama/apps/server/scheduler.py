@@ -1,7 +1,9 @@
-"""The thread that runs the model: it decodes all running answers in one batch and encodes media between two steps.
+"""The thread that runs the model: it decodes all running answers in one batch.
 
-The rest of the server runs in the event loop and uses ``Scheduler.submit`` and ``Scheduler.call``. A beam search is not
-part of the batch: it alternates with the batch, one step of the search and one token for every other answer.
+Between two tokens it encodes media and processes prompts, in steps, for ``max_pause`` times the duration of a decoding
+step. One medium and one prompt are in progress at a time; they alternate. The rest of the server runs in the event loop
+and uses ``Scheduler.submit``, ``Scheduler.call`` and ``Scheduler.call_steps``. A beam search is not part of the batch:
+it alternates with the batch, one step of the search and one token for every other answer.
 """
 
 from __future__ import annotations
@@ -9,19 +11,25 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 from video_llama.apps.server.batch import DecodeBatch, PrefixCache
+from video_llama.apps.server.chunk_size import ChunkSize
 from video_llama.apps.server.metrics import Metrics
+from video_llama.apps.server.stop_filter import StopFilter, cut_at_stop
+from video_llama.apps.server.work import QueuedCall, Work, single_step
 from video_llama.chat.engine import MAX_NEW_TOKENS, STOP_STRING, Effort, Engine, PreparedTurn
 from video_llama.chat.record import Record
 from video_llama.chat.session import search_beams
-from video_llama.conversation import overlap
+from video_llama.models.encoding_steps import Steps, timed
 
 CallResult = TypeVar("CallResult")
+
+STEP_WEIGHT = 0.2
+"""Weight of the last decoding step in the usual duration of one."""
 
 
 @dataclass(frozen=True)
@@ -92,20 +100,35 @@ class JobCancelledError(Exception):
 class Scheduler:
     """Decodes up to ``max_rows`` answers at once in one thread. At most one of them uses beam search."""
 
-    def __init__(self, engine: Engine, metrics: Metrics, *, max_rows: int, prefix_tokens: int) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        metrics: Metrics,
+        *,
+        max_rows: int,
+        prefix_tokens: int,
+        prefill_chunk_tokens: int = 512,
+        max_pause: float = 1.5,
+    ) -> None:
         self._engine, self._metrics, self._max_rows = engine, metrics, max_rows
-        self._batch = DecodeBatch(engine, PrefixCache(prefix_tokens))
+        self._batch = DecodeBatch(engine, PrefixCache(prefix_tokens), max_rows)
         self._rows: list[BatchRow] = []
         self._jobs: deque[DecodeJob] = deque()
-        self._calls: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
+        self._calls: deque[QueuedCall] = deque()
+        self._call: Work | None = None
+        self._prefill: Work | None = None
+        self._was_prefill = False
+        self._chunk_size, self._max_pause = ChunkSize(prefill_chunk_tokens), max_pause
+        self._step_seconds = 0.0
+        """Usual duration of a decoding step."""
         self._changed = threading.Condition()
         self._is_stopping, self._is_searching = False, False
         self._thread = threading.Thread(target=self._run, name="video-llama-model", daemon=True)
 
     @property
     def num_running(self) -> int:
-        """Number of answers being generated."""
-        return len(self._rows) + self._is_searching
+        """Number of answers being generated, including one whose prompt is being processed."""
+        return len(self._rows) + self._is_searching + (self._prefill is not None)
 
     def start(self) -> None:
         """Start the thread. Call this once."""
@@ -128,12 +151,20 @@ class Scheduler:
 
     def call(self, function: Callable[[], CallResult]) -> Future[CallResult]:
         """Run a function in the thread, between two tokens. Raises SchedulerStoppedError after ``stop``."""
-        future: Future[CallResult] = Future()
+        return self.call_steps(lambda: single_step(function))
+
+    def call_steps(self, create: Callable[[], Steps[CallResult]]) -> Future[CallResult]:
+        """Do the steps that ``create`` returns in the thread, with tokens between them.
+
+        Calls are done one after the other. Cancelling the future ends the call. Raises SchedulerStoppedError after
+        ``stop``.
+        """
+        call = QueuedCall(create)
         with self._changed:
             self._refuse_if_stopping()
-            self._calls.append((function, future))
+            self._calls.append(call)
             self._changed.notify()
-        return future
+        return call.future
 
     def _refuse_if_stopping(self) -> None:
         if self._is_stopping:
@@ -145,32 +176,51 @@ class Scheduler:
         self._fail_remaining()
 
     def _advance(self) -> None:
-        """Run one iteration: remove cancelled rows, run one call, admit one job, decode one token per row."""
+        """Run one iteration: remove cancelled rows, admit a job, do some steps of work, decode one token per row."""
         self._drop_cancelled()
-        self._run_one_call()
         self._admit_one()
+        self._work()
         if self._rows:
             self._step()
 
     def _wait_for_work(self) -> bool:
         """Block until there is work. Return False when the scheduler is stopping."""
         with self._changed:
-            self._changed.wait_for(lambda: self._is_stopping or self._rows or self._jobs or self._calls)
+            self._changed.wait_for(self._has_work)
             return not self._is_stopping
 
-    def _run_one_call(self) -> None:
-        if not self._calls:
-            return
-        function, future = self._calls.popleft()
-        if not future.set_running_or_notify_cancel():
-            return
-        try:
-            future.set_result(function())
-        except Exception as error:
-            future.set_exception(error)
+    def _has_work(self) -> bool:
+        return bool(self._is_stopping or self._rows or self._jobs or self._calls or self._call or self._prefill)
+
+    def _work(self) -> None:
+        """Do one step of work; while answers run, as many as fit into the pause between two tokens."""
+        pause = self._max_pause * self._step_seconds if self._step_seconds else 0.0
+        start = time.perf_counter()
+        left = pause
+        while (work := self._next_work()) is not None:
+            self._chunk_size.seconds = left if self._rows else None
+            if work.step():
+                if work is self._prefill:
+                    self._prefill = None
+                    self._metrics.running.set(self.num_running)
+                else:
+                    self._call = None
+            left = pause - (time.perf_counter() - start)
+            if not self._rows or left < work.last_seconds or (self._jobs and self._prefill is None):
+                return
+
+    def _next_work(self) -> Work | None:
+        """Return the call or the prompt in progress, in turns."""
+        if self._call is None and self._calls:
+            self._call = self._calls.popleft().work()
+        if self._call is None or (self._prefill is not None and not self._was_prefill):
+            self._was_prefill = True
+            return self._prefill
+        self._was_prefill = False
+        return self._call
 
     def _admit_one(self) -> None:
-        """Start one waiting job. One per iteration, so that running answers wait for one prompt at most."""
+        """Start one waiting job, unless the prompt of another one is being processed."""
         self._metrics.waiting.set(len(self._jobs))
         job = self._next_job()
         if job is None or job.cancelled.is_set():
@@ -179,20 +229,20 @@ class Scheduler:
             self._search(job)
             return
         row = BatchRow(self._engine, job)
-        start = time.perf_counter()
-        try:
-            token, row.effort.reused = self._batch.join(job.turn, job.media_keys)
-        except Exception as error:
-            job.emit(error)
-            return
-        row.effort.prefill = time.perf_counter() - start
-        self._rows.append(row)
-        self._count_prompt(row)
-        self._push_tokens({len(self._rows) - 1: token})
+        steps = timed(self._batch.join_steps(job.turn, job.media_keys, self._chunk_size))
+
+        def joined(result: tuple[tuple[int, int], float]) -> None:
+            (token, row.effort.reused), row.effort.prefill = result
+            self._rows.append(row)
+            self._count_prompt(row)
+            self._push_tokens({len(self._rows) - 1: token})
+
+        self._prefill = Work(steps, joined, job.emit, job.cancelled.is_set)
+        self._metrics.running.set(self.num_running)
 
     def _next_job(self) -> DecodeJob | None:
         """Remove and return the oldest queued job that can start now."""
-        if self.num_running >= self._max_rows:
+        if self._prefill is not None or self.num_running >= self._max_rows:
             return None
         with self._changed:
             for index, job in enumerate(self._jobs):
@@ -247,6 +297,7 @@ class Scheduler:
             self._metrics.running.set(self.num_running)
             return
         seconds = time.perf_counter() - start
+        self._step_seconds += (seconds - self._step_seconds) * (STEP_WEIGHT if self._step_seconds else 1)
         for row in self._rows:
             row.effort.generate += seconds
         self._push_tokens(dict(enumerate(tokens)))
@@ -268,44 +319,19 @@ class Scheduler:
         self._remove([index for index, row in enumerate(self._rows) if row.job.cancelled.is_set()])
 
     def _remove(self, indices: list[int]) -> None:
-        self._batch.leave(indices)
-        self._rows = [row for index, row in enumerate(self._rows) if index not in indices]
+        if indices:
+            self._rows = [self._rows[index] for index in self._batch.leave(indices)]
         self._metrics.running.set(self.num_running)
 
     def _fail_remaining(self) -> None:
         error = SchedulerStoppedError("The server is shutting down.")
+        if self._prefill is not None:
+            self._prefill.fail(error)
+        if self._call is not None:
+            self._call.fail(error)
         for job in [*(row.job for row in self._rows), *self._jobs]:
             job.emit(error)
-        for _, future in self._calls:
-            if future.set_running_or_notify_cancel():
-                future.set_exception(error)
-        self._rows, self._batch = [], DecodeBatch(self._engine, PrefixCache(0))
-
-
-def cut_at_stop(text: str, stops: Sequence[str]) -> str:
-    """Return ``text`` up to the stop string whose last character comes first, or the longest of those.
-
-    The whole text is returned if it contains no stop string.
-    """
-    found = [(start + len(stop), start) for stop in stops if (start := text.find(stop)) >= 0]
-    return text[: min(found)[1]] if found else text
-
-
-class StopFilter:
-    """Removes stop strings from streamed text. Text is held back while it may be the start of a stop string."""
-
-    def __init__(self, stops: Sequence[str]) -> None:
-        self._stops = tuple(stops)
-        self._held = ""
-        self.is_stopped = False
-
-    def push(self, piece: str, *, is_last: bool = False) -> str:
-        """Add a piece of text and return the text that can be sent. With ``is_last`` no text is held back."""
-        text = self._held + piece
-        before = cut_at_stop(text, self._stops)
-        if len(before) < len(text):
-            self.is_stopped, self._held = True, ""
-            return before
-        num_held = 0 if is_last else max((overlap(text, stop) for stop in self._stops), default=0)
-        self._held = text[len(text) - num_held :]
-        return text[: len(text) - num_held]
+        for call in self._calls:
+            call.fail(error)
+        self._rows, self._prefill, self._call = [], None, None
+        self._batch = DecodeBatch(self._engine, PrefixCache(0))

@@ -94,7 +94,12 @@ class Service:
         self.model, self.notice = assistant.name, assistant.notice
         self._engine = assistant.engine
         self.scheduler = Scheduler(
-            self._engine, self.metrics, max_rows=settings.max_rows, prefix_tokens=settings.prefix_cache_tokens
+            self._engine,
+            self.metrics,
+            max_rows=settings.max_rows,
+            prefix_tokens=settings.prefix_cache_tokens,
+            prefill_chunk_tokens=settings.prefill_chunk_tokens,
+            max_pause=settings.max_pause,
         )
         self._pool = MediaPool(self._engine, settings, self.metrics.worker_deaths.inc)
         entries = settings.media_cache_entries

@@ -56,6 +56,11 @@ class ServerSettings(MediaLimits):
     """Number of encoded media kept for later requests with the same content. 0 disables this cache."""
     prefix_cache_tokens: int = Field(default=4096, ge=0)
     """Number of prompt tokens whose keys and values are kept for prompts with equal prefixes. 0 disables this cache."""
+    prefill_chunk_tokens: int = Field(default=512, ge=1)
+    """Maximum number of prompt tokens processed at once. While answers run, fewer are chosen; see max_pause."""
+    max_pause: float = Field(default=1.5, ge=0)
+    """Time for encoding media and processing prompts between two tokens of the running answers, as a multiple of the
+    duration of a decoding step. At least one step of such work is done. inf does all of it at once."""
     allowed_hosts: tuple[str, ...] = ()
     """Hosts from which media may be fetched: ``example.org``, ``*.example.org``, ``example.org:8443``."""
     fetch_seconds: float = Field(default=15.0, gt=0)

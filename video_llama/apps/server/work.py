@@ -1,0 +1,82 @@
+"""Work of the model thread between two tokens: a medium that is encoded, a prompt that is processed, or a call.
+
+Each piece of work is a generator that pauses after each step. Running answers therefore wait for a few steps, not for
+a whole medium or prompt.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+from video_llama.models.encoding_steps import Steps
+
+Result = TypeVar("Result")
+
+
+class Work:
+    """Steps, and what is done with their result or error. ``is_cancelled`` is asked before each step."""
+
+    def __init__(
+        self,
+        steps: Steps[Any],
+        on_result: Callable[[Any], None],
+        on_error: Callable[[Exception], None],
+        is_cancelled: Callable[[], bool],
+    ) -> None:
+        self._steps, self._on_result, self._on_error = steps, on_result, on_error
+        self._is_cancelled = is_cancelled
+        self.last_seconds = 0.0
+        """Duration of the last step."""
+
+    def step(self) -> bool:
+        """Do one step. Returns whether the work has ended, failed, or was cancelled."""
+        if self._is_cancelled():
+            self._steps.close()
+            return True
+        start = time.perf_counter()
+        try:
+            next(self._steps)
+        except StopIteration as end:
+            self._on_result(end.value)
+            return True
+        except Exception as error:
+            self._on_error(error)
+            return True
+        finally:
+            self.last_seconds = time.perf_counter() - start
+        return False
+
+    def fail(self, error: Exception) -> None:
+        """Stop the work with an error."""
+        self._steps.close()
+        self._on_error(error)
+
+
+class QueuedCall:
+    """Steps that another thread waits for. They are created when the call begins."""
+
+    def __init__(self, create: Callable[[], Steps[Any]]) -> None:
+        self.future: Future[Any] = Future()
+        self._create = create
+
+    def work(self) -> Work:
+        """Begin the call. It is cancelled with its future."""
+        return Work(self._create(), self._finish, self.fail, self.future.cancelled)
+
+    def fail(self, error: Exception) -> None:
+        """End the call with an error."""
+        if self.future.set_running_or_notify_cancel():
+            self.future.set_exception(error)
+
+    def _finish(self, result: Any) -> None:
+        if self.future.set_running_or_notify_cancel():
+            self.future.set_result(result)
+
+
+def single_step(function: Callable[[], Result]) -> Steps[Result]:
+    """Call a function as a single step."""
+    yield from ()
+    return function()
