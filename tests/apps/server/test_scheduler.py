@@ -1,15 +1,12 @@
-"""Answers of the scheduler equal those of ``Chat``, one by one and together, with beam search and with stop strings."""
+"""Answers of the scheduler equal those of ``Chat``, one by one and together, also with beam search."""
 
 from concurrent.futures import ThreadPoolExecutor
 
 import openai
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
 
 import video_llama
 from tests.apps.server.conftest import CHAT_PATH, ask, data_url, held, posted, running, until
-from video_llama.apps.server.stop_filter import StopFilter, cut_at_stop
 from video_llama.chat.loading import MINIATURE_PATH
 
 QUESTION = "What do you see?"
@@ -125,26 +122,3 @@ class TestMiniature:
             replies = [threads.submit(create, question) for question in CLIP_QUESTIONS]
         assert [reply.result().choices[0].message.content for reply in replies] == expected
         assert expected[0] != expected[1]
-
-
-TEXT = st.text("abc", max_size=12)
-
-
-class TestStopFilter:
-    @example(pieces=["bc", "c"], stops=["c", "bcc"])  # the second stop starts first and is complete at the end
-    @given(pieces=st.lists(TEXT, max_size=6), stops=st.lists(st.text("abc", min_size=1, max_size=4), max_size=3))
-    def test_pieces_add_up_to_the_text_before_the_stop(self, pieces, stops):
-        stop_filter, sent = StopFilter(stops), ""
-        whole = "".join(pieces)
-        for number, piece in enumerate(pieces):
-            sent += stop_filter.push(piece, is_last=number == len(pieces) - 1)
-            assert cut_at_stop(whole, stops).startswith(sent)
-            if stop_filter.is_stopped:
-                break
-        assert sent == cut_at_stop(whole, stops)
-        assert stop_filter.is_stopped == any(stop in whole for stop in stops)
-
-    def test_holds_back_only_the_start_of_a_stop(self):
-        assert StopFilter(["###"]).push("a #b") == "a #b"
-        assert StopFilter(["###"]).push("a ##") == "a "
-        assert StopFilter([]).push("a ##") == "a ##"
