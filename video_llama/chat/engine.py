@@ -186,7 +186,7 @@ class Engine:
             return source
         start = time.perf_counter()
         read = source if isinstance(source, ReadMedium) else self.read(source, options, kind)
-        frames, mel = self._inputs(read)
+        frames, mel = self.inputs(read)
         decoded = time.perf_counter()
         body = self.model.model
         with torch.no_grad(), self._recorder.recording() as features:
@@ -206,7 +206,7 @@ class Engine:
 
     def _encode_batch(self, media: Sequence[ReadMedium]) -> list[EncodedMedium]:
         start = time.perf_counter()
-        inputs = [self._inputs(read) for read in media]
+        inputs = [self.inputs(read) for read in media]
         decoded = time.perf_counter()
         body = self.model.model
         frames, mels = ([each for each in column if each is not None] for column in zip(*inputs, strict=True))
@@ -236,9 +236,9 @@ class Engine:
 
     def attention(self, read: ReadMedium) -> QueryAttention:
         """Return the attention of the video and audio queries over a medium. See ``query_attention``."""
-        return query_attention(self.model.model, *self._inputs(read))
+        return query_attention(self.model.model, *self.inputs(read))
 
-    def _inputs(self, read: ReadMedium) -> tuple[Tensor | None, Tensor | None]:
+    def inputs(self, read: ReadMedium) -> tuple[Tensor | None, Tensor | None]:
         """Return normalized frames [T, 3, H, W] and mel clips [S, 1, bins, steps] on the model's device."""
         device = self.model.device
         frames = None if read.frames is None else self._video_processor(read.frames.frames)

@@ -17,6 +17,7 @@ from video_llama.cli.benchmark import benchmark
 from video_llama.cli.chat import chat
 from video_llama.cli.convert import convert
 from video_llama.cli.demo import demo
+from video_llama.cli.embed import embed
 from video_llama.cli.evaluate import evaluate
 from video_llama.cli.extract_features import extract_features
 from video_llama.cli.help import MAX_WIDTH, HelpCommand, HelpGroup
@@ -44,6 +45,7 @@ COMMANDS: dict[str, dict[Callable[..., None], tuple[str, ...]]] = {
             'video-llama batch clips/ answers.jsonl --question "What happens in the video?"',
             "video-llama batch questions.csv answers.parquet --workers 2 --max-new-tokens 32",
         ),
+        embed: ("video-llama embed clips/ vectors.parquet", "video-llama embed clips/ vectors.npz --workers 2"),
         demo: ("video-llama demo", "video-llama demo --model my-model --device cuda --port 7860"),
         serve: ("video-llama serve --model my-model --port 8000 --set max_rows=32",),
     },

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,8 @@ from video_llama.cli.serve import split_overrides
 
 if TYPE_CHECKING:
     from video_llama.apps.batch.engines import EngineName, EngineOptions
+    from video_llama.apps.batch.limits import BatchLimits
+    from video_llama.chat import Assistant
     from video_llama.processors.medium import MediaOptions
 
 RUN, ENGINE = "Run", "Engine"
@@ -46,15 +49,9 @@ class BatchModelOptions(ModelOptions):
 
 
 @dataclass(frozen=True)
-class BatchOptions:
-    """How a run works: questions, batches, errors."""
+class RunOptions:
+    """How a run works: batches, processes, errors."""
 
-    question: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TEXT", help="Question about each medium; rows with a question keep theirs.", rich_help_panel=RUN
-        ),
-    ] = None
     workers: Annotated[
         int, typer.Option(metavar="N", help="Number of processes, each with a model.", rich_help_panel=RUN)
     ] = 1
@@ -91,6 +88,23 @@ class BatchOptions:
             metavar="SHARE", help="Largest share of rows with errors; the run ends beyond it.", rich_help_panel=RUN
         ),
     ] = 1.0
+
+    def limits_and_loader(self, model: BatchModelOptions) -> tuple[BatchLimits, Callable[[int | None], Assistant]]:
+        """Return the limits of reading media, and the function that loads the model of a worker.
+
+        Raises ConfigError for an unknown limit.
+        """
+        from video_llama.apps.batch.limits import BatchLimits
+        from video_llama.config import apply_overrides, parse_config
+
+        limits, overrides = split_overrides(model.overrides or [])
+        values = apply_overrides({}, limits)
+        if self.allow_host:
+            values["allowed_hosts"] = self.allow_host
+        if self.retries is not None:
+            values["retries"] = self.retries
+        load = partial(load_for_worker, ModelOptions(**vars(replace(model, overrides=overrides))))
+        return parse_config(BatchLimits, values, source="batch"), load
 
 
 @dataclass(frozen=True)
@@ -151,7 +165,13 @@ def batch(
         ),
     ],
     *,
-    options: BatchOptions,
+    question: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT", help="Question about each medium; rows with a question keep theirs.", rich_help_panel=RUN
+        ),
+    ] = None,
+    options: RunOptions,
     engine: EngineFlags,
     segment: SegmentOptions,
     decoding: DecodingOptions,
@@ -164,46 +184,39 @@ def batch(
     cannot be read are rows with an error. The same command continues an interrupted run.
     """
     from video_llama.apps.batch.inputs import BatchInput
-    from video_llama.apps.batch.limits import BatchLimits
     from video_llama.apps.batch.run import BatchRunConfig, run_batch
-    from video_llama.config import apply_overrides, parse_config
 
-    limits, overrides = split_overrides(model.overrides or [])
-    values = apply_overrides({}, limits)
-    if options.allow_host:
-        values["allowed_hosts"] = options.allow_host
-    if options.retries is not None:
-        values["retries"] = options.retries
+    limits, load = options.limits_and_loader(model)
     config = BatchRunConfig(
-        BatchInput(source, options.question, options.media_dir, output.with_name(f"{output.name}.index")),
+        BatchInput(source, question, options.media_dir, output.with_name(f"{output.name}.index")),
         output,
-        partial(_media_options, segment),
+        partial(media_options, segment),
         decoding.settings(),
         options.batch_size,
         options.workers,
         options.max_bad_share,
-        parse_config(BatchLimits, values, source="batch"),
+        limits,
         engine.options(),
     )
-    _media_options(segment, 1)  # invalid options are an error before the model is loaded
-    load = partial(load_for_worker, ModelOptions(**vars(replace(model, overrides=overrides))))
+    media_options(segment, 1)  # invalid options are an error before the model is loaded
     summary = run_batch(config, load)
     typer.echo(json_text(summary) if as_json else summary_text(summary))
 
 
-def _media_options(segment: SegmentOptions, default_frames: int) -> MediaOptions:
+def media_options(segment: SegmentOptions, default_frames: int) -> MediaOptions:
+    """Return how media are read. Raises ValueError for options that exclude each other."""
     from video_llama.processors.medium import MediaOptions
 
     return MediaOptions(**segment.media_fields(default_frames))
 
 
-def summary_text(summary: dict[str, Any]) -> str:
+def summary_text(summary: dict[str, Any], done: str = "answered") -> str:
     """Return the counts and, if anything was answered, the speed of a run and what it was bound by."""
     lines = [
-        f"{summary['output']}: {summary['rows']} rows, {summary['answers']} answered, {summary['errors']} with errors",
+        f"{summary['output']}: {summary['rows']} rows, {summary['answers']} {done}, {summary['errors']} with errors",
     ]
     if not summary["new_rows"]:
-        return "\n".join([*lines, "All rows were answered before."])
+        return "\n".join([*lines, f"All rows were {done} before."])
     stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in summary["stages"].items() if seconds >= 0.05)
     workers, media_workers = summary["workers"], summary["media_workers"]
     return "\n".join(

@@ -34,21 +34,22 @@ def write_parquet(rows: Iterable[Mapping[str, Any]], path: Path) -> None:
     texts = [(name, pyarrow.string()) for name in (*TEXTS, "record")]
     schema = pyarrow.schema([*texts, ("media", pyarrow.list_(pyarrow.string()))])
     with new_file(path) as unfinished, pyarrow.parquet.ParquetWriter(unfinished, schema) as writer:
-        for group in _groups(map(_as_columns, rows)):
+        for group in row_groups(map(_as_columns, rows)):
             writer.write_table(pyarrow.Table.from_pylist(group, schema))
 
 
 def _as_columns(row: Mapping[str, Any]) -> dict[str, Any]:
     record = None if row["record"] is None else json.dumps(row["record"])
-    texts = {name: None if row[name] is None else _utf8(row[name]) for name in TEXTS}
-    return {**texts, "record": record, "media": [_utf8(path) for path in row["media"]]}
+    texts = {name: None if row[name] is None else utf8_text(row[name]) for name in TEXTS}
+    return {**texts, "record": record, "media": [utf8_text(path) for path in row["media"]]}
 
 
-def _utf8(text: str) -> str:
+def utf8_text(text: str) -> str:
     """Escape what is no text, such as the bytes of a file name that is not UTF-8."""
     return text.encode(errors="backslashreplace").decode()
 
 
-def _groups(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    while group := list(islice(rows, ROWS_PER_GROUP)):
+def row_groups(rows: Iterator[dict[str, Any]], size: int = ROWS_PER_GROUP) -> Iterator[list[dict[str, Any]]]:
+    """Yield lists of ``size`` rows; the last may be shorter."""
+    while group := list(islice(rows, size)):
         yield group
