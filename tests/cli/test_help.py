@@ -10,8 +10,8 @@ from tests.cli.conftest import invoke
 
 HEAVY = {"torch", "transformers", "gradio", "fastapi", "av", "numpy", "rich"}
 COMMANDS = {
-    "Measure": ["evaluate", "benchmark", "judge"],
     "Use": ["ask", "chat", "batch", "embed", "demo", "serve"],
+    "Measure": ["evaluate", "benchmark", "judge"],
     "Train": ["train", "validate-data", "extract-features", "plot", "merge"],
     "Weights": ["inspect", "convert", "apply-delta"],
     "Miniature": ["miniature"],

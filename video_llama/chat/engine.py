@@ -227,7 +227,7 @@ class Engine:
         return replace(encoded, encode_seconds=seconds)
 
     def _encode_steps(self, read: ReadMedium) -> Steps[EncodedMedium]:
-        (frames, mel), body = self._inputs(read), self.model.model
+        (frames, mel), body = self.inputs(read), self.model.model
         with self._recorder.recording() as features:
             video = None if frames is None else (yield from video_steps(body, frames))
             audio = None if mel is None else (yield from audio_steps(body, mel))
