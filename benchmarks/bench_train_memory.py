@@ -124,23 +124,16 @@ def recipes(sizes: list[str], names: list[str], out: Path) -> None:
 
 
 def recipe_table(rows: list[dict[str, Any]]) -> str:
-    """Return the table: one line for each row, and whether it fits on each kind of GPU."""
-    heads = ["recipe", "size", "decoder", "peak, 1 GPU", *(f"{number} x {memory} GB" for number, memory in GPUS[:2])]
-    heads += ["peak, 8 GPUs", f"{GPUS[2][0]} x {GPUS[2][1]} GB"]
+    """Return the table: the predicted peak on 1 and on 8 GPUs, whether it fits, and the command of 1 GPU."""
+    heads = ["recipe", "size", "decoder", "1 GPU", *(f"{number} x {memory} GB" for number, memory in GPUS[:2])]
+    heads += [f"{GPUS[2][0]} GPUs", f"{GPUS[2][0]} x {GPUS[2][1]} GB", "command"]
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
-    peaks = {(row["recipe"], row["size"], row["training"], row["gpus"]): row["peak"] for row in rows}
-    for recipe, size, training in dict.fromkeys(key[:3] for key in peaks):
-        one, eight = peaks[recipe, size, training, 1], peaks[recipe, size, training, 8]
-        cells = [
-            recipe,
-            size,
-            training,
-            gigabytes(one),
-            fits(one, 24),
-            fits(one, 80),
-            gigabytes(eight),
-            fits(eight, 80),
-        ]
+    found = {(row["recipe"], row["size"], row["training"], row["gpus"]): row for row in rows}
+    for recipe, size, training in dict.fromkeys(key[:3] for key in found):
+        one, eight = (found[recipe, size, training, number]["peak"] for number in (1, 8))
+        command = found[recipe, size, training, 1]["command"].replace(" --world-size 1", "")
+        cells = [recipe, size, training, gigabytes(one), *(fits(one, memory) for _, memory in GPUS[:2])]
+        cells += [gigabytes(eight), fits(eight, GPUS[2][1]), f"`{command}`"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
