@@ -64,7 +64,7 @@ def test_offloaded_parts_are_encoded_as_a_whole(assistant, clips, monkeypatch):
     """accelerate's hooks belong to modules that the steps would not call."""
     body = assistant.engine.model.model
     whole = assistant.engine.encode(clips["video"], MediaOptions())
-    frames, _ = assistant.engine._inputs(whole.read)
+    frames, _ = assistant.engine.inputs(whole.read)
     monkeypatch.setattr(body.frame_encoder, "_hf_hook", object(), raising=False)
     pauses, tokens = count(video_steps(body, frames))
     assert pauses == 1
@@ -74,7 +74,7 @@ def test_offloaded_parts_are_encoded_as_a_whole(assistant, clips, monkeypatch):
 def test_recorded_features_are_those_of_all_frames(assistant, clips, step_products):
     body = assistant.engine.model.model
     whole = assistant.engine.encode(clips["video"], MediaOptions())
-    frames, _ = assistant.engine._inputs(whole.read)
+    frames, _ = assistant.engine.inputs(whole.read)
     with FeatureRecorder(body, [("frames", 0)]) as recorder:
         with recorder.recording() as expected, torch.no_grad():
             body.encode_video(frames[None])
