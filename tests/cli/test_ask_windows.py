@@ -5,6 +5,7 @@ import json
 import pytest
 
 from tests.cli.conftest import QUESTION, assert_one_line
+from tests.factories.media import write_long_video
 from tests.factories.models import NOTICE
 
 WINDOWS = ("--window", 1)
@@ -58,12 +59,15 @@ def test_summary_that_does_not_fit_keeps_the_timeline(ask, clip):
     ("options", "message"),
     [
         (("--window", 0), "window is 0. Give a positive number of seconds."),
-        (("--stride", 3), "--stride applies to a timeline. Add --window SECONDS, or remove it."),
+        (("--stride", 3), "--stride applies to a timeline. Add --window SECONDS or --scenes, or remove it."),
         (("--summary",), "--summary applies to a timeline."),
-        (("--window", 1, "--times", "1"), "--times cannot be combined with --window."),
+        (("--window", 1, "--times", "1"), "--times cannot be combined with a timeline."),
         (("--window", 1, "--format", "xml"), "--format is 'xml'. Choose text, json, srt, vtt."),
         (("--window", 1, "--json", "--format", "srt"), "--json and --format srt cannot be combined."),
         (("--window", 1, "--output", "a.doc"), "a.doc does not end in .txt, .json, .srt, .vtt."),
+        (("--scenes", "--stride", 2), "--stride cannot be combined with --scenes."),
+        (("--scenes", "--scene-threshold", 0), "threshold is 0. Give a difference in percent"),
+        (("--window", 2, "--scene-threshold", 5), "--scene-threshold applies to scenes. Add --scenes"),
         (("--window", 1, "--start", 9), "start is 9 s, but it lasts 3.00 s"),
     ],
 )
@@ -74,3 +78,12 @@ def test_errors(ask, clip, options, message):
 def test_files_that_cannot_be_divided(ask, clip, clips):
     assert_one_line(ask(clips["image"], QUESTION, *WINDOWS), "is an image, and windows divide a video or a sound")
     assert_one_line(ask(clip, clips["silent"], QUESTION, *WINDOWS), "but 2 files were given. Give one.")
+
+
+def test_scenes(ask, tmp_path):
+    film = write_long_video(tmp_path / "film.mp4", 30)
+    record = json.loads(ask(film, QUESTION, "--scenes", "--json", "--no-audio").stdout)
+    assert [(each["start"], each["end"]) for each in record["windows"]] == [(0, 10), (10, 20), (20, 30)]
+    assert record["scenes"] == {"threshold": 8.0, "min_seconds": 1.0, "max_seconds": None}
+    record = json.loads(ask(film, QUESTION, "--scenes", "--window", 7, "--json", "--no-audio").stdout)
+    assert [each["start"] for each in record["windows"]] == [0, 7, 10, 17, 20, 27]

@@ -19,6 +19,7 @@ from video_llama.chat.timeline import Timeline, WindowAnswer
 from video_llama.chat.timeline_formats import TimelineEntry
 from video_llama.checkpoints.folder import Manifest, ModelFolder, read_model_folder, write_model_folder
 from video_llama.processors.medium import MediaOptions, ReadMedium
+from video_llama.processors.scene_cuts import ScenePlan
 from video_llama.processors.settings import ProcessorSettings
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "QueryAttention",
     "ReadMedium",
     "Record",
+    "ScenePlan",
     "Timeline",
     "TimelineEntry",
     "WindowAnswer",

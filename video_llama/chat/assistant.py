@@ -28,6 +28,7 @@ from video_llama.errors import PromptError
 from video_llama.processors.media_file import MediaSource
 from video_llama.processors.medium import MediaFields, MediaOptions, ReadMedium
 from video_llama.processors.sampling import FrameSampling
+from video_llama.processors.scene_cuts import ScenePlan
 from video_llama.processors.windows import WindowPlan
 
 RequestedMedia = GivenMedium | Sequence[EncodedMedium] | None
@@ -152,6 +153,7 @@ class Assistant:
         *,
         window: float = 30.0,
         stride: float | None = None,
+        scenes: ScenePlan | None = None,
         batch_size: int = 8,
         frames: FrameSampling | None = None,
         no_audio: bool = False,
@@ -169,6 +171,7 @@ class Assistant:
             window: length of the windows, in seconds.
             stride: seconds from the start of a window to that of the next one (default: ``window``). A longer stride
                 leaves gaps.
+            scenes: the windows are the scenes between cuts, in place of ``window`` and ``stride``. A video file only.
             frames: frames of each window (default: the model's number of frames); ``start`` and ``end`` limit the part
                 of the medium that is divided.
 
@@ -178,7 +181,7 @@ class Assistant:
         """
         if not question.strip():
             raise PromptError("The question is empty. Enter a question.")
-        plan = WindowPlan(window, stride)
+        plan = scenes or WindowPlan(window, stride)
         reader = self._engine.open_windows(media, MediaOptions(frames, no_audio, require_audio))
         try:
             settings = Decoding(**decoding)
@@ -194,6 +197,7 @@ class Assistant:
         *,
         window: float = 30.0,
         stride: float | None = None,
+        scenes: ScenePlan | None = None,
         summary: bool = False,
         batch_size: int = 8,
         frames: FrameSampling | None = None,
@@ -211,6 +215,7 @@ class Assistant:
             question,
             window=window,
             stride=stride,
+            scenes=scenes,
             batch_size=batch_size,
             frames=frames,
             no_audio=no_audio,

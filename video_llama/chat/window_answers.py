@@ -19,6 +19,7 @@ from video_llama.chat.timeline import Timeline, WindowAnswer
 from video_llama.chat.timeline_formats import timeline_text
 from video_llama.errors import ContextLengthError
 from video_llama.processors.medium import ReadMedium
+from video_llama.processors.scene_cuts import ScenePlan
 from video_llama.processors.window_reader import WindowReader
 from video_llama.processors.windows import WindowPlan
 
@@ -40,7 +41,7 @@ class WindowAnswers(Iterator[WindowAnswer]):
         engine: Engine,
         answer: AnswerTurns,
         reader: WindowReader,
-        plan: WindowPlan,
+        plan: WindowPlan | ScenePlan,
         question: str,
         decoding: Decoding,
         batch_size: int,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import typer
 
@@ -14,8 +14,17 @@ from video_llama.cli.options import ModelOptions, SegmentOptions, opened_media
 if TYPE_CHECKING:
     from video_llama.chat import Decoding
     from video_llama.chat.timeline import Timeline, WindowAnswer
+    from video_llama.processors.scene_cuts import ScenePlan
 
 WINDOWS = "Long videos"
+
+
+class PlanFields(TypedDict, total=False):
+    """The arguments of ``Assistant.ask_windows`` that divide the medium."""
+
+    window: float
+    stride: float | None
+    scenes: ScenePlan
 
 
 @dataclass(frozen=True)
@@ -32,6 +41,20 @@ class WindowOptions:
             metavar="SECONDS",
             help="Seconds from the start of a window to the next (default: the length of a window).",
             rich_help_panel=WINDOWS,
+        ),
+    ] = None
+    scenes: Annotated[
+        bool,
+        typer.Option(
+            "--scenes",
+            help="Answer each scene between cuts; with --window, longer scenes are divided.",
+            rich_help_panel=WINDOWS,
+        ),
+    ] = False
+    scene_threshold: Annotated[
+        float | None,
+        typer.Option(
+            metavar="PERCENT", help="Smallest difference of the frames at a cut (default: 8).", rich_help_panel=WINDOWS
         ),
     ] = None
     summary: Annotated[
@@ -59,25 +82,38 @@ class WindowOptions:
     @property
     def is_given(self) -> bool:
         """Whether the medium is divided."""
-        return self.window is not None
+        return self.window is not None or self.scenes
 
     def check(self, files: Sequence[str], segment: SegmentOptions, *, as_json: bool) -> None:
         """Raise ValueError for options that cannot be combined, before the model is loaded."""
-        from video_llama.processors.windows import WindowPlan
-
         given = {name: value for name, value in vars(self).items() if value != getattr(WindowOptions, name)}
         if not self.is_given:
             if given:
                 name = next(iter(given)).replace("_", "-")
-                raise ValueError(f"--{name} applies to a timeline. Add --window SECONDS, or remove it.")
+                raise ValueError(f"--{name} applies to a timeline. Add --window SECONDS or --scenes, or remove it.")
             return
         if len(files) != 1:
-            raise ValueError(f"--window divides one video or sound, but {len(files)} files were given. Give one.")
+            raise ValueError(f"A timeline is about one video or sound, but {len(files)} files were given. Give one.")
         if segment.times is not None:
-            raise ValueError("--times cannot be combined with --window. Give --frames or --fps.")
+            raise ValueError("--times cannot be combined with a timeline. Give --frames or --fps.")
+        self.plan_fields()
+        self.format_name(as_json=as_json)
+
+    def plan_fields(self) -> PlanFields:
+        """Return the arguments of ``Assistant.ask_windows`` that divide the medium. Raises ValueError."""
+        from video_llama.processors.scene_cuts import ScenePlan
+        from video_llama.processors.windows import WindowPlan
+
+        if self.scenes:
+            if self.stride is not None:
+                raise ValueError("--stride cannot be combined with --scenes. Remove one of them.")
+            threshold = ScenePlan.threshold if self.scene_threshold is None else self.scene_threshold
+            return {"scenes": ScenePlan(threshold, max_seconds=self.window)}
+        if self.scene_threshold is not None:
+            raise ValueError("--scene-threshold applies to scenes. Add --scenes, or remove it.")
         assert self.window is not None, "is_given"
         WindowPlan(self.window, self.stride)
-        self.format_name(as_json=as_json)
+        return {"window": self.window, "stride": self.stride}
 
     def format_name(self, *, as_json: bool) -> str:
         """Return the format of the timeline. Raises ValueError for an unknown one."""
@@ -110,15 +146,13 @@ def ask_windows(
     from video_llama.log import progress
 
     format_name = windows.format_name(as_json=as_json)
-    assert windows.window is not None, "is_given"
     with opened_media([file]) as [medium]:
         segment.check_applicable([medium])
         assistant = model.load()
         answers = assistant.ask_windows(
             medium,
             question,
-            window=windows.window,
-            stride=windows.stride,
+            **windows.plan_fields(),
             batch_size=windows.batch_size,
             **segment.media_fields(assistant.settings.num_frames),
             **asdict(decoding),

@@ -29,6 +29,7 @@ from video_llama.processors.medium import (
     with_sound,
 )
 from video_llama.processors.sampling import FrameSampling
+from video_llama.processors.scene_cuts import ScenePlan, scene_cuts
 from video_llama.processors.settings import ProcessorSettings
 from video_llama.processors.sound_clips import SoundClips
 from video_llama.processors.video_decode import (
@@ -134,9 +135,17 @@ class WindowReader:
         self._frames = _WindowFrames(media, size, self._max_frames, self._stack)
         self.duration = self._frames.index.duration
 
-    def plan(self, plan: WindowPlan) -> list[Window]:
-        """Return the windows that a plan divides the medium into. Raises as :attr:`bounds` and ``WindowPlan``."""
-        return plan.windows(*self.bounds)
+    def plan(self, plan: WindowPlan | ScenePlan) -> list[Window]:
+        """Return the windows that a plan divides the medium into.
+
+        Scenes require a video file; all of its frames are decoded. Raises as :attr:`bounds` and ``WindowPlan``.
+        """
+        bounds = self.bounds
+        if isinstance(plan, WindowPlan):
+            return plan.windows(*bounds)
+        if self._frames is None:
+            raise MediaError(f"{self.name} is not a video file, which scenes require. Use windows of a fixed length.")
+        return plan.windows(scene_cuts(self._media, self._frames.index, plan), *bounds)
 
     def read(self, windows: Sequence[Window]) -> Iterator[ReadMedium]:
         """Yield each window as it was read. ``windows`` are ordered by their starts; call this once.

@@ -54,6 +54,13 @@ def test_summary_segment_and_no_record(client, film_url):
     assert reply.video_llama.get("records") is None
 
 
+def test_scenes(client, film_url):
+    reply = complete(client, ask(QUESTION, video=film_url), {"scenes": True, "record": True, "no_audio": True})
+    starts = [record["media"][0]["frames"]["seconds"][0] for record in reply.video_llama["records"]]
+    assert starts == [0, 10, 20, 30, 40, 50, 60]
+    assert reply.video_llama["timeline"]["scenes"]["threshold"] == 8
+
+
 def test_only_the_sound_of_a_video(assistant, client, film, film_url):
     reply = complete(client, ask(QUESTION, audio=film_url), {"window": 30, "record": True})
     assert [record["media"][0]["frames"] for record in reply.video_llama["records"]] == [None] * 3
@@ -64,12 +71,13 @@ def test_only_the_sound_of_a_video(assistant, client, film, film_url):
     ("extension", "fields", "param", "message"),
     [
         ({"window": 0}, {}, "video_llama.window", "greater than 0"),
-        ({"stride": 5}, {}, "video_llama.stride", "stride applies to a timeline. Give window too."),
+        ({"stride": 5}, {}, "video_llama.stride", "stride applies to a timeline. Give window or scenes too."),
         ({"summary": True}, {}, "video_llama.summary", "summary applies to a timeline"),
-        ({"window": 5}, {"n": 2}, "n", "n cannot be combined with window"),
-        ({"window": 5}, {"stream": True}, "stream", "stream cannot be combined with window"),
-        ({"window": 5, "num_beams": 2}, {}, "video_llama.num_beams", "cannot be combined with window"),
-        ({"window": 5, "times": [1.0]}, {}, "video_llama.times", "cannot be combined with window"),
+        ({"window": 5}, {"n": 2}, "n", "n cannot be combined with a timeline"),
+        ({"window": 5}, {"stream": True}, "stream", "stream cannot be combined with a timeline"),
+        ({"window": 5, "num_beams": 2}, {}, "video_llama.num_beams", "cannot be combined with a timeline"),
+        ({"window": 5, "times": [1.0]}, {}, "video_llama.times", "cannot be combined with a timeline"),
+        ({"scenes": True, "stride": 5}, {}, "video_llama.stride", "stride cannot be combined with scenes"),
         ({"window": 0.1}, {}, "video_llama.window", "700 windows in 70.0 s, but the limit of this server is 64"),
         ({"window": 5, "start": 90}, {}, "messages[0].content[1].video_url", "start is 90 s, but it lasts 70.00 s"),
     ],

@@ -29,6 +29,7 @@ from video_llama.errors import MediaError
 from video_llama.log import logger
 from video_llama.processors.media_file import MediaKind
 from video_llama.processors.medium import MediaOptions, ReadMedium
+from video_llama.processors.scene_cuts import ScenePlan
 from video_llama.processors.settings import ProcessorSettings
 from video_llama.processors.windows import Window, WindowPlan
 
@@ -84,10 +85,15 @@ class MediaPool:
         return _unpacked(reply, blobs, name)
 
     async def plan_windows(
-        self, data: bytes, name: str, kind: MediaKind | None, options: MediaOptions, plan: WindowPlan
+        self, data: bytes, name: str, kind: MediaKind | None, options: MediaOptions, plan: WindowPlan | ScenePlan
     ) -> tuple[float, list[Window]]:
         """Return the duration of a medium in seconds, and its windows. Raises MediaError as :func:`read`."""
-        fields = {"medium_kind": kind, "options": options_fields(options), "plan": asdict(plan)}
+        fields = {
+            "medium_kind": kind,
+            "options": options_fields(options),
+            "plan": asdict(plan),
+            "is_scenes": isinstance(plan, ScenePlan),
+        }
         [(reply, _)] = await self._ask(data, name, fields)
         _raise_if_error(reply, name)
         try:

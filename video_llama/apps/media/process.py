@@ -30,6 +30,7 @@ from video_llama.apps.media.wire import (
 from video_llama.errors import MediaError
 from video_llama.processors.media_file import MediaFile
 from video_llama.processors.medium import ReadMedium, read_medium
+from video_llama.processors.scene_cuts import ScenePlan
 from video_llama.processors.settings import ProcessorSettings
 from video_llama.processors.window_reader import WindowReader
 from video_llama.processors.windows import Window, WindowPlan
@@ -128,7 +129,8 @@ def _replies(task: Task, fields: dict[str, Any], data: bytes) -> Iterator[bytes]
     ) as reader:
         _check_seconds(task, media.name, reader.duration)
         if fields.get("plan") is not None:
-            windows = reader.plan(WindowPlan(**fields["plan"]))
+            plan = ScenePlan(**fields["plan"]) if fields["is_scenes"] else WindowPlan(**fields["plan"])
+            windows = reader.plan(plan)
             spans = [[window.start, window.end] for window in windows]
             yield pack({"duration": reader.duration, "windows": spans, "arrays": []})
             return

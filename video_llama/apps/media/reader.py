@@ -13,6 +13,7 @@ from video_llama.apps.media.pool import MediaNeeds, MediaPool
 from video_llama.chat.engine import Engine
 from video_llama.errors import MediaError
 from video_llama.processors.medium import MediaOptions, ReadMedium
+from video_llama.processors.scene_cuts import ScenePlan
 from video_llama.processors.windows import Window, WindowPlan
 
 Result = TypeVar("Result")
@@ -46,7 +47,7 @@ class MediaReader:
         return self._run(self._pool.read(data, name, None, options))
 
     def plan_windows(
-        self, data: bytes, name: str, options: MediaOptions, plan: WindowPlan
+        self, data: bytes, name: str, options: MediaOptions, plan: WindowPlan | ScenePlan
     ) -> tuple[float, list[Window]]:
         """Return the duration of the content of a file, and its windows. Raises as ``MediaPool.plan_windows``."""
         return self._run(self._pool.plan_windows(data, name, None, options, plan))

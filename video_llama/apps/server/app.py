@@ -170,7 +170,7 @@ async def _body(http: Request) -> bytearray:
 
 
 async def _complete(service: Service, request: ChatRequest, reply: ReplyWriter) -> ChatCompletion:
-    if request.video_llama.window is not None:
+    if request.video_llama.is_timeline:
         timeline, finished = await service.timeline(request)
         return timeline_completion(request, timeline, finished, service.notice)
     return await reply.completion(await service.answer(request))

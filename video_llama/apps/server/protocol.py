@@ -194,8 +194,16 @@ class RequestExtension(RequestModel):
     The answer is the timeline as text, and ``video_llama.timeline`` of the response. Not with stream or n."""
     stride: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """Seconds from the start of a window to that of the next one (default: the length of a window)."""
+    scenes: bool = False
+    """The windows are the scenes between the cuts of a video; with ``window``, longer scenes are divided."""
     summary: bool = False
     """Add a summary of the answers about the windows."""
+
+    @property
+    def is_timeline(self) -> bool:
+        """Whether the medium is divided into windows."""
+        return self.window is not None or self.scenes
+
     no_audio: bool = False
     """Do not use audio."""
     require_audio: bool = False
@@ -337,8 +345,10 @@ class TimelineReply(BaseModel):
 
     duration: float
     """Duration of the medium, in seconds."""
-    window: float
-    stride: float
+    window: float | None = None
+    stride: float | None = None
+    scenes: dict[str, Any] | None = None
+    """Settings of the scene cuts."""
     entries: list[TimelinePart]
     summary: str | None = None
 
@@ -347,7 +357,7 @@ class ReplyExtension(BaseModel):
     """The extension key of a response: the notice of the weights.
 
     ``records``, if requested, has one record for each choice, or for each window and the summary; ``timeline`` is the
-    timeline of a request with ``window``.
+    timeline of a request with ``window`` or ``scenes``.
     """
 
     notice: str

@@ -56,10 +56,14 @@ def check_request(request: ChatRequest, settings: ServerSettings, model: str) ->
 def check_timeline(request: ChatRequest) -> None:
     """Raise ApiError for parameters that cannot be combined with a timeline, or that need one."""
     extension = request.video_llama
-    if extension.window is None:
+    if extension.scenes and extension.stride is not None:
+        raise ApiError(400, "stride cannot be combined with scenes. Leave one out.", param="video_llama.stride")
+    if not extension.is_timeline:
         for name in ("stride", "summary"):
             if getattr(extension, name):
-                raise ApiError(400, f"{name} applies to a timeline. Give window too.", param=f"video_llama.{name}")
+                raise ApiError(
+                    400, f"{name} applies to a timeline. Give window or scenes too.", param=f"video_llama.{name}"
+                )
         return
     for param, is_given in (
         ("stream", request.stream),
@@ -68,9 +72,13 @@ def check_timeline(request: ChatRequest) -> None:
         ("video_llama.times", extension.times is not None),
     ):
         if is_given:
-            raise ApiError(400, f"{param} cannot be combined with window. Leave one of them out.", param=param)
+            raise ApiError(
+                400, f"{param} cannot be combined with a timeline. Leave it out, or window and scenes.", param=param
+            )
     if len(media_parts(request)) != 1:
-        message = f"window divides one video or sound, but the request has {len(media_parts(request))} media. Send one."
+        message = (
+            f"A timeline is about one video or sound, but the request has {len(media_parts(request))} media. Send one."
+        )
         raise ApiError(400, message, param="messages")
 
 

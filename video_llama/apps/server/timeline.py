@@ -1,4 +1,4 @@
-"""Answer a request with ``video_llama.window``: each window of one medium, merged into a timeline.
+"""Answer a request with ``video_llama.window`` or ``scenes``: each window of one medium, merged into a timeline.
 
 A few windows at a time are read in a media process, encoded and decoded in the batch of the scheduler, next to the
 answers to other requests. Such a request occupies as many places as windows that are answered together.
@@ -37,6 +37,7 @@ from video_llama.chat.timeline import Timeline, WindowAnswer
 from video_llama.chat.timeline_formats import timeline_text
 from video_llama.chat.window_answers import summary_turn
 from video_llama.processors.medium import MediaOptions
+from video_llama.processors.scene_cuts import ScenePlan
 from video_llama.processors.windows import Window, WindowPlan
 
 WINDOWS_TOGETHER = 4
@@ -57,8 +58,10 @@ class TimelineWork:
     ) -> tuple[Timeline, list[FinishedAnswer]]:
         """Return the timeline of a medium, and the finished answers of its windows and summary."""
         extension = request.video_llama
-        assert extension.window is not None, "check_timeline"
-        plan = WindowPlan(extension.window, extension.stride)
+        plan: WindowPlan | ScenePlan = ScenePlan(max_seconds=extension.window)
+        if not extension.scenes:
+            assert extension.window is not None, "is_timeline"
+            plan = WindowPlan(extension.window, extension.stride)
         duration, windows = await self.pool.plan_windows(content.data, content.name, content.kind, options, plan)
         limit = self.settings.max_windows
         if len(windows) > limit:
@@ -144,8 +147,7 @@ def timeline_completion(
     summary = None if timeline.summary is None else timeline.summary.text
     reply = TimelineReply(
         duration=timeline.duration,
-        window=timeline.windowing["window"],
-        stride=timeline.windowing["stride"],
+        **timeline.windowing,
         entries=[TimelinePart(**entry.as_dict()) for entry in timeline.entries],
         summary=summary,
     )
