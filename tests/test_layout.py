@@ -52,6 +52,7 @@ LAZY_IMPORTS: dict[tuple[str, str], str] = {
     ("apps/server/__init__.py", "*"): "raises MissingExtraError without FastAPI",
     ("apps/demo/serving.py", "*"): "raises MissingExtraError without Gradio",
     ("apps/batch/engines.py", "video_llama.apps.batch.ray_engine"): "it imports the engines; raises MissingExtraError",
+    ("apps/server/ray_serve.py", "video_llama.apps.server.app"): "only replicas import the web framework",
     ("log.py", "*"): "the command line's help does not load rich",
     ("training/metrics.py", "torch.utils.tensorboard"): "TensorBoard is optional",
 }

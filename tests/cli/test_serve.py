@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tests.cli.conftest import invoke
+from tests.cli.conftest import assert_one_line, invoke
 from video_llama.cli.serve import server_settings, split_overrides
 
 
@@ -51,3 +51,15 @@ def test_import_loads_no_framework():
     code = "import sys, video_llama.apps.server as s; print(bool({'fastapi', 'uvicorn', 'torch'} & set(sys.modules)))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--replicas", 2), "are options of Ray. Add --engine ray."),
+        (("--engine", "dask"), "--engine is 'dask'. Choose local or ray."),
+        (("--engine", "ray", "--replicas", 0), "replicas is 0. Give 1 or more."),
+    ],
+)
+def test_options_of_the_engine(arguments, message):
+    assert_one_line(invoke("serve", *arguments), message)

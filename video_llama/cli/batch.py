@@ -12,6 +12,7 @@ import typer
 
 from video_llama.cli.evaluate import load_for_worker
 from video_llama.cli.options import (
+    ENGINE,
     MODEL,
     DecodingOptions,
     Json,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from video_llama.chat import Assistant
     from video_llama.processors.medium import MediaOptions
 
-RUN, ENGINE = "Run", "Engine"
+RUN = "Run"
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 Choice = TypeVar("Choice", bound=str)
 
-MODEL, SEGMENT, DECODING, OPTIONS = "Model", "Frames and audio", "Decoding", "Options"
+MODEL, SEGMENT, DECODING, ENGINE, OPTIONS = "Model", "Frames and audio", "Decoding", "Engine", "Options"
 
 Debug = Annotated[
     bool,

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from video_llama.apps.host_names import is_loopback
-from video_llama.cli.options import MODEL, ModelOptions
+from video_llama.cli.options import ENGINE, MODEL, ModelOptions, as_choice
 
 if TYPE_CHECKING:
     from video_llama.apps.server import ServerSettings
+    from video_llama.apps.server.ray_serve import RayServer, ReplicaOptions
+    from video_llama.apps.server.uvicorn_server import GracefulServer
 
 KEY_VARIABLE = "VIDEO_LLAMA_API_KEY"
 SERVER = "Server"
@@ -37,8 +39,57 @@ class ServedModelOptions(ModelOptions):
     ] = None
 
 
+@dataclass(frozen=True)
+class ReplicaFlags:
+    """Where the server runs: in this process, or as replicas of Ray Serve."""
+
+    engine: Annotated[
+        str, typer.Option(metavar="ENGINE", help="local, or ray (extra scale).", rich_help_panel=ENGINE)
+    ] = "local"
+    replicas: Annotated[
+        int, typer.Option(metavar="N", help="Ray: number of replicas, each with a model.", rich_help_panel=ENGINE)
+    ] = 1
+    max_replicas: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Ray: number to which replicas are added under load (default: --replicas).",
+            rich_help_panel=ENGINE,
+        ),
+    ] = None
+    num_cpus: Annotated[
+        float, typer.Option(metavar="N", help="Ray: CPU cores of each replica.", rich_help_panel=ENGINE)
+    ] = 1.0
+    num_gpus: Annotated[float, typer.Option(metavar="N", help="Ray: GPUs of each replica.", rich_help_panel=ENGINE)] = (
+        0.0
+    )
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Ray: address of a cluster (default: RAY_ADDRESS, or Ray is started on this machine).",
+            rich_help_panel=ENGINE,
+        ),
+    ] = None
+
+    def uses_ray(self) -> bool:
+        """Return whether the engine is Ray. Raises ValueError for an unknown one, and for options without Ray."""
+        if as_choice("--engine", self.engine, ("local", "ray")) == "ray":
+            return True
+        if self != ReplicaFlags():
+            raise ValueError("--replicas, --max-replicas and the resources are options of Ray. Add --engine ray.")
+        return False
+
+    def options(self) -> ReplicaOptions:
+        """Return the options of the replicas."""
+        from video_llama.apps.server.ray_serve import ReplicaOptions
+
+        return ReplicaOptions(self.replicas, self.max_replicas, self.num_cpus, self.num_gpus, self.ray_address)
+
+
 def serve(
     model: ServedModelOptions,
+    engine: ReplicaFlags,
     host: Annotated[
         str,
         typer.Option(
@@ -67,15 +118,23 @@ def serve(
 
     Set the environment variable VIDEO_LLAMA_API_KEY to require a key from clients.
     """
-    from video_llama.apps.server import make_server
+    from video_llama.apps.server import make_ray_server, make_server
 
     limits, overrides = split_overrides(model.overrides or [])
     settings = server_settings(limits, allow_host or [], media_root)
-    assistant = replace(model, overrides=overrides).load()
-    server = make_server(assistant, settings, host=host, port=port)
-    typer.echo(f"Serving {assistant.name} at http://{host}:{port}/v1 (API: http://{host}:{port}/docs)", err=True)
-    if assistant.notice:
-        typer.echo(assistant.notice, err=True)
+    model_options = ModelOptions(**vars(replace(model, overrides=overrides)))
+    server: GracefulServer | RayServer
+    if engine.uses_ray():
+        server = make_ray_server(model_options.load, settings, engine.options(), host=host, port=port)
+        server.start()
+        name, notice = model_options.model, None
+    else:
+        assistant = model_options.load()
+        server = make_server(assistant, settings, host=host, port=port)
+        name, notice = assistant.name, assistant.notice
+    typer.echo(f"Serving {name} at http://{host}:{port}/v1 (API: http://{host}:{port}/docs)", err=True)
+    if notice:
+        typer.echo(notice, err=True)
     if settings.api_key is None and not is_loopback(host):
         typer.echo(
             f"Warning: every client that can reach {host} is accepted. Set {KEY_VARIABLE} to require a key.", err=True

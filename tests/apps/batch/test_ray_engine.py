@@ -34,7 +34,7 @@ def ray_engine():
     """Ray on this machine, started once, with room for a reader and two workers."""
     import ray
 
-    from video_llama.apps.batch.ray_engine import start_ray
+    from video_llama.apps.ray_start import start_ray
 
     assert start_ray(None, 3, STORE_BYTES)
     yield EngineOptions("ray")

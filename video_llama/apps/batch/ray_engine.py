@@ -7,9 +7,7 @@ actors again and repeats their batches. Results arrive as they are computed, in 
 
 from __future__ import annotations
 
-import logging
 import math
-import os
 import pickle
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -18,7 +16,8 @@ from video_llama.apps.batch.engines import Batches, BatchResult, BulkLoader, Eng
 from video_llama.apps.batch.limits import BatchLimits
 from video_llama.apps.batch.reading import BatchReader, ReadingTimes
 from video_llama.apps.media.pool import MediaNeeds
-from video_llama.errors import MissingExtraError, VideoLlamaError, WorkerError
+from video_llama.apps.ray_start import start_ray
+from video_llama.errors import VideoLlamaError, WorkerError
 from video_llama.processors.medium import MediaOptions
 
 MAX_BLOCKS = 10_000
@@ -130,35 +129,6 @@ class AnsweringActor:
         """Yield the results of each batch, and the times of reading."""
         for batch, times in _unpickled(column):
             yield _pickled((self._answer(batch), times))
-
-
-def start_ray(address: str | None, num_cpus: int, object_store_bytes: int | None) -> bool:
-    """Connect to a cluster, or start Ray on this machine with at least ``num_cpus``. Return whether this was done.
-
-    Ray's usage reports are disabled for a Ray that is started here. Raises MissingExtraError without Ray, WorkerError
-    if the cluster cannot be reached.
-    """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        import ray
-        import ray.data
-    except ImportError as error:
-        raise MissingExtraError("ray", "scale") from error
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    if ray.is_initialized():
-        return False
-    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    address = address or os.environ.get("RAY_ADDRESS") or None
-    try:
-        if address is not None:
-            ray.init(address=address, **quiet)
-        else:
-            num_cpus = max(num_cpus, os.cpu_count() or 1)
-            ray.init(num_cpus=num_cpus, object_store_memory=object_store_bytes, include_dashboard=False, **quiet)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise WorkerError(f"Ray does not start ({error}). Check the address of the cluster.") from error
-    return True
 
 
 def _describe(load: BulkLoader) -> ModelDescription:
