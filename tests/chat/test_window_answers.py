@@ -8,7 +8,7 @@ import torch
 
 import video_llama
 from tests.factories.media import write_long_video
-from video_llama.chat import Timeline
+from video_llama.chat import Timeline, WindowPlan
 from video_llama.chat.window_answers import SUMMARY_REQUEST, summary_prompt
 from video_llama.errors import ContextLengthError, MediaError, PromptError
 from video_llama.processors.medium import MediaOptions
@@ -97,7 +97,7 @@ def test_save(timeline, tmp_path):
 
 
 def test_closing_early_closes_the_file(assistant, film):
-    answers = assistant.ask_windows(film, QUESTION, window=10, batch_size=1, max_new_tokens=4)
+    answers = assistant.ask_windows(film, QUESTION, plan=WindowPlan(10), batch_size=1, max_new_tokens=4)
     first = next(answers)
     assert first.window.end == 10
     answers.close()

@@ -21,6 +21,7 @@ from video_llama.checkpoints.folder import Manifest, ModelFolder, read_model_fol
 from video_llama.processors.medium import MediaOptions, ReadMedium
 from video_llama.processors.scene_cuts import ScenePlan
 from video_llama.processors.settings import ProcessorSettings
+from video_llama.processors.windows import WindowPlan
 
 __all__ = [
     "Answer",
@@ -41,6 +42,7 @@ __all__ = [
     "Timeline",
     "TimelineEntry",
     "WindowAnswer",
+    "WindowPlan",
     "load",
     "model_path",
     "read_model_folder",

@@ -151,9 +151,7 @@ class Assistant:
         media: MediaSource,
         question: str,
         *,
-        window: float = 30.0,
-        stride: float | None = None,
-        scenes: ScenePlan | None = None,
+        plan: WindowPlan | ScenePlan = WindowPlan(),  # noqa: B008  (frozen)
         batch_size: int = 8,
         frames: FrameSampling | None = None,
         no_audio: bool = False,
@@ -168,10 +166,7 @@ class Assistant:
 
         Args:
             media: a video, a sound, or a folder or list of frames.
-            window: length of the windows, in seconds.
-            stride: seconds from the start of a window to that of the next one (default: ``window``). A longer stride
-                leaves gaps.
-            scenes: the windows are the scenes between cuts, in place of ``window`` and ``stride``. A video file only.
+            plan: how the medium is divided: windows of a fixed length, or the scenes between the cuts of a video.
             frames: frames of each window (default: the model's number of frames); ``start`` and ``end`` limit the part
                 of the medium that is divided.
 
@@ -181,7 +176,6 @@ class Assistant:
         """
         if not question.strip():
             raise PromptError("The question is empty. Enter a question.")
-        plan = scenes or WindowPlan(window, stride)
         reader = self._engine.open_windows(media, MediaOptions(frames, no_audio, require_audio))
         try:
             settings = Decoding(**decoding)
@@ -207,15 +201,20 @@ class Assistant:
     ) -> Timeline:
         """Return the answers about the windows of a long medium, merged into a timeline.
 
-        Takes the arguments of :func:`ask_windows`. ``summary`` adds one summary, which the decoder writes from the
-        texts of the entries. Raises ContextLengthError if they do not fit into the context.
+        Args:
+            window: length of the windows, in seconds.
+            stride: seconds from the start of a window to that of the next one (default: ``window``). A longer stride
+                leaves gaps.
+            scenes: the windows are the scenes between cuts, in place of ``window`` and ``stride``. A video file only.
+            summary: add one summary, which the decoder writes from the texts of the entries. Raises ContextLengthError
+                if they do not fit into the context.
+
+        The other arguments and the errors are those of :func:`ask_windows`.
         """
         answers = self.ask_windows(
             media,
             question,
-            window=window,
-            stride=stride,
-            scenes=scenes,
+            plan=scenes or WindowPlan(window, stride),
             batch_size=batch_size,
             frames=frames,
             no_audio=no_audio,

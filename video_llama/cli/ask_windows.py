@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,21 +15,14 @@ if TYPE_CHECKING:
     from video_llama.chat import Decoding
     from video_llama.chat.timeline import Timeline, WindowAnswer
     from video_llama.processors.scene_cuts import ScenePlan
+    from video_llama.processors.windows import WindowPlan
 
 WINDOWS = "Long videos"
 
 
-class PlanFields(TypedDict, total=False):
-    """The arguments of ``Assistant.ask_windows`` that divide the medium."""
-
-    window: float
-    stride: float | None
-    scenes: ScenePlan
-
-
 @dataclass(frozen=True)
-class WindowOptions:
-    """How a long medium is divided, and how its timeline is written."""
+class PlanOptions:
+    """How a long medium is divided into windows."""
 
     window: Annotated[
         float | None,
@@ -57,6 +50,48 @@ class WindowOptions:
             metavar="PERCENT", help="Smallest difference of the frames at a cut (default: 8).", rich_help_panel=WINDOWS
         ),
     ] = None
+
+    @property
+    def is_given(self) -> bool:
+        """Whether the medium is divided."""
+        return self.window is not None or self.scenes
+
+    def plan(self, segment: SegmentOptions) -> WindowPlan | ScenePlan | None:
+        """Return how the medium is divided; None without --window and --scenes.
+
+        Raises ValueError for invalid values, and for options that cannot be combined.
+        """
+        from video_llama.processors.scene_cuts import ScenePlan
+        from video_llama.processors.windows import WindowPlan
+
+        if not self.is_given:
+            _refuse_without_plan({"stride": self.stride, "scene_threshold": self.scene_threshold})
+            return None
+        if segment.times is not None:
+            raise ValueError("--times cannot be combined with a timeline. Give --frames or --fps.")
+        if self.scenes:
+            if self.stride is not None:
+                raise ValueError("--stride cannot be combined with --scenes. Remove one of them.")
+            threshold = ScenePlan.threshold if self.scene_threshold is None else self.scene_threshold
+            return ScenePlan(threshold, max_seconds=self.window)
+        if self.scene_threshold is not None:
+            raise ValueError("--scene-threshold applies to scenes. Add --scenes, or remove it.")
+        assert self.window is not None, "is_given"
+        return WindowPlan(self.window, self.stride)
+
+
+def _refuse_without_plan(given: dict[str, Any]) -> None:
+    """Raise ValueError for an option that has a value but no effect."""
+    for name, value in given.items():
+        if value:
+            option = name.replace("_", "-")
+            raise ValueError(f"--{option} applies to a timeline. Add --window SECONDS or --scenes, or remove it.")
+
+
+@dataclass(frozen=True)
+class WindowOptions(PlanOptions):
+    """How a long medium is divided, and how its timeline is written."""
+
     summary: Annotated[
         bool,
         typer.Option("--summary", help="Add a summary of the answers about the windows.", rich_help_panel=WINDOWS),
@@ -79,41 +114,17 @@ class WindowOptions:
         int, typer.Option(metavar="N", help="Windows that are answered together.", rich_help_panel=WINDOWS)
     ] = 8
 
-    @property
-    def is_given(self) -> bool:
-        """Whether the medium is divided."""
-        return self.window is not None or self.scenes
-
     def check(self, files: Sequence[str], segment: SegmentOptions, *, as_json: bool) -> None:
         """Raise ValueError for options that cannot be combined, before the model is loaded."""
-        given = {name: value for name, value in vars(self).items() if value != getattr(WindowOptions, name)}
+        self.plan(segment)
         if not self.is_given:
-            if given:
-                name = next(iter(given)).replace("_", "-")
-                raise ValueError(f"--{name} applies to a timeline. Add --window SECONDS or --scenes, or remove it.")
+            batch_size = self.batch_size != WindowOptions.batch_size
+            names = ("summary", "format", "output")
+            _refuse_without_plan({**{name: getattr(self, name) for name in names}, "batch_size": batch_size})
             return
         if len(files) != 1:
             raise ValueError(f"A timeline is about one video or sound, but {len(files)} files were given. Give one.")
-        if segment.times is not None:
-            raise ValueError("--times cannot be combined with a timeline. Give --frames or --fps.")
-        self.plan_fields()
         self.format_name(as_json=as_json)
-
-    def plan_fields(self) -> PlanFields:
-        """Return the arguments of ``Assistant.ask_windows`` that divide the medium. Raises ValueError."""
-        from video_llama.processors.scene_cuts import ScenePlan
-        from video_llama.processors.windows import WindowPlan
-
-        if self.scenes:
-            if self.stride is not None:
-                raise ValueError("--stride cannot be combined with --scenes. Remove one of them.")
-            threshold = ScenePlan.threshold if self.scene_threshold is None else self.scene_threshold
-            return {"scenes": ScenePlan(threshold, max_seconds=self.window)}
-        if self.scene_threshold is not None:
-            raise ValueError("--scene-threshold applies to scenes. Add --scenes, or remove it.")
-        assert self.window is not None, "is_given"
-        WindowPlan(self.window, self.stride)
-        return {"window": self.window, "stride": self.stride}
 
     def format_name(self, *, as_json: bool) -> str:
         """Return the format of the timeline. Raises ValueError for an unknown one."""
@@ -146,13 +157,15 @@ def ask_windows(
     from video_llama.log import progress
 
     format_name = windows.format_name(as_json=as_json)
+    plan = windows.plan(segment)
+    assert plan is not None, "windows.check"
     with opened_media([file]) as [medium]:
         segment.check_applicable([medium])
         assistant = model.load()
         answers = assistant.ask_windows(
             medium,
             question,
-            **windows.plan_fields(),
+            plan=plan,
             batch_size=windows.batch_size,
             **segment.media_fields(assistant.settings.num_frames),
             **asdict(decoding),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from video_llama.cli.ask_windows import PlanOptions
 from video_llama.cli.evaluate import load_for_worker
 from video_llama.cli.options import (
     ENGINE,
@@ -175,6 +176,7 @@ def batch(
     options: RunOptions,
     engine: EngineFlags,
     segment: SegmentOptions,
+    windows: PlanOptions,
     decoding: DecodingOptions,
     model: BatchModelOptions,
     as_json: Json = False,
@@ -182,7 +184,8 @@ def batch(
     """Answer a question about each of many videos, images or sounds.
 
     Writes one row per medium and question with the keys id, media, question, answer, error and record. Media that
-    cannot be read are rows with an error. The same command continues an interrupted run.
+    cannot be read are rows with an error. The same command continues an interrupted run. With --window or --scenes,
+    each medium is divided, and its row has a timeline.
     """
     from video_llama.apps.batch.inputs import BatchInput
     from video_llama.apps.batch.run import BatchRunConfig, run_batch
@@ -198,6 +201,7 @@ def batch(
         options.max_bad_share,
         limits,
         engine.options(),
+        windows.plan(segment),
     )
     media_options(segment, 1)  # invalid options are an error before the model is loaded
     summary = run_batch(config, load)

@@ -23,15 +23,16 @@ def require_pyarrow() -> None:
         raise MissingExtraError("pyarrow", "parquet") from error
 
 
-def write_parquet(rows: Iterable[Mapping[str, Any]], path: Path) -> None:
+def write_parquet(rows: Iterable[Mapping[str, Any]], path: Path, *, with_timeline: bool = False) -> None:
     """Write results to ``path``, which is replaced when all are written.
 
     Columns: id, question, answer, error (strings), media (list of strings), record (JSON text, or null).
+    ``with_timeline`` adds the column timeline (JSON text, or null).
     """
     import pyarrow
     import pyarrow.parquet
 
-    texts = [(name, pyarrow.string()) for name in (*TEXTS, "record")]
+    texts = [(name, pyarrow.string()) for name in (*TEXTS, "record", *(["timeline"] if with_timeline else []))]
     schema = pyarrow.schema([*texts, ("media", pyarrow.list_(pyarrow.string()))])
     with new_file(path) as unfinished, pyarrow.parquet.ParquetWriter(unfinished, schema) as writer:
         for group in row_groups(map(_as_columns, rows)):
@@ -39,9 +40,9 @@ def write_parquet(rows: Iterable[Mapping[str, Any]], path: Path) -> None:
 
 
 def _as_columns(row: Mapping[str, Any]) -> dict[str, Any]:
-    record = None if row["record"] is None else json.dumps(row["record"])
+    objects = {name: None if row.get(name) is None else json.dumps(row[name]) for name in ("record", "timeline")}
     texts = {name: None if row[name] is None else utf8_text(row[name]) for name in TEXTS}
-    return {**texts, "record": record, "media": [utf8_text(path) for path in row["media"]]}
+    return {**texts, **objects, "media": [utf8_text(path) for path in row["media"]]}
 
 
 def utf8_text(text: str) -> str:

@@ -10,11 +10,11 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from video_llama.apps.batch.limits import BatchLimits
@@ -27,12 +27,22 @@ from video_llama.errors import MediaError
 from video_llama.evaluation.answering import MediaKey, error_line
 from video_llama.processors.medium import MediaOptions, ReadMedium, read_medium
 from video_llama.processors.sampling import FrameSampling
+from video_llama.processors.scene_cuts import ScenePlan
+from video_llama.processors.window_reader import WindowReader
+from video_llama.processors.windows import Window, WindowPlan
+
+Result = TypeVar("Result")
 
 MIN_BATCHES_AHEAD = 2
 """Batches whose media are read before they are needed, at least."""
 RETRY_SECONDS = 0.25
 """Time before the second attempt to read a medium; it doubles before each further one."""
 ADVICE = "Download the file and give its path"
+
+
+@dataclass(frozen=True)
+class WindowRow(QuestionRow):
+    """A row about a window, from ``start`` to ``end``, of a long medium (windows.py)."""
 
 
 @dataclass(frozen=True)
@@ -98,16 +108,22 @@ class BatchReader:
             advice=ADVICE,
             permission="add --allow-host HOST",
         )
+        self._kept: tuple[str, bytes] | None = None
+        self._keeping = threading.Lock()
         self._reader = MediaReader(needs, limits)
         self._threads = ThreadPoolExecutor(limits.media_workers, thread_name_prefix="video-llama-batch")
 
     def read(self, batches: Iterable[Sequence[QuestionRow]]) -> Iterator[ReadBatch]:
         """Yield the batches in order. A medium of consecutive batches is read once."""
-        waiting: deque[tuple[Sequence[QuestionRow], dict[MediaKey, Future[ReadMedium | str]]]] = deque()
-        last: dict[MediaKey, Future[ReadMedium | str]] = {}
+        waiting: deque[tuple[Sequence[QuestionRow], dict[MediaKey, _Reading]]] = deque()
+        last: dict[MediaKey, _Reading] = {}
         for rows in batches:
             keys = dict.fromkeys((path, row.start, row.end) for row in rows for path in row.media)
-            last = {key: last.get(key) or self._threads.submit(self._read, key) for key in keys}
+            if isinstance(rows[0], WindowRow) and not os.path.isdir(rows[0].media[0]):
+                future = self._threads.submit(self._read_windows, rows[0].media[0], list(keys))
+                last = {key: _OneOf(future, key) for key in keys}
+            else:
+                last = {key: last.get(key) or self._threads.submit(self._read, key) for key in keys}
             waiting.append((rows, last))
             if len(waiting) > self._num_ahead:
                 yield self._finished(*waiting.popleft())
@@ -119,7 +135,7 @@ class BatchReader:
         self._threads.shutdown(cancel_futures=True)
         self._reader.close()
 
-    def _finished(self, rows: Sequence[QuestionRow], media: dict[MediaKey, Future[ReadMedium | str]]) -> ReadBatch:
+    def _finished(self, rows: Sequence[QuestionRow], media: dict[MediaKey, _Reading]) -> ReadBatch:
         start = time.perf_counter()
         batch = ReadBatch(rows, {key: future.result() for key, future in media.items()})
         self.times.wait += time.perf_counter() - start
@@ -131,22 +147,81 @@ class BatchReader:
         effort = _Effort()
         media_seconds = 0.0
         try:
-            medium = self._tried(path, self._options_of(start, end), effort)
+            options = self._options_of(start, end)
+            medium = self._tried(lambda: self._attempt(path, options, effort), effort)
             parts = (medium.frames, medium.sound)
             media_seconds = max((part.duration for part in parts if part is not None), default=0)
             return medium
         except (MediaError, ValueError) as error:  # ValueError: a segment or sampling that does not fit the medium
-            return error_line(error) + (f" (tried {effort.retries + 1} times)" if effort.retries else "")
+            return effort.error_line(error)
         finally:
             self.times.add(
                 fetch=effort.fetch, decode=effort.decode, media_seconds=media_seconds, retries=effort.retries
             )
 
-    def _tried(self, path: str, options: MediaOptions, effort: _Effort) -> ReadMedium:
+    def plan(
+        self, path: str, start: float | None, end: float | None, plan: WindowPlan | ScenePlan
+    ) -> tuple[float, list[Window]] | str:
+        """Return the duration of a medium in seconds, and its windows; or its one-line error."""
+        effort = _Effort()
+
+        def attempt() -> tuple[float, list[Window]]:
+            options = self._options_of(start, end)
+            if os.path.isdir(path):
+                needs = self._needs
+                with WindowReader(
+                    path,
+                    needs.settings,
+                    options,
+                    max_frames=needs.max_frames,
+                    with_audio_branch=needs.with_audio_branch,
+                ) as reader:
+                    return reader.duration, reader.plan(plan)
+            return self._reader.plan_windows(self._content_of_windows(path), _name(path), options, plan)
+
+        try:
+            return self._tried(attempt, effort)
+        except (MediaError, ValueError) as error:
+            return effort.error_line(error)
+
+    def _read_windows(self, path: str, keys: Sequence[MediaKey]) -> dict[MediaKey, ReadMedium | str]:
+        """Return windows of a medium, or its error for all of them, and add their times."""
+        effort = _Effort()
+        windows = [Window(start or 0.0, end or 0.0) for _, start, end in keys]
+
+        def attempt() -> list[ReadMedium]:
+            with _adding(effort, "fetch"):
+                data = self._content_of_windows(path)
+            with _adding(effort, "decode"):
+                return self._reader.read_windows(data, _name(path), self._options_of(None, None), windows)
+
+        try:
+            return dict(zip(keys, self._tried(attempt, effort), strict=True))
+        except (MediaError, ValueError) as error:
+            return dict.fromkeys(keys, effort.error_line(error))
+        finally:
+            self.times.add(
+                fetch=effort.fetch,
+                decode=effort.decode,
+                media_seconds=sum(window.end - window.start for window in windows),
+                retries=effort.retries,
+            )
+
+    def _content_of_windows(self, path: str) -> bytes:
+        """Return the content of a medium. That of the last address is kept for its next windows."""
+        if "://" not in path:
+            return self._content(path)
+        with self._keeping:
+            if self._kept is None or self._kept[0] != path:
+                self._kept = None
+                self._kept = (path, self._content(path))
+            return self._kept[1]
+
+    def _tried(self, attempt: Callable[[], Result], effort: _Effort) -> Result:
         """Read a medium, again after failures that may not last. Raises the error of the last attempt."""
         while True:
             try:
-                return self._attempt(path, options, effort)
+                return attempt()
             except MediaError as error:
                 if not error.is_temporary or effort.retries == self._limits.retries:
                     raise
@@ -211,6 +286,27 @@ class _Effort:
     fetch: float = 0.0
     decode: float = 0.0
     retries: int = 0
+
+    def error_line(self, error: Exception) -> str:
+        """Return the error of a medium in one line, with the number of attempts."""
+        return error_line(error) + (f" (tried {self.retries + 1} times)" if self.retries else "")
+
+
+class _Reading(Protocol):
+    """A medium that is being read."""
+
+    def result(self) -> ReadMedium | str: ...
+
+
+@dataclass(frozen=True)
+class _OneOf:
+    """One of several windows that are read together."""
+
+    future: Future[dict[MediaKey, ReadMedium | str]]
+    key: MediaKey
+
+    def result(self) -> ReadMedium | str:
+        return self.future.result()[self.key]
 
 
 @contextmanager

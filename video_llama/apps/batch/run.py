@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import islice
@@ -29,12 +29,16 @@ from video_llama.apps.batch.engines import (
 from video_llama.apps.batch.inputs import BatchInput
 from video_llama.apps.batch.limits import BatchLimits
 from video_llama.apps.batch.parquet import require_pyarrow, write_parquet
+from video_llama.apps.batch.reading import BatchReader
+from video_llama.apps.batch.windows import WindowedRows
 from video_llama.chat import Assistant, Decoding, MediaOptions
 from video_llama.datasets.question_rows import QuestionRow
 from video_llama.datasets.row_file import RowFile, complete_rows, keep_settings
 from video_llama.errors import DataError
 from video_llama.files import sha256
 from video_llama.log import logger, progress
+from video_llama.processors.scene_cuts import ScenePlan
+from video_llama.processors.windows import WindowPlan
 
 PARQUET = ".parquet"
 SECONDS_PER_LOG = 60.0
@@ -59,6 +63,8 @@ class BatchRunConfig:
     """Largest share of rows with errors."""
     limits: BatchLimits = field(default_factory=BatchLimits)
     engine: EngineOptions = field(default_factory=EngineOptions)
+    windows: WindowPlan | ScenePlan | None = None
+    """Divide each medium into windows, which are answered one by one."""
     endings: ClassVar[tuple[str, ...]] = (".jsonl", PARQUET)
     """Endings of the output."""
 
@@ -97,11 +103,12 @@ class BatchRunConfig:
             "batch_size": self.batch_size,
             "weights": model.weights,
             "version": video_llama.__version__,
+            **({} if self.windows is None else {"windows": self.windows.as_dict()}),
         }
 
     def write(self, rows: Iterator[dict[str, Any]]) -> None:
         """Write the output from the rows of a finished run."""
-        write_parquet(rows, self.output)
+        write_parquet(rows, self.output, with_timeline=self.windows is not None)
 
 
 @dataclass
@@ -133,16 +140,18 @@ def run_batch(config: BatchRunConfig, load: Callable[[int | None], Assistant]) -
         num_rows = sum(1 for _ in config.data.rows())
         if num_rows == 0:
             raise DataError(f"{config.data.source} has no media. Check the path.")
-        num_missing = sum(1 for _ in _missing(config, file))
+        num_missing = sum(1 for _ in (_missing(config, file) if config.windows is None else _rows(config, file)))
         worker = config.worker(load)
-        with closing(make_engine(config.engine, worker, config.workers, config.limits, config.batch_size)) as engine:
+        with ExitStack() as stack:
+            engine = make_engine(config.engine, worker, config.workers, config.limits, config.batch_size)
+            stack.enter_context(closing(engine))
             model = engine.description()
             media = config.media(model.needs.settings.num_frames)
             keep_settings(settings_path(config.output), config.settings(media, model), config.output)
             counts = _Counts(time.perf_counter(), errors=sum(1 for row in complete_rows(lines) if row["error"]))
             if file.done:
                 logger.info("%d of %d rows are answered already.", len(file.done), num_rows)
-            results = engine.results(_missing(config, file), media)
+            results = stack.enter_context(_results(config, engine, file, media, model))
             _write_all(config, file, results, counts, engine, num_rows, num_missing)
             summary = _summary(config, counts, engine, num_rows, len(file.done))
     if lines != config.output:
@@ -161,6 +170,24 @@ def _missing(config: BatchRunConfig, file: RowFile) -> Iterator[Sequence[Questio
     while batch := list(islice(rows, config.batch_size)):
         if not all((row.id,) in file.done for row in batch):
             yield batch
+
+
+def _rows(config: BatchRunConfig, file: RowFile) -> Iterator[QuestionRow]:
+    """Yield the rows that are not in the file."""
+    return (row for row in config.data.rows() if (row.id,) not in file.done)
+
+
+@contextmanager
+def _results(
+    config: BatchRunConfig, engine: BulkEngine, file: RowFile, media: MediaOptions, model: ModelDescription
+) -> Iterator[Iterator[BatchResult]]:
+    """Yield the results of the batches that are missing; with windows, one result for each row that is missing."""
+    if config.windows is None:
+        yield engine.results(_missing(config, file), media)
+        return
+    with closing(BatchReader(model.needs, config.limits, media, config.batch_size)) as reader:
+        windowed = WindowedRows(config.windows, reader, config.batch_size)
+        yield windowed.collect(engine.results(windowed.batches(_rows(config, file)), media))
 
 
 def _write_all(
