@@ -1,6 +1,6 @@
 """The predicted memory of training: compared with real steps on the CPU, and a table of the published recipes.
 
-    python benchmarks/bench_train_memory.py compare [--tokens 256] [--models miniature mid-sized]
+    python benchmarks/bench_train_memory.py compare [--tokens 256] [--models miniature mid-sized] [--trained LoRA ...]
     python benchmarks/bench_train_memory.py recipes [--sizes 7b 13b] [--recipes NAME ...] [--out recipes.json]
 
 ``compare`` runs steps of the miniature's recipe and of a model of 0.6 billion parameters (mid_size_model.py), in one
@@ -74,7 +74,7 @@ def measured_step(path: Path, overrides: list[str], processes: int, tokens: int)
     return int(json.loads(done.stdout.splitlines()[-1])["step"])
 
 
-def compare(tokens: int, names: list[str]) -> None:
+def compare(tokens: int, names: list[str], changes: list[str]) -> None:
     """Print predicted and measured memory for each model, training and launch."""
     print(machine())
     print("| model | trained | processes | predicted | measured | predicted / measured |\n|---|---|---|---|---|---|")
@@ -84,7 +84,8 @@ def compare(tokens: int, names: list[str]) -> None:
         for model in names:
             pretrained, rows = models[model]
             path = run_yaml(folder, pretrained, rows)
-            for change, overrides in CHANGES.items():
+            for change in changes:
+                overrides = CHANGES[change]
                 for mode, processes in LAUNCHES:
                     settings = [*overrides, f"run.distributed_mode={mode}"]
                     options = DryRunOptions(processes, num_tokens=tokens)
@@ -151,12 +152,13 @@ def main() -> None:
     parser.add_argument("what", choices=("compare", "recipes"))
     parser.add_argument("--tokens", type=int, default=256)
     parser.add_argument("--models", nargs="+", default=["miniature", "mid-sized"])
+    parser.add_argument("--trained", nargs="+", default=list(CHANGES), choices=list(CHANGES))
     parser.add_argument("--sizes", nargs="+", default=["7b", "13b"])
     parser.add_argument("--recipes", nargs="+", default=RECIPES, choices=RECIPES, metavar="NAME")
     parser.add_argument("--out", type=Path, default=Path("recipes.json"))
     arguments = parser.parse_args()
     if arguments.what == "compare":
-        compare(arguments.tokens, arguments.models)
+        compare(arguments.tokens, arguments.models, arguments.trained)
     else:
         recipes(arguments.sizes, arguments.recipes, arguments.out)
 

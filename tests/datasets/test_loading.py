@@ -88,6 +88,8 @@ def test_a_batch_is_padded_to_the_multiple_and_counts_its_tokens(rules: TextRule
     assert batch.input_ids.shape[1] % 16 == 0
     examples = [numbers.builder.build(sample, "") for sample in numbers.samples]
     assert batch.num_tokens == sum(label != -100 for example in examples for label in example.labels)
+    # Counted before the labels are moved: here to a device where they cannot be read.
+    assert batch.to(torch.device("meta")).num_tokens == batch.num_tokens
     assert isinstance(batch.media["frame_tokens"], list)  # lengths differ
     assert sorted(batch.sample_ids) == [f"numbers:{i}" for i in range(6)]
 
