@@ -1,7 +1,12 @@
 """``video-llama ask``: its outputs, its options, and the error for each kind of unusable input."""
 
+import contextlib
 import json
+import os
+import pty
 import shutil
+import subprocess
+import sys
 
 import av
 import numpy as np
@@ -132,6 +137,27 @@ class TestAsk:
     def test_no_such_model(self, clip, tmp_path):
         result = invoke("ask", clip, QUESTION, "--model", tmp_path / "none")
         assert_one_line(result, "CheckpointError: ")
+
+
+@pytest.mark.slow
+def test_a_terminal_shows_what_takes_long(clip, model_path):
+    code = "import video_llama.log as log; log.SHOW_AFTER_SECONDS = 0.0; from video_llama.cli import main; main()"
+    command = [sys.executable, "-c", code, "ask", str(clip), QUESTION, "--model", str(model_path)]
+    controller, terminal = pty.openpty()
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=terminal)
+    os.close(terminal)
+    shown = b""
+    with contextlib.suppress(OSError):  # the terminal is closed when the process ends
+        while part := os.read(controller, 65536):
+            shown += part
+    os.close(controller)
+    answer, _ = process.communicate()
+    assert process.returncode == 0
+    assert b"\x1b" not in answer
+    steps = ("importing libraries", "reading weights", "decoding media", "encoding media", "reading the prompt")
+    found = [shown.find(step.encode()) for step in (*steps, "generating", "(weights: tiny;")]
+    assert -1 not in found
+    assert found == sorted(found)
 
 
 class TestBadInput:

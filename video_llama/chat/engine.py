@@ -8,14 +8,15 @@ An engine keeps no state of conversations; any number of ``session.Chat`` object
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from video_llama.chat.attention import QueryAttention, query_attention
 from video_llama.chat.decoding import Decoding
@@ -33,6 +34,7 @@ from video_llama.conversation import (
     template_of,
 )
 from video_llama.errors import CheckpointError, PromptError
+from video_llama.log import activity
 from video_llama.models.encoding_steps import Steps, audio_steps, timed, video_steps
 from video_llama.models.familiarity import FeatureRecorder
 from video_llama.processors.audio_processor import AudioProcessor
@@ -96,6 +98,16 @@ class Effort:
     reused: int = 0
     prefill: float = 0.0
     generate: float = 0.0
+
+
+@contextmanager
+def block_activity(description: str, blocks: Sequence[nn.Module]) -> Iterator[None]:
+    """An activity that advances when one of these modules has been computed."""
+    with activity(description, len(blocks)) as advance, ExitStack() as hooks:
+        if advance is not None:
+            for block in blocks:
+                hooks.callback(block.register_forward_hook(lambda *_: advance()).remove)
+        yield
 
 
 class Writer:
@@ -185,15 +197,22 @@ class Engine:
         if isinstance(source, EncodedMedium):
             return source
         start = time.perf_counter()
-        read = source if isinstance(source, ReadMedium) else self.read(source, options, kind)
-        frames, mel = self.inputs(read)
+        with activity("decoding media"):
+            read = source if isinstance(source, ReadMedium) else self.read(source, options, kind)
+            frames, mel = self.inputs(read)
         decoded = time.perf_counter()
         body = self.model.model
-        with torch.no_grad(), self._recorder.recording() as features:
+        blocks = self._encoder_blocks(has_frames=frames is not None, has_sound=mel is not None)
+        with torch.no_grad(), self._recorder.recording() as features, block_activity("encoding media", blocks):
             video = None if frames is None else body.encode_video(frames[None])[0]
             audio = None if mel is None else body.encode_audio(mel[None])[0]
             warnings = [] if self.familiarity is None else self.familiarity.warnings(features)
         return EncodedMedium(read, video, audio, decoded - start, time.perf_counter() - decoded, tuple(warnings))
+
+    def _encoder_blocks(self, *, has_frames: bool, has_sound: bool) -> list[nn.Module]:
+        body = self.model.model
+        blocks: list[nn.Module] = [*body.frame_encoder.vision_model.encoder.layers] if has_frames else []
+        return [*blocks, *body.imagebind_audio.blocks] if has_sound else blocks
 
     def encode_all(self, media: Sequence[ReadMedium]) -> list[EncodedMedium]:
         """Encode several media. On a GPU, frames are encoded in one batch, and so are sounds.

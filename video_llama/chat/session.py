@@ -10,7 +10,16 @@ from typing_extensions import Unpack
 
 from video_llama.chat.cache import PromptCache
 from video_llama.chat.decoding import Decoding, DecodingFields, TokenChooser, beam_ids, token_steps
-from video_llama.chat.engine import Effort, EncodedMedium, Engine, GivenMedium, PreparedTurn, Writer, warnings_of
+from video_llama.chat.engine import (
+    Effort,
+    EncodedMedium,
+    Engine,
+    GivenMedium,
+    PreparedTurn,
+    Writer,
+    block_activity,
+    warnings_of,
+)
 from video_llama.chat.messages import message_for
 from video_llama.chat.record import Answer
 from video_llama.conversation import Conversation, has_stop
@@ -153,7 +162,8 @@ class Chat:
         start = time.perf_counter()
         effort.reused = cache.keep_common(turn.prompt.input_ids)
         steps = self._steps(turn, cache, effort.reused)
-        token = next(steps)
+        with block_activity("reading the prompt", self._engine.model.model.language_model.layers):
+            token = next(steps)
         effort.prefill = time.perf_counter() - start
         cache.ids = list(turn.prompt.input_ids)
         while True:

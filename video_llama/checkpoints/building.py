@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
+from video_llama.log import activity
 from video_llama.models.packed_linear import PackedLinear
 from video_llama.models.placement import (
     DISK,
@@ -67,12 +68,15 @@ def build_model(
     computes_on = main_device(device_map)
     kept = [name for name, dtype in tensors.dtypes.items() if dtype == dtypes.get(name)]
     converted = [name for name, dtype in tensors.dtypes.items() if dtype != dtypes.get(name)]
-    for name, tensor in chain(tensors.read(kept, is_kept=True), tensors.read(converted, is_kept=False)):
-        device = device_of(name, device_map)
-        if device == DISK and name in buffers:  # accelerate does not offload buffers
-            device = computes_on
-        if device != DISK:
-            _fill(model, name, tensor, torch.device(device), dtypes)
+    with activity("reading weights", len(tensors.dtypes)) as advance:
+        for name, tensor in chain(tensors.read(kept, is_kept=True), tensors.read(converted, is_kept=False)):
+            device = device_of(name, device_map)
+            if device == DISK and name in buffers:  # accelerate does not offload buffers
+                device = computes_on
+            if device != DISK:
+                _fill(model, name, tensor, torch.device(device), dtypes)
+            if advance is not None:
+                advance()
     _compute_buffers(model, computes_on)
     model.tie_weights()
     if placing.device_map is not None:

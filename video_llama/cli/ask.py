@@ -17,9 +17,10 @@ from video_llama.cli.options import (
     json_text,
     opened_media,
 )
+from video_llama.log import activity, shown_activities
 
 if TYPE_CHECKING:
-    from video_llama.chat import Answer, Chat
+    from video_llama.chat import Answer, Chat, Decoding
 
 
 def ask(
@@ -53,11 +54,12 @@ def ask(
     if windows.is_given:
         ask_windows(files[0], question, windows, segment, settings, model, as_json=as_json)
         return
-    with opened_media(files) as media:
-        segment.check_applicable(media)
-        assistant = model.load()
-        chat = assistant.chat(*media, **segment.media_fields(assistant.settings.num_frames))
-    answer = chat.ask(question, settings)
+    with shown_activities():
+        with opened_media(files) as media:
+            segment.check_applicable(media)
+            assistant = model.load()
+            chat = assistant.chat(*media, **segment.media_fields(assistant.settings.num_frames))
+        answer = _answer(chat, question, settings)
     if as_json:
         typer.echo(json_text(answer.as_dict()))
         return
@@ -66,6 +68,16 @@ def ask(
     typer.echo(f"({used_inputs(answer)})", err=True)
     if assistant.notice:
         typer.echo(assistant.notice, err=True)
+
+
+def _answer(chat: Chat, question: str, settings: Decoding) -> Answer:
+    stream = chat.stream(question, settings)
+    next(stream, None)  # shows its own activities
+    with activity("generating"):
+        for _ in stream:
+            pass
+    assert stream.answer is not None, "set when the stream ends"
+    return stream.answer
 
 
 def show_warnings(chat: Chat) -> None:

@@ -15,6 +15,7 @@ from video_llama.cli.ask import show_warnings, used_inputs
 from video_llama.cli.options import DecodingOptions, ModelOptions, SegmentOptions, json_text
 from video_llama.cli.reporting import EXIT_ERROR, is_debug_on, report
 from video_llama.errors import VideoLlamaError
+from video_llama.log import shown_activities
 
 if TYPE_CHECKING:
     from video_llama.chat import Chat, Decoding
@@ -56,8 +57,9 @@ def chat(
     exit code is 2 if a turn failed.
     """
     settings = decoding.settings()
-    assistant = model.load()
-    session = assistant.chat(*files or [], **segment.media_fields(assistant.settings.num_frames))
+    with shown_activities():
+        assistant = model.load()
+        session = assistant.chat(*files or [], **segment.media_fields(assistant.settings.num_frames))
     if assistant.notice:
         typer.echo(assistant.notice, err=True)
     terminal = Terminal(session, settings, debug=is_debug_on(context))
@@ -109,7 +111,8 @@ class Terminal:
             if text == "/quit":
                 return
             if text:
-                self._process(text)
+                with shown_activities():
+                    self._process(text)
 
     def _process(self, text: str) -> None:
         word, _, rest = text.partition(" ")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 import typer
 
 from video_llama.cli.reporting import turn_on_debug
+from video_llama.log import activity
 
 if TYPE_CHECKING:
     from video_llama.chat import Assistant, Decoding
@@ -118,8 +119,9 @@ class ModelOptions:
 
     def load(self) -> Assistant:
         """Load the model. Raises the errors of ``video_llama.load``."""
-        from video_llama.chat.loading import load_assistant, usable_device
-        from video_llama.models.placement import LoadOptions
+        with activity("importing libraries"):
+            from video_llama.chat.loading import load_assistant, usable_device
+            from video_llama.models.placement import LoadOptions
 
         options = LoadOptions(
             usable_device(self.device),
