@@ -1,9 +1,10 @@
-"""An evaluation of the miniature over new clips, end to end, through ``video-llama evaluate`` and through lmms-eval.
+"""The miniature's answers about new clips through ``video-llama evaluate``, ``batch`` and lmms-eval.
 
-    python benchmarks/evaluate_miniature.py FOLDER [--num-clips 200] [--seed 5] [--lmms-python PYTHON]
+    python benchmarks/evaluate_miniature.py FOLDER [--num-clips 200] [--seed 5] [--lmms-python PYTHON] [--ray]
 
-Writes clips of the miniature's world and a file of questions to FOLDER, evaluates them with both (with lmms-eval if
-PYTHON has it installed), and prints the figures, the times, and how many answers and prompts are identical.
+Writes clips of the miniature's world and a file of questions to FOLDER, answers them with each (with lmms-eval if
+PYTHON has it installed, and ``batch --engine ray`` with ``--ray``), and prints the times, and how many prompts and
+answers are identical with those of ``evaluate``.
 """
 
 from __future__ import annotations
@@ -92,12 +93,36 @@ def with_lmms_eval(python: str, questions: Path, folder: Path) -> tuple[float, l
     return seconds, read(records)
 
 
+def with_batch(engine: str, questions: Path, folder: Path) -> tuple[float, dict[str, dict[str, Any]]]:
+    """Answer with ``video-llama batch``, and return its seconds and the rows by id."""
+    output = folder / f"batch-{engine}.jsonl"
+    for old in (output, output.with_name(f"{output.name}.settings.json")):
+        old.unlink(missing_ok=True)
+    start = [sys.executable, "-m", "video_llama", "batch", str(questions), str(output)]
+    options = {
+        "engine": engine,
+        "device": "cpu",
+        "max-new-tokens": str(MAX_NEW_TOKENS),
+        "batch-size": str(BATCH_SIZE),
+    }
+    seconds = run(command_of(start, options))
+    return seconds, {row["id"]: row for row in read(output)}
+
+
+def print_equality(name: str, seconds: float, pairs: list[tuple[dict[str, Any], dict[str, Any]]]) -> None:
+    """Print how many prompts and answers of ``evaluate`` another way of answering has as well."""
+    prompts = sum(a["record"]["prompt_sha256"] == b["prompt_sha256"] for a, b in pairs)
+    answers = sum(a["answer"] == b["answer"] for a, b in pairs)
+    print(f"{name}: {seconds:.0f} s; identical: {prompts} prompts and {answers} answers of {len(pairs)}", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="folder of the clips and results")
     parser.add_argument("--num-clips", type=int, default=200)
     parser.add_argument("--seed", type=int, default=5)
     parser.add_argument("--lmms-python", help="Python of an environment with lmms-eval")
+    parser.add_argument("--ray", action="store_true", help="also run batch --engine ray")
     options = parser.parse_args()
     folder = options.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
@@ -114,11 +139,11 @@ def main() -> None:
     print(f"evaluate: {len(ours)} questions about {options.num_clips} clips in {seconds:.0f} s")
     if options.lmms_python:
         seconds, theirs = with_lmms_eval(options.lmms_python, questions, folder)
-        pairs = list(zip(ours, theirs, strict=True))
-        prompts = sum(a["record"]["prompt_sha256"] == b["prompt_sha256"] for a, b in pairs)
-        answers = sum(a["answer"] == b["answer"] for a, b in pairs)
-        print(f"lmms-eval: {len(theirs)} questions in {seconds:.0f} s")
-        print(f"identical: {prompts} prompts and {answers} answers of {len(pairs)}")
+        print_equality("lmms-eval", seconds, list(zip(ours, theirs, strict=True)))
+    for engine in ("local", "ray") if options.ray else ("local",):
+        seconds, rows = with_batch(engine, questions, folder)
+        pairs = [(row, rows[row["id"]]["record"] | {"answer": rows[row["id"]]["answer"]}) for row in ours]
+        print_equality(f"batch --engine {engine}", seconds, pairs)
 
 
 if __name__ == "__main__":
