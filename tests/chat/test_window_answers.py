@@ -13,6 +13,7 @@ from video_llama.chat.window_answers import SUMMARY_REQUEST, summary_prompt
 from video_llama.errors import ContextLengthError, MediaError, PromptError
 from video_llama.processors.medium import MediaOptions
 from video_llama.processors.sampling import FrameSampling
+from video_llama.processors.subtitles import Cue, Subtitles
 
 QUESTION = "What do you see?"
 
@@ -163,3 +164,18 @@ def test_miniature_describes_each_window(repository):
     texts = [entry.text for entry in timeline.entries]
     assert "red circle" in texts[0]
     assert "blue square" in texts[-1]
+
+
+def test_windows_get_their_subtitles(assistant, film):
+    subtitles = Subtitles("a.srt", (Cue(5, 6, "One."), Cue(19, 21, "Two.</s>"), Cue(50, 51, "Three.")))
+    timeline = assistant.timeline(film, QUESTION, window=20, subtitles=subtitles, max_new_tokens=4)
+    records = [each.answer.record for each in timeline.windows]
+    assert [record.subtitles["num_cues"] for record in records] == [2, 1, 1, 0]
+    assert "5.0 to 6.0 seconds: One.\n19.0 to 21.0 seconds: Two." in records[0].prompt
+    assert "One." not in records[1].prompt
+    assert records[0].neutralized == ["</s>"]
+    assert records[0].question == QUESTION
+    assert json.loads(timeline.render("json"))["windows"][2]["subtitles"]["source"] == "a.srt"
+    plain = assistant.timeline(film, QUESTION, window=20, max_new_tokens=4)
+    assert plain.windows[3].answer.record.prompt_sha256 == records[3].prompt_sha256
+    assert plain.windows[0].answer.record.subtitles is None

@@ -16,7 +16,7 @@ def test_text(ask, clip):
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith("0:00:00.0 - 0:00:0")
     used, notice = result.stderr.splitlines()
-    assert used == "(weights: tiny; 3 windows with 12 frames and 9 clips of audio of 3.0 s)"
+    assert used == "(weights: tiny; 3.0 s in 3 windows: 12 frames, 9 clips of audio)"
     assert notice == NOTICE
 
 
@@ -38,7 +38,7 @@ def test_output_file(ask, clip, tmp_path):
     wrote, summary, used, _ = result.stderr.splitlines()
     assert wrote.startswith(f"Wrote {path} (")
     assert summary.startswith("Summary: ")
-    assert used.startswith("(weights: tiny; 3 windows")
+    assert used.startswith("(weights: tiny; 3.0 s in 3 windows")
     ask(clip, QUESTION, *WINDOWS, "--output", tmp_path / "b.txt", "--format", "vtt")
     assert (tmp_path / "b.txt").read_text(encoding="utf-8").startswith("WEBVTT")
 
@@ -87,3 +87,18 @@ def test_scenes(ask, tmp_path):
     assert record["scenes"] == {"threshold": 8.0, "min_seconds": 1.0, "max_seconds": None}
     record = json.loads(ask(film, QUESTION, "--scenes", "--window", 7, "--json", "--no-audio").stdout)
     assert [each["start"] for each in record["windows"]] == [0, 7, 10, 17, 20, 27]
+
+
+def test_subtitles(ask, clip, clips, tmp_path):
+    path = tmp_path / "a.srt"
+    path.write_text("00:00:00,500 --> 00:00:01,200\nHello.\n\n00:00:02,500 --> 00:00:02,900\nBye.\n", encoding="utf-8")
+    result = ask(clip, QUESTION, *WINDOWS, "--subtitles", path)
+    assert result.stderr.splitlines()[0].endswith("9 clips of audio, 3 subtitles)")
+    record = json.loads(ask(clip, QUESTION, "--subtitles", path, "--end", 2, "--json").stdout)
+    assert record["subtitles"] == {"source": str(path), "num_cues": 1, "start": 0.5, "end": 1.2}
+    assert "0.5 to 1.2 seconds: Hello.\nWhat do you see?" in record["prompt"]
+    assert "2 subtitles)" in ask(clip, QUESTION, "--subtitles", path).stderr
+    assert_one_line(ask(clip, QUESTION, "--subtitles", "embedded"), "has no subtitle track")
+    assert_one_line(ask(clip, clips["silent"], QUESTION, "--subtitles", path), "--subtitles belong to one video, but 2")
+    path.write_text("1\n00:00:05\nHello.\n", encoding="utf-8")
+    assert_one_line(ask(clip, QUESTION, *WINDOWS, "--subtitles", path), "a.srt, line 2: '00:00:05' is not a line of")

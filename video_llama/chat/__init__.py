@@ -21,6 +21,7 @@ from video_llama.checkpoints.folder import Manifest, ModelFolder, read_model_fol
 from video_llama.processors.medium import MediaOptions, ReadMedium
 from video_llama.processors.scene_cuts import ScenePlan
 from video_llama.processors.settings import ProcessorSettings
+from video_llama.processors.subtitles import Subtitles, read_subtitles
 from video_llama.processors.windows import WindowPlan
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "ReadMedium",
     "Record",
     "ScenePlan",
+    "Subtitles",
     "Timeline",
     "TimelineEntry",
     "WindowAnswer",
@@ -46,5 +48,6 @@ __all__ = [
     "load",
     "model_path",
     "read_model_folder",
+    "read_subtitles",
     "write_model_folder",
 ]

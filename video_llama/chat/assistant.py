@@ -29,6 +29,7 @@ from video_llama.processors.media_file import MediaSource
 from video_llama.processors.medium import MediaFields, MediaOptions, ReadMedium
 from video_llama.processors.sampling import FrameSampling
 from video_llama.processors.scene_cuts import ScenePlan
+from video_llama.processors.subtitles import Subtitles
 from video_llama.processors.windows import WindowPlan
 
 RequestedMedia = GivenMedium | Sequence[EncodedMedium] | None
@@ -153,6 +154,7 @@ class Assistant:
         *,
         plan: WindowPlan | ScenePlan = WindowPlan(),  # noqa: B008  (frozen)
         batch_size: int = 8,
+        subtitles: Subtitles | None = None,
         frames: FrameSampling | None = None,
         no_audio: bool = False,
         require_audio: bool = False,
@@ -167,6 +169,7 @@ class Assistant:
         Args:
             media: a video, a sound, or a folder or list of frames.
             plan: how the medium is divided: windows of a fixed length, or the scenes between the cuts of a video.
+            subtitles: text with its times; each window gets the cues that are shown during it.
             frames: frames of each window (default: the model's number of frames); ``start`` and ``end`` limit the part
                 of the medium that is divided.
 
@@ -179,7 +182,7 @@ class Assistant:
         reader = self._engine.open_windows(media, MediaOptions(frames, no_audio, require_audio))
         try:
             settings = Decoding(**decoding)
-            return WindowAnswers(self._engine, self.answer, reader, plan, question, settings, batch_size)
+            return WindowAnswers(self._engine, self.answer, reader, plan, question, settings, batch_size, subtitles)
         except BaseException:
             reader.close()
             raise
@@ -194,6 +197,7 @@ class Assistant:
         scenes: ScenePlan | None = None,
         summary: bool = False,
         batch_size: int = 8,
+        subtitles: Subtitles | None = None,
         frames: FrameSampling | None = None,
         no_audio: bool = False,
         require_audio: bool = False,
@@ -216,6 +220,7 @@ class Assistant:
             question,
             plan=scenes or WindowPlan(window, stride),
             batch_size=batch_size,
+            subtitles=subtitles,
             frames=frames,
             no_audio=no_audio,
             require_audio=require_audio,

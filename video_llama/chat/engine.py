@@ -40,6 +40,7 @@ from video_llama.models.familiarity import FeatureRecorder
 from video_llama.processors.audio_processor import AudioProcessor
 from video_llama.processors.media_file import MediaKind, MediaSource
 from video_llama.processors.medium import MediaOptions, ReadMedium, read_medium
+from video_llama.processors.subtitles import Subtitles, subtitled_question
 from video_llama.processors.video_processor import VideoProcessor
 from video_llama.processors.window_reader import WindowReader
 
@@ -82,6 +83,8 @@ class PreparedTurn:
     prompt: EncodedPrompt
     media: tuple[EncodedMedium, ...]
     decoding: Decoding
+    subtitles: Subtitles | None = None
+    """Given with the question; they are part of the prompt."""
 
     @property
     def dropped_turns(self) -> int:
@@ -276,14 +279,22 @@ class Engine:
         return Conversation(self.template, system, guard=None if raw_prompt else self._guard)
 
     def turn(
-        self, conversation: Conversation, media: Sequence[EncodedMedium], question: str, decoding: Decoding
+        self,
+        conversation: Conversation,
+        media: Sequence[EncodedMedium],
+        question: str,
+        decoding: Decoding,
+        subtitles: Subtitles | None = None,
     ) -> PreparedTurn:
-        """Prepare a question in a conversation, which is not changed. Raises PromptError if empty or too long."""
+        """Prepare a question in a conversation, which is not changed. Raises PromptError if empty or too long.
+
+        ``subtitles`` are put before the question, with their times.
+        """
         if not question.strip():
             raise PromptError("The question is empty. Enter a question.")
         decoding = decoding.resolved(self.context_length)
         said = replace(conversation, messages=list(conversation.messages))
-        said.ask(question)
+        said.ask(subtitled_question(subtitles, question))
         assert decoding.max_new_tokens is not None, "resolved() sets it"
         shown, prompt = fit_history(
             said,
@@ -293,7 +304,7 @@ class Engine:
             num_video_tokens=self.config.num_video_query_tokens,
             num_audio_tokens=self.config.num_audio_query_tokens,
         )
-        return PreparedTurn(question, said, shown, prompt, tuple(media), decoding)
+        return PreparedTurn(question, said, shown, prompt, tuple(media), decoding, subtitles)
 
     def embed(self, turns: Sequence[PreparedTurn]) -> tuple[Tensor, Tensor]:
         """Return the embedded prompts with the media tokens in place, left-padded: ([B, L, D], mask [B, L])."""
@@ -345,4 +356,5 @@ class Engine:
             dropped_turns=turn.dropped_turns,
             warnings=warnings_of(turn.media),
             neutralized=turn.shown.neutralized(),
+            subtitles=None if turn.subtitles is None else turn.subtitles.as_dict(),
         )

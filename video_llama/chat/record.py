@@ -48,6 +48,9 @@ class Record:
     neutralized: list[str] = field(default_factory=list)
     """Control tokens and turn markers in the user's texts, such as ``</s>``, that were split by a space."""
 
+    subtitles: dict[str, Any] | None = None
+    """Set if subtitles were given with the question: source, num_cues, start and end of their times in seconds."""
+
     def as_dict(self) -> dict[str, Any]:
         """Return plain dicts, lists, strings and numbers."""
         return asdict(self)

@@ -25,6 +25,7 @@ from video_llama.chat.record import Answer
 from video_llama.conversation import Conversation, has_stop
 from video_llama.processors.media_file import MediaKind
 from video_llama.processors.medium import MediaFields, MediaOptions
+from video_llama.processors.subtitles import Subtitles
 
 
 class AnswerStream(Iterator[str]):
@@ -84,26 +85,42 @@ class Chat:
         self._media.append(medium)
         return medium
 
-    def ask(self, question: str, decoding: Decoding | None = None, **fields: Unpack[DecodingFields]) -> Answer:
+    def ask(
+        self,
+        question: str,
+        decoding: Decoding | None = None,
+        *,
+        subtitles: Subtitles | None = None,
+        **fields: Unpack[DecodingFields],
+    ) -> Answer:
         """Return the whole answer. Raises as :func:`stream`.
 
         Args:
             decoding: decoding settings (default: greedy).
+            subtitles: text of a video with its times, which is put before the question.
             fields: single settings, which replace those of ``decoding``, such as ``temperature=0.7``.
         """
-        stream = self.stream(question, decoding, **fields)
+        stream = self.stream(question, decoding, subtitles=subtitles, **fields)
         for _ in stream:
             pass
         assert stream.answer is not None, "set when the stream ends"
         return stream.answer
 
-    def stream(self, question: str, decoding: Decoding | None = None, **fields: Unpack[DecodingFields]) -> AnswerStream:
+    def stream(
+        self,
+        question: str,
+        decoding: Decoding | None = None,
+        *,
+        subtitles: Subtitles | None = None,
+        **fields: Unpack[DecodingFields],
+    ) -> AnswerStream:
         """Return the answer piece by piece, with the arguments of :func:`ask`. An open stream is closed first.
 
         Raises PromptError and ValueError before the first piece; then the conversation is unchanged.
         """
         self._close_stream()
-        turn = self._engine.turn(self._conversation, self._media, question, replace(decoding or Decoding(), **fields))
+        settings = replace(decoding or Decoding(), **fields)
+        turn = self._engine.turn(self._conversation, self._media, question, settings, subtitles)
         stream = AnswerStream()
         stream._pieces = self._write(turn, stream)
         self._open = stream

@@ -20,6 +20,7 @@ from video_llama.chat.timeline_formats import timeline_text
 from video_llama.errors import ContextLengthError
 from video_llama.processors.medium import ReadMedium
 from video_llama.processors.scene_cuts import ScenePlan
+from video_llama.processors.subtitles import Subtitles
 from video_llama.processors.window_reader import WindowReader
 from video_llama.processors.windows import WindowPlan
 
@@ -45,6 +46,7 @@ class WindowAnswers(Iterator[WindowAnswer]):
         question: str,
         decoding: Decoding,
         batch_size: int,
+        subtitles: Subtitles | None = None,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}. Give 1 or more.")
@@ -53,7 +55,7 @@ class WindowAnswers(Iterator[WindowAnswer]):
         self.source, self.duration, self.question = reader.name, round(reader.duration, 3), question
         self._engine, self._answer, self._reader = engine, answer, reader
         self._decoding = decoding.resolved(engine.context_length)
-        self._batch_size = batch_size
+        self._batch_size, self._subtitles = batch_size, subtitles
         self._answers = self._run()
 
     def __next__(self) -> WindowAnswer:
@@ -78,11 +80,12 @@ class WindowAnswers(Iterator[WindowAnswer]):
                 read = list(islice(media, len(batch)))
                 encoded = self._engine.encode_all([medium for medium, _ in read])
                 turns = []
-                for medium, (_, seconds) in zip(encoded, read, strict=True):
+                for window, medium, (_, seconds) in zip(batch, encoded, read, strict=True):
                     conversation = self._engine.conversation()
                     conversation.add_media(message_for(medium.read))
                     medium = replace(medium, decode_seconds=medium.decode_seconds + seconds)
-                    turns.append(self._engine.turn(conversation, [medium], self.question, self._decoding))
+                    shown = self._subtitles and self._subtitles.between(window.start, window.end)
+                    turns.append(self._engine.turn(conversation, [medium], self.question, self._decoding, shown))
                 answers = self._answer(turns)
                 yield from map(WindowAnswer, batch, answers)
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,6 +10,7 @@ import typer
 
 from video_llama.cli.ask_windows import WindowOptions, ask_windows
 from video_llama.cli.options import (
+    SEGMENT,
     DecodingOptions,
     Json,
     ModelOptions,
@@ -21,6 +23,8 @@ from video_llama.log import activity, shown_activities
 
 if TYPE_CHECKING:
     from video_llama.chat import Answer, Chat, Decoding
+    from video_llama.processors.media_file import MediaSource
+    from video_llama.processors.subtitles import Subtitles
 
 
 def ask(
@@ -34,6 +38,14 @@ def ask(
     ],
     *,
     segment: SegmentOptions,
+    subtitles: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Put subtitles into the prompt: an .srt or .vtt file, or embedded for a track of the video.",
+            rich_help_panel=SEGMENT,
+        ),
+    ] = None,
     windows: WindowOptions,
     decoding: DecodingOptions,
     model: ModelOptions,
@@ -52,14 +64,15 @@ def ask(
     settings = decoding.settings()
     windows.check(files, segment, as_json=as_json)
     if windows.is_given:
-        ask_windows(files[0], question, windows, segment, settings, model, as_json=as_json)
+        ask_windows(files[0], question, windows, segment, settings, model, subtitles=subtitles, as_json=as_json)
         return
     with shown_activities():
         with opened_media(files) as media:
             segment.check_applicable(media)
+            cues = given_subtitles(subtitles, media, segment)
             assistant = model.load()
             chat = assistant.chat(*media, **segment.media_fields(assistant.settings.num_frames))
-        answer = _answer(chat, question, settings)
+        answer = _answer(chat, question, settings, cues)
     if as_json:
         typer.echo(json_text(answer.as_dict()))
         return
@@ -70,14 +83,29 @@ def ask(
         typer.echo(assistant.notice, err=True)
 
 
-def _answer(chat: Chat, question: str, settings: Decoding) -> Answer:
-    stream = chat.stream(question, settings)
+def _answer(chat: Chat, question: str, settings: Decoding, subtitles: Subtitles | None) -> Answer:
+    stream = chat.stream(question, settings, subtitles=subtitles)
     next(stream, None)  # shows its own activities
     with activity("generating"):
         for _ in stream:
             pass
     assert stream.answer is not None, "set when the stream ends"
     return stream.answer
+
+
+def given_subtitles(source: str | None, media: Sequence[MediaSource], segment: SegmentOptions) -> Subtitles | None:
+    """Return the subtitles of a file or of the only medium, from the start to the end of the segment.
+
+    Raises MediaError for subtitles that cannot be read, ValueError unless there is one medium.
+    """
+    if source is None:
+        return None
+    from video_llama.processors.subtitles import read_subtitles
+
+    if len(media) != 1:
+        raise ValueError(f"--subtitles belong to one video, but {len(media)} files were given. Give one.")
+    subtitles = read_subtitles(source, media[0])
+    return subtitles.between(segment.start or 0.0, math.inf if segment.end is None else segment.end)
 
 
 def show_warnings(chat: Chat) -> None:
@@ -97,6 +125,8 @@ def used_inputs(answer: Answer) -> str:
     """Return one line with the weights, the frames with their times, and the audio that an answer is based on."""
     record = answer.record
     media = [_used(medium) for medium in record.media] or ["no media"]
+    if record.subtitles is not None:
+        media.append(f"{record.subtitles['num_cues']} subtitles")
     return "; ".join([f"weights: {record.weights['name']}", *media])
 
 

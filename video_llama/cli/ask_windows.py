@@ -147,6 +147,7 @@ def ask_windows(
     decoding: Decoding,
     model: ModelOptions,
     *,
+    subtitles: str | None = None,
     as_json: bool,
 ) -> None:
     """Answer the windows of a file and print the timeline, or write it to a file.
@@ -155,17 +156,20 @@ def ask_windows(
     """
     from video_llama.errors import VideoLlamaError
     from video_llama.log import progress
+    from video_llama.processors.subtitles import read_subtitles
 
     format_name = windows.format_name(as_json=as_json)
     plan = windows.plan(segment)
     assert plan is not None, "windows.check"
     with opened_media([file]) as [medium]:
         segment.check_applicable([medium])
+        cues = None if subtitles is None else read_subtitles(subtitles, medium)
         assistant = model.load()
         answers = assistant.ask_windows(
             medium,
             question,
             plan=plan,
+            subtitles=cues,
             batch_size=windows.batch_size,
             **segment.media_fields(assistant.settings.num_frames),
             **asdict(decoding),
@@ -209,7 +213,7 @@ def _show_about(timeline: Timeline, name: str, notice: str, windows: WindowOptio
         typer.echo(f"Wrote {windows.output} ({len(timeline.entries)} entries).", err=True)
     if timeline.summary is not None and (format_name == "srt" or windows.output is not None):
         typer.echo(f"Summary: {timeline.summary.text}", err=True)
-    typer.echo(f"(weights: {name}; {_used(timeline.windows)} of {timeline.duration:.1f} s)", err=True)
+    typer.echo(f"(weights: {name}; {timeline.duration:.1f} s in {_used(timeline.windows)})", err=True)
     if notice:
         typer.echo(notice, err=True)
 
@@ -218,4 +222,7 @@ def _used(windows: Sequence[WindowAnswer]) -> str:
     media = [each.answer.record.media[0] for each in windows]
     frames = sum(len(medium["frames"]["indices"]) for medium in media if medium["frames"])
     clips = sum(len(medium["sound"]["start_seconds"]) for medium in media if medium["sound"])
-    return f"{len(windows)} windows with {frames} frames and {clips} clips of audio"
+    used = f"{len(windows)} windows: {frames} frames, {clips} clips of audio"
+    subtitles = [each.answer.record.subtitles for each in windows]
+    cues = sum(each["num_cues"] for each in subtitles if each is not None)
+    return used if subtitles[0] is None else f"{used}, {cues} subtitles"
