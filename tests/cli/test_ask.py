@@ -295,3 +295,11 @@ class TestPublishedWeights:
     def test_override_of_a_folder_of_published_files(self, published, clip):
         result = invoke("ask", clip, QUESTION, "--model", published, "--set", "model.ckpt=none.pth", "--device", "cpu")
         assert_one_line(result, "model.ckpt is none.pth, which does not exist")
+
+
+def test_interpolated_positions(ask, clip):
+    assert_one_line(ask(clip, QUESTION, "--frames", 12), "the limit is 8 (max_frame_pos). Request fewer, or load the")
+    result = ask(clip, QUESTION, "--frames", 12, "--interpolate-positions")
+    assert "outside of training" in result.stderr.splitlines()[0]
+    record = json.loads(ask(clip, QUESTION, "--frames", 12, "--interpolate-positions", "--json").stdout)
+    assert "outside of training" in record["warnings"][0]

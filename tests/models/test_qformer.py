@@ -54,3 +54,26 @@ def test_cross_attentions_are_returned_on_request(config: Any) -> None:
     made = SequenceQFormer(settings.video_qformer_config, 5, 6, 32).eval()
     _, attentions = made.query(torch.randn(1, 12, 24), output_attentions=True)
     assert [tuple(attention.shape) for attention in attentions] == [(1, 3, 5, 12)] * 2
+
+
+def test_interpolated_positions(config: Any) -> None:
+    """Linear between the positions, from the first to the last; up to the limit they are unchanged."""
+    made = qformer(config)
+    table_PH = made.position_embeddings.weight.detach()
+    made.interpolates_positions = True
+    torch.testing.assert_close(made.positions(6, torch.device("cpu")), table_PH, rtol=0, atol=0)
+    eleven_TH = made.positions(11, torch.device("cpu")).detach()
+    torch.testing.assert_close(eleven_TH[::2], table_PH)
+    torch.testing.assert_close(eleven_TH[1::2], (table_PH[1:] + table_PH[:-1]) / 2)
+    for count in (7, 8, 50):
+        expected = torch.nn.functional.interpolate(table_PH.T[None], size=count, mode="linear", align_corners=True)
+        torch.testing.assert_close(made.positions(count, torch.device("cpu")).detach(), expected[0].T)
+    assert made(torch.randn(2, 50, 3, 24)).shape == (2, 5, 32)
+
+
+def test_a_table_of_one_position(config: Any) -> None:
+    made = qformer(config, max_frame_pos=1)
+    made.interpolates_positions = True
+    torch.testing.assert_close(
+        made.positions(3, torch.device("cpu")), made.position_embeddings.weight.expand(3, -1), rtol=0, atol=0
+    )

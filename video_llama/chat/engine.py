@@ -47,6 +47,14 @@ from video_llama.processors.window_reader import WindowReader
 STOP_STRING, END_TOKEN, MAX_NEW_TOKENS, CLOSED = "stop_string", "end_token", "max_new_tokens", "closed"
 """Reasons why an answer ended."""
 
+INTERPOLATION_FACTOR = 16
+"""With interpolated positions, media may have this many times ``max_frame_pos`` frames."""
+INTERPOLATED = (
+    "{count} frames were read, and the model has {limit} frame positions (max_frame_pos): the positions are "
+    "interpolated, which is outside of training."
+)
+"""Warning in the record."""
+
 
 @dataclass(frozen=True)
 class EncodedMedium:
@@ -163,6 +171,16 @@ class Engine:
         self.familiarity = folder.familiarity
         tests = () if self.familiarity is None else self.familiarity.tests
         self._recorder = FeatureRecorder(self.model.model, [(test.part, test.block) for test in tests])
+        self.max_frames = int(self.config.max_frame_pos)
+        """Largest number of frames of a medium."""
+
+    def interpolate_positions(self) -> None:
+        """Allow more frames than the model has positions for; see ``SequenceQFormer.positions``.
+
+        The configuration of the model does not change.
+        """
+        self.model.model.video_qformer.interpolates_positions = True
+        self.max_frames = INTERPOLATION_FACTOR * int(self.config.max_frame_pos)
 
     @cached_property
     def weights(self) -> dict[str, Any]:
@@ -180,7 +198,7 @@ class Engine:
             source,
             self.settings,
             options,
-            max_frames=self.config.max_frame_pos,
+            max_frames=self.max_frames,
             with_audio_branch=self.config.with_audio_branch,
             kind=kind,
         )
@@ -191,7 +209,7 @@ class Engine:
             source,
             self.settings,
             options,
-            max_frames=self.config.max_frame_pos,
+            max_frames=self.max_frames,
             with_audio_branch=self.config.with_audio_branch,
         )
 
@@ -210,7 +228,13 @@ class Engine:
             video = None if frames is None else body.encode_video(frames[None])[0]
             audio = None if mel is None else body.encode_audio(mel[None])[0]
             warnings = [] if self.familiarity is None else self.familiarity.warnings(features)
-        return EncodedMedium(read, video, audio, decoded - start, time.perf_counter() - decoded, tuple(warnings))
+        seconds = decoded - start, time.perf_counter() - decoded
+        return EncodedMedium(read, video, audio, *seconds, (*warnings, *self._position_warnings(read)))
+
+    def _position_warnings(self, read: ReadMedium) -> list[str]:
+        """Return the warning about interpolated positions, or an empty list."""
+        count, limit = 0 if read.frames is None else len(read.frames.frames), self.config.max_frame_pos
+        return [INTERPOLATED.format(count=count, limit=limit)] if count > limit else []
 
     def _encoder_blocks(self, *, has_frames: bool, has_sound: bool) -> list[nn.Module]:
         body = self.model.model
@@ -238,7 +262,10 @@ class Engine:
             tokens = [(None if f is None else next(video), None if m is None else next(audio)) for f, m in inputs]
         share = len(media) or 1
         seconds = (decoded - start) / share, (time.perf_counter() - decoded) / share
-        return [EncodedMedium(read, *pair, *seconds) for read, pair in zip(media, tokens, strict=True)]
+        return [
+            EncodedMedium(read, *pair, *seconds, tuple(self._position_warnings(read)))
+            for read, pair in zip(media, tokens, strict=True)
+        ]
 
     def encode_steps(self, read: ReadMedium) -> Steps[EncodedMedium]:
         """Encode a medium as :meth:`encode` does, in small steps between which the caller can do other work.
@@ -254,7 +281,7 @@ class Engine:
             video = None if frames is None else (yield from video_steps(body, frames))
             audio = None if mel is None else (yield from audio_steps(body, mel))
             warnings = [] if self.familiarity is None else self.familiarity.warnings(features)
-        return EncodedMedium(read, video, audio, 0.0, 0.0, tuple(warnings))
+        return EncodedMedium(read, video, audio, 0.0, 0.0, (*warnings, *self._position_warnings(read)))
 
     def attention(self, read: ReadMedium) -> QueryAttention:
         """Return the attention of the video and audio queries over a medium. See ``query_attention``."""

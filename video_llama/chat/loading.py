@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from video_llama.chat.assistant import Assistant
-from video_llama.checkpoints.folder import read_model_folder
+from video_llama.checkpoints.folder import ModelFolder, read_model_folder
 from video_llama.checkpoints.loading import load_yaml_model
 from video_llama.checkpoints.published_files import is_published
 from video_llama.errors import CheckpointError
@@ -54,6 +54,7 @@ def load(
     device_map: Mapping[str, Any] | str | None = None,
     max_memory: Mapping[Any, Any] | None = None,
     low_resource: bool = False,
+    interpolate_positions: bool = False,
     encoder_quantization: str | None = None,
     options: Sequence[str] = (),
 ) -> Assistant:
@@ -69,6 +70,8 @@ def load(
         device_map: "auto" spreads the model over GPUs, memory and disk (disk: model folders only).
         max_memory: limits for ``device_map="auto"``.
         low_resource: the decoder in int8, the ViT on the CPU.
+        interpolate_positions: allow more frames than ``max_frame_pos``. Their positions are interpolated, which is
+            outside of training; the records of answers contain a warning.
         encoder_quantization: "int8" quantizes the ViT and ImageBind (x86 CPUs).
         options: overrides of the YAML, such as "model.ckpt=VL.pth".
 
@@ -78,7 +81,14 @@ def load(
         ValueError: an unavailable device, invalid arguments, or ``options`` without a YAML.
     """
     how = LoadOptions(
-        usable_device(device), dtype, quantization, device_map, max_memory, low_resource, encoder_quantization
+        usable_device(device),
+        dtype,
+        quantization,
+        device_map,
+        max_memory,
+        low_resource,
+        encoder_quantization,
+        interpolate_positions,
     )
     return load_assistant(name_or_path, how, options)
 
@@ -87,10 +97,17 @@ def load_assistant(name_or_path: str | Path, options: LoadOptions, overrides: Se
     """Load a model as :func:`load` does, with the options in one object; ``overrides`` change the YAML."""
     path, options = model_path(name_or_path), replace(options, is_for_inference=True)
     if is_published(path):
-        return Assistant(load_yaml_model(path, options, overrides=overrides))
+        return _assistant(load_yaml_model(path, options, overrides=overrides), options)
     if overrides:
         raise ValueError(
             f"Overrides ({', '.join(overrides)}) apply to an evaluation YAML, and {name_or_path} is not one. Remove "
             "them, or give a YAML or the folder of the published files."
         )
-    return Assistant(read_model_folder(path, options))
+    return _assistant(read_model_folder(path, options), options)
+
+
+def _assistant(folder: ModelFolder, options: LoadOptions) -> Assistant:
+    assistant = Assistant(folder)
+    if options.interpolate_positions:
+        assistant.engine.interpolate_positions()
+    return assistant

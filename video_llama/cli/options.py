@@ -117,6 +117,15 @@ class ModelOptions:
         ),
     ] = None
 
+    interpolate_positions: Annotated[
+        bool,
+        typer.Option(
+            "--interpolate-positions",
+            help="Allow more frames than the model has positions for (outside of training).",
+            rich_help_panel=MODEL,
+        ),
+    ] = False
+
     def load(self) -> Assistant:
         """Load the model. Raises the errors of ``video_llama.load``."""
         with activity("importing libraries"):
@@ -130,6 +139,7 @@ class ModelOptions:
             self.device_map,
             low_resource=self.low_resource,
             encoder_quantization=self.encoder_quantization,
+            interpolate_positions=self.interpolate_positions,
         )
         return load_assistant(self.model, options, self.overrides or ())
 

@@ -64,6 +64,8 @@ class LoadOptions:
     """The reference's low-resource mode: the decoder in int8, the ViT on the CPU."""
     encoder_quantization: str | None = None
     """"int8": quantize the linear layers of the ViT and of ImageBind, and their inputs. x86 CPUs only."""
+    interpolate_positions: bool = False
+    """Allow more frames than ``max_frame_pos``; their positions are interpolated, which is outside of training."""
     is_for_inference: bool = False
     """The model only answers. On a CPU, half-precision parts whose ``dtype`` is not requested then get the form that is
     fastest there (``Placing.float16_parts``). Their weights cannot be trained or saved."""

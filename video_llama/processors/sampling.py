@@ -90,7 +90,10 @@ def check_frame_limit(sampling: FrameSampling, max_frames: int) -> None:
     """Raise ValueError if more frames are requested than the model has positions for."""
     asked = len(set(sampling.times)) if sampling.times is not None else sampling.num_frames
     if sampling.fps is None and asked > max_frames:
-        raise ValueError(f"{asked} frames are requested, but the limit is {max_frames} (max_frame_pos). Request fewer.")
+        raise ValueError(
+            f"{asked} frames are requested, but the limit is {max_frames} (max_frame_pos). Request fewer, or load the "
+            "model with interpolate_positions (--interpolate-positions)."
+        )
 
 
 def choose_indices(
@@ -142,6 +145,7 @@ def _frames_at_rate(times: np.ndarray, window: tuple[float, float], fps: float, 
     if len(indices) > max_frames:
         raise MediaError(
             f"fps={fps:g} over {end - start:.1f} s requires {len(indices)} frames, but the limit is {max_frames} "
-            f"(max_frame_pos). Use fps={max_frames / (end - start):.3g} or less, or a shorter segment (start, end)."
+            f"(max_frame_pos). Use fps={max_frames / (end - start):.3g} or less, a shorter segment (start, end), or "
+            "interpolate_positions (--interpolate-positions)."
         )
     return indices

@@ -122,3 +122,15 @@ def test_places_are_released_if_the_client_leaves(server, film_url):
         thread.join()
     until(lambda: server.service.num_taken == 0)
     assert complete(server.client(), ask(QUESTION), {}).choices[0].message.content is not None
+
+
+def test_interpolated_positions(model_path, urls):
+    """The media processes read as many frames as the model that serves them allows."""
+    import video_llama
+
+    assistant = video_llama.load(model_path, device="cpu", interpolate_positions=True)
+    with running(assistant) as server:
+        reply = complete(server.client(), ask(QUESTION, video=urls["video"]), {"frames": 12, "record": True})
+    [record] = reply.video_llama["records"]
+    assert len(record["media"][0]["frames"]["indices"]) == 12
+    assert "outside of training" in record["warnings"][0]

@@ -52,7 +52,7 @@ class MediaNeeds:
     @staticmethod
     def of(engine: Engine) -> MediaNeeds:
         """Return the needs of a loaded model."""
-        return MediaNeeds(engine.settings, engine.config.max_frame_pos, engine.config.with_audio_branch)
+        return MediaNeeds(engine.settings, engine.max_frames, engine.config.with_audio_branch)
 
 
 class MediaPool:
