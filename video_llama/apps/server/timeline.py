@@ -31,12 +31,12 @@ from video_llama.apps.server.request import prepare_turn
 from video_llama.apps.server.scheduler import AnswerEvent, DecodeJob, FinishedAnswer, Scheduler
 from video_llama.apps.server.settings import ServerSettings
 from video_llama.chat.decoding import Decoding
-from video_llama.chat.engine import Engine, PreparedTurn
+from video_llama.chat.engine import EncodedMedium, Engine, PreparedTurn
 from video_llama.chat.record import Answer
 from video_llama.chat.timeline import Timeline, WindowAnswer
 from video_llama.chat.timeline_formats import timeline_text
 from video_llama.chat.window_answers import summary_turn
-from video_llama.processors.medium import MediaOptions
+from video_llama.processors.medium import MediaOptions, ReadMedium
 from video_llama.processors.scene_cuts import ScenePlan
 from video_llama.processors.windows import Window, WindowPlan
 
@@ -95,12 +95,16 @@ class TimelineWork:
         start = time.perf_counter()
         read = await self.pool.read_windows(content.data, content.name, content.kind, options, windows)
         seconds = (time.perf_counter() - start) / len(windows)
-        call = self.scheduler.call(lambda: self.engine.encode_all(read))
-        media = [replace(each, decode_seconds=seconds) for each in await asyncio.wrap_future(call)]
+        media = [replace(await self._encoded(each), decode_seconds=seconds) for each in read]
         turns = [await asyncio.to_thread(prepare_turn, request, self.engine, [each], decoding) for each in media]
         # The prefix cache compares keys: those of windows are their own.
         keys = [(f"{uuid.uuid4().hex}",) for _ in windows]
         return await self._finished(turns, keys, request)
+
+    async def _encoded(self, read: ReadMedium) -> EncodedMedium:
+        """Encode a window in steps between the tokens of other answers."""
+        call = self.scheduler.call_steps(lambda: self.engine.encode_steps(read))
+        return await asyncio.wrap_future(call)
 
     async def _finished(
         self, turns: Sequence[PreparedTurn], keys: Sequence[tuple[str, ...]], request: ChatRequest
