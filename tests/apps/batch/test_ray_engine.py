@@ -22,6 +22,7 @@ from video_llama.cli.evaluate import load_for_worker
 from video_llama.cli.options import ModelOptions
 from video_llama.datasets.question_rows import QuestionRow
 from video_llama.errors import CheckpointError
+from video_llama.processors.windows import WindowPlan
 
 pytest.importorskip("ray", reason="ray is not installed: pip install '.[scale]'")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -58,6 +59,14 @@ def test_the_answers_are_those_of_the_local_engine(finished, make_config, load, 
     assert ray_summary["media"] == summary["media"] + 1, "each actor reads the medium that two batches share"
     assert ray_summary["stages"]["decode"] > 0
     assert run_batch(ray_config, load)["new_rows"] == 0
+
+
+def test_windows(make_config, load, ray_engine):
+    config = make_config(windows=WindowPlan(0.5))
+    run_batch(config, load)
+    ray_config = make_config("ray.jsonl", windows=WindowPlan(0.5), engine=ray_engine)
+    run_batch(ray_config, load)
+    assert by_id(ray_config.output) == by_id(config.output)
 
 
 def test_a_run_of_one_engine_is_continued_by_the_other(finished, make_config, load, ray_engine):
