@@ -18,8 +18,10 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,9 +107,18 @@ def published_model(tokenizer_path: Path, decoder_layers: int) -> VideoLlamaForC
 
 
 def measure(
-    root: Path, stage: str, variant: str, steps: int, rows: int, device: str, *, cached: bool, readers: int
+    root: Path,
+    stage: str,
+    variant: str,
+    steps: int,
+    rows: int,
+    device: str,
+    *,
+    cached: bool,
+    readers: int,
+    processes: int = 1,
 ) -> Measured:
-    """Run some steps of a stage and read its metrics.jsonl."""
+    """Run some steps of a stage, in this process or with torchrun, and read its metrics.jsonl."""
     output = root / f"{stage}_{variant}"
     overrides = [
         *moved_paths(stage, root),
@@ -120,20 +131,40 @@ def measure(
         "run.save_every_steps=null",
         f"run.device={device}",
     ]
-    train_from_config(config_path(stage), overrides)
+    if processes == 1:
+        train_from_config(config_path(stage), overrides)
+    else:
+        run_processes(stage, overrides, processes)
     lines = (output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[min(WARM_UP_STEPS, steps - 1) :]
     seconds = [json.loads(line)["seconds"] for line in lines]
     mean = {part: sum(each[part] for each in seconds) / len(seconds) for part in PARTS}
-    return Measured(rows / sum(mean.values()), mean)
+    return Measured(processes * rows / sum(mean.values()), mean)
 
 
-def measure_stage(root: Path, stage: str, steps: int, rows: int, device: str) -> dict[str, Measured]:
-    """Measure a stage from files, with background loading, and from cached features."""
+def run_processes(stage: str, overrides: Sequence[str], processes: int) -> None:
+    """Train a stage with several processes of this machine."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    settings = [text for override in overrides for text in ("--set", override)]
+    command = [sys.executable, *torchrun, "-m", "video_llama", "train", str(config_path(stage)), *settings]
+    run = subprocess.run(command, capture_output=True, text=True)
+    if run.returncode != 0:
+        raise SystemExit(f"training with {processes} processes failed:\n{run.stderr[-2000:]}")
+
+
+def measure_stage(
+    root: Path, stage: str, steps: int, rows: int, device: str, processes: Sequence[int]
+) -> dict[str, Measured]:
+    """Measure a stage from files, with background loading, and from cached features with one and more processes."""
     variants = [("files", False, 0), (f"files, {READERS} readers", False, READERS), ("cached features", True, 0)]
-    return {
+    measured = {
         name: measure(root, stage, str(number), steps, rows, device, cached=cached, readers=readers)
         for number, (name, cached, readers) in enumerate(variants)
     }
+    for count in processes:
+        measured[f"cached, {count} processes"] = measure(
+            root, stage, f"p{count}", steps, rows, device, cached=True, readers=0, processes=count
+        )
+    return measured
 
 
 def show(stage: str, found: dict[str, Measured]) -> None:
@@ -145,6 +176,9 @@ def show(stage: str, found: dict[str, Measured]) -> None:
         print(f"  {name:22} {each.samples_per_second:8.4g} samples/s   {shares}")
     cached, files, ahead = found["cached features"], found["files"], found[f"files, {READERS} readers"]
     print(f"  cached / files         {cached.samples_per_second / files.samples_per_second:8.2f} x")
+    for name, each in found.items():
+        if name.startswith("cached, "):
+            print(f"  {name} / one {each.samples_per_second / cached.samples_per_second:6.2f} x")
     print(f"  wait, read ahead / not {ahead.seconds['data'] / files.seconds['data']:8.2f} x")
 
 
@@ -153,6 +187,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20, help="steps of each run; up to 3 are for warm-up")
     parser.add_argument("--clips", type=int, default=64)
     parser.add_argument("--rows", type=int, default=8, help="batch size")
+    parser.add_argument(
+        "--processes", type=int, nargs="*", default=[], help="numbers of processes to compare, such as 2"
+    )
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
     parser.add_argument("--dims", choices=("miniature", "real"), default="miniature")
     parser.add_argument("--decoder-layers", type=int, default=PUBLISHED_LAYERS, help="decoder layers with --dims real")
@@ -175,7 +212,10 @@ def main() -> None:
         if layers is not None and layers != PUBLISHED_LAYERS:
             print(f"NOT the 7B model: {layers} of its {PUBLISHED_LAYERS} decoder layers")
         for stage in arguments.stages:
-            show(stage, measure_stage(root, stage, arguments.steps, arguments.rows, arguments.device))
+            show(
+                stage,
+                measure_stage(root, stage, arguments.steps, arguments.rows, arguments.device, arguments.processes),
+            )
 
 
 if __name__ == "__main__":
