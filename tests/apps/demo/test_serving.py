@@ -88,3 +88,38 @@ def test_an_example_is_answered_correctly(chromium, miniature_url, repository, n
         "First a red circle appears, then a blue square appears. "
         "I hear a low hum, the sound of a circle, and then a buzz, the sound of a square."
     )
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:'future.no_silent_downcasting'|The copy keyword is deprecated")  # Gradio's pandas
+def test_a_timeline_describes_each_part(chromium, miniature_url, repository):
+    """The screenshot is docs/images/demo-timeline.png."""
+    folder = repository / "output" / "screenshots"
+    folder.mkdir(parents=True, exist_ok=True)
+    page = chromium.new_page(viewport={"width": 900, "height": 900})
+    page.set_default_timeout(PATIENCE)
+    page.goto(miniature_url)
+    page.get_by_role("button", name="Two shapes").click()
+    page.get_by_text("Example loaded.").wait_for()
+    question = page.get_by_label("Your question")
+    page.wait_for_function("box => box.value", arg=question.element_handle())
+    question.fill("What happens in the video?")
+    page.get_by_role("button", name="Timeline of a long video").click()
+    window, step = page.get_by_label("Window"), page.get_by_label("Step")
+    for field, number in ((window, "2"), (step, "1")):
+        field.fill(number)
+        field.press("Tab")
+    page.get_by_role("button", name="Make timeline").click()
+    page.get_by_text("Timeline of 5 windows").wait_for()
+    entries = page.locator("#vl-timeline .vl-entries button")
+    texts = [text.split("\n")[-1] for text in entries.all_inner_texts()]
+    page.wait_for_function("document.querySelector('#vl-timeline video')?.duration > 5")
+    entries.last.click()
+    page.wait_for_function("document.querySelector('#vl-timeline video')?.currentTime > 3.5")
+    page.get_by_role("button", name="Timeline of a long video").locator("xpath=..").screenshot(
+        path=folder / "demo-timeline.png"
+    )
+    page.close()
+    assert "red circle" in texts[0]
+    assert "blue square" in texts[-1]
