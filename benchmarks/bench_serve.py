@@ -1,11 +1,14 @@
-"""The HTTP server under load: throughput, latency, errors and memory with 1, 8 and 64 clients.
+"""The HTTP server under load: throughput, latency, fairness, errors and memory with 1, 8 and 32 clients.
 
-    python benchmarks/bench_serve.py [--model miniature] [--requests 64] [--clients 1 8 64] [--soak MINUTES]
+    python benchmarks/bench_serve.py [--model miniature] [--requests 64] [--clients 1 8 32] [--soak MINUTES]
 
 Starts ``video-llama serve`` in a separate process and sends requests with the official client. Of ten requests, four
 are about one of the example videos (shared by many clients), one about a new video, two about an image, one about a
 sound file, and two are text only. Each client sends its next request as soon as the last one is answered.
-``--soak`` then continues with 8 clients and prints the memory of the server and its media processes every 30 seconds.
+"fair" is Jain's index of the numbers of tokens that the clients received: 1 if all are equal, 1 / clients if one got
+all. ``--gaps`` measures the time between two tokens of running answers while another request is prepared
+(``serve_gaps.py``) and nothing else. ``--soak`` then continues with 8 clients and prints the memory of the server and
+its media processes every 30 seconds.
 """
 
 from __future__ import annotations
@@ -34,6 +37,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks import serve_gaps
 from benchmarks.machine import machine
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
@@ -129,11 +133,11 @@ class Load:
     def run(self, num_clients: int, num_requests: int | None, seconds: float = float("inf")) -> dict[str, Any]:
         """Send requests until a number of requests or seconds is reached."""
         times: list[float] = []
-        tokens: list[int] = []
+        tokens = [0] * num_clients
         errors: list[str] = []
         start, first = time.monotonic(), self._next
 
-        def client() -> None:
+        def client(index: int) -> None:
             while True:
                 with self._lock:
                     number = self._next
@@ -142,25 +146,26 @@ class Load:
                     self._next += 1
                 if time.monotonic() - start > seconds:
                     return
-                self._ask(number, times, tokens, errors)
+                tokens[index] += self._ask(number, times, errors)
 
-        threads = [threading.Thread(target=client) for _ in range(num_clients)]
+        threads = [threading.Thread(target=client, args=(index,)) for index in range(num_clients)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        return {"times": times, "tokens": sum(tokens), "errors": errors, "seconds": time.monotonic() - start}
+        return {"times": times, "tokens": tokens, "errors": errors, "seconds": time.monotonic() - start}
 
-    def _ask(self, number: int, times: list[float], tokens: list[int], errors: list[str]) -> None:
+    def _ask(self, number: int, times: list[float], errors: list[str]) -> int:
+        """Send one request. Returns the number of tokens of the answer."""
         start = time.monotonic()
         try:
             messages: Any = self._mix.messages(number)
             reply = self._client.chat.completions.create(model=self._model, messages=messages, max_tokens=MAX_TOKENS)
         except openai.OpenAIError as error:
             errors.append(f"{type(error).__name__}: {error}")
-            return
+            return 0
         times.append(time.monotonic() - start)
-        tokens.append(reply.usage.completion_tokens if reply.usage else 0)
+        return reply.usage.completion_tokens if reply.usage else 0
 
 
 def show(num_clients: int, result: dict[str, Any], baseline: float) -> float:
@@ -170,14 +175,21 @@ def show(num_clients: int, result: dict[str, Any], baseline: float) -> float:
     """
     times, seconds = result["times"], result["seconds"]
     cuts = quantiles(times, n=20) if len(times) > 1 else [float("nan")] * 19
-    rate, tokens = len(times) / seconds, result["tokens"] / seconds
+    rate, tokens = len(times) / seconds, sum(result["tokens"]) / seconds
     print(
         f"{num_clients:7d} {len(times):9d} {rate:10.2f} {rate / (baseline or rate):6.2f} {tokens:9.1f} "
-        f"{cuts[9]:8.2f} {cuts[18]:8.2f} {len(result['errors']):7d}"
+        f"{cuts[9]:8.2f} {cuts[18]:8.2f} {max(times, default=0.0):8.2f} {fairness(result['tokens']):5.2f} "
+        f"{len(result['errors']):7d}"
     )
     for error in result["errors"][:1]:
         print(f"        {error}")
     return rate
+
+
+def fairness(shares: list[int]) -> float:
+    """Return Jain's index of what the clients received (Jain et al. 1984)."""
+    squares = sum(share**2 for share in shares)
+    return sum(shares) ** 2 / (len(shares) * squares) if squares else float("nan")
 
 
 def megabytes(pid: int) -> tuple[float, float]:
@@ -205,9 +217,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="miniature", help="miniature or a model folder")
     parser.add_argument("--requests", type=int, default=64, help="number of requests, at least 4 per client")
-    parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 64])
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--soak", type=float, default=0.0, metavar="MINUTES")
+    parser.add_argument("--gaps", action="store_true", help="measure the gaps between two tokens, and nothing else")
     options = parser.parse_args()
+    if options.gaps:
+        print(machine())
+        serve_gaps.run(None, num_streams=2, runs=3)
+        return
     print(f"{machine()}, {options.model}, at most {MAX_TOKENS} tokens an answer")
     with server(options.model) as (pid, address):
         with urllib.request.urlopen(f"{address}/v1/models") as reply:
@@ -215,7 +232,7 @@ def main() -> None:
         load = Load(address, name, Mix())
         load.run(1, len(MIX))  # warm up before timing
         print(f"ratio: requests/s relative to {options.clients[0]} clients")
-        print("clients  requests  requests/s  ratio  tokens/s    p50 s    p95 s  errors")
+        print("clients  requests  requests/s  ratio  tokens/s    p50 s    p95 s    max s  fair  errors")
         baseline = 0.0
         for num_clients in options.clients:
             rate = show(num_clients, load.run(num_clients, max(options.requests, 4 * num_clients)), baseline)

@@ -34,7 +34,7 @@ from video_llama.apps.server.settings import ServerSettings
 from video_llama.chat import Assistant, Decoding, MediaOptions
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "two_shapes.mp4"
-PROMPT_TOKENS, USUAL_TOKENS, MAX_TOKENS = 1500, 24, 400
+PROMPT_TOKENS, USUAL_TOKENS, MAX_TOKENS = 1500, 24, 1500
 SENTENCE = "Where does the red square move, and what do you hear? "
 
 

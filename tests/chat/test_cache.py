@@ -5,6 +5,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from video_llama.chat.cache import PromptCache
+from video_llama.chat.media_prefixes import MediaPrefixes
 
 MOST_MEDIA = 2  # more, with their sentences, are longer than the small model's context
 
@@ -71,7 +72,7 @@ SHORT = {"max_new_tokens": 12}
 
 def fresh_answer(chat, question: str, **decoding):
     """The same question in the same conversation, with nothing cached."""
-    chat._cache = None
+    chat._cache, chat._engine.prefixes = None, MediaPrefixes()
     return chat.ask(question, **decoding)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from video_llama import FrameSampling
+from video_llama.chat.media_prefixes import MediaPrefixes
 from video_llama.errors import MediaError, NoAudioTrackError, PromptError
 
 QUESTIONS = ("What do you see?", "What do you hear?", "Describe the shape.")
@@ -69,6 +70,7 @@ class TestStream:
             list(stream)
         handle.remove()
         assert stream.answer.text.startswith(begun)
+        assistant._engine.prefixes = MediaPrefixes()
         answer = chat.ask(QUESTIONS[1], **SHORT)
         assert answer.record.tokens["reused"] == 0
 

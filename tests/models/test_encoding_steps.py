@@ -46,9 +46,10 @@ def test_number_of_steps(assistant, step_products):
     size, mel_size = body.config.vision_config.image_size, body.imagebind_audio.input_size
     frames, clips = torch.zeros(3, 3, size, size), torch.zeros(2, 1, *mel_size)
     is_small = step_products == 1.0
-    blocks = (len(body.frame_encoder.vision_model.encoder.layers), len(body.imagebind_audio.blocks))
-    assert count(video_steps(body, frames))[0] == (3 if is_small else 1) * (blocks[0] + 1)
-    assert count(audio_steps(body, clips))[0] == (2 if is_small else 1) * (blocks[1] + 1)
+    encoder = body.frame_encoder
+    blocks = len(encoder.vision_model.encoder.layers) + len(encoder.qformer.encoder.layer)
+    assert count(video_steps(body, frames))[0] == (3 if is_small else 1) * (blocks + 1)
+    assert count(audio_steps(body, clips))[0] == (2 if is_small else 1) * (len(body.imagebind_audio.blocks) + 1)
 
 
 def test_gradients_stay_enabled_between_steps(assistant):

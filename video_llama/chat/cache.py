@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
 from transformers import DynamicCache
@@ -22,9 +23,14 @@ class PromptCache:
     conversation and keep their order (``fit_history``): the n-th run of placeholders is always the same medium.
     """
 
-    def __init__(self) -> None:
-        self.ids: list[int] = []
-        self.key_values = DynamicCache()
+    def __init__(self, ids: Sequence[int] = (), key_values: KeyValues | None = None) -> None:
+        self.ids: list[int] = list(ids)
+        self.key_values = DynamicCache(key_values or None)
+
+    def pairs(self) -> KeyValues:
+        """Return the keys and values of each layer."""
+        layers: list[Any] = self.key_values.layers
+        return [(layer.keys, layer.values) for layer in layers]
 
     def keep_common(self, ids: Sequence[int]) -> int:
         """Crop the cache to its longest common prefix with ``ids`` and return its length, always less than all."""

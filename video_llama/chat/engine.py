@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from video_llama.chat.attention import QueryAttention, query_attention
 from video_llama.chat.decoding import Decoding
+from video_llama.chat.media_prefixes import MediaPrefixes
 from video_llama.chat.record import Record, describe_modalities, describe_weights, prompt_hash
 from video_llama.checkpoints.folder import ModelFolder
 from video_llama.conversation import (
@@ -169,6 +170,8 @@ class Engine:
         self._video_processor = VideoProcessor.from_settings(self.settings)
         self._audio_processor = AudioProcessor(self.settings)
         self.familiarity = folder.familiarity
+        self.prefixes = MediaPrefixes()
+        """Beginnings of prompts about recent media, shared by the conversations."""
         tests = () if self.familiarity is None else self.familiarity.tests
         self._recorder = FeatureRecorder(self.model.model, [(test.part, test.block) for test in tests])
         self.max_frames = int(self.config.max_frame_pos)

@@ -175,14 +175,15 @@ class Chat:
             yield from ids
             return
         # An interrupted step leaves keys without values, so the cache is kept only between steps.
-        cache, self._cache = self._cache or PromptCache(), None
         start = time.perf_counter()
+        cache, self._cache = self._cache or self._known_beginning(turn), None
         effort.reused = cache.keep_common(turn.prompt.input_ids)
         steps = self._steps(turn, cache, effort.reused)
         with block_activity("reading the prompt", self._engine.model.model.language_model.layers):
             token = next(steps)
         effort.prefill = time.perf_counter() - start
         cache.ids = list(turn.prompt.input_ids)
+        self._engine.prefixes.keep(turn.media, turn.prompt, cache.pairs())
         while True:
             self._cache = cache
             yield token
@@ -192,6 +193,11 @@ class Chat:
             effort.generate += time.perf_counter() - start
             cache.ids.append(token)
             token = following
+
+    def _known_beginning(self, turn: PreparedTurn) -> PromptCache:
+        """Return the cache of a prompt's beginning that another conversation has computed, or an empty one."""
+        length, key_values = self._engine.prefixes.find(turn.media, turn.prompt.input_ids)
+        return PromptCache(turn.prompt.input_ids[:length], key_values)
 
     def _steps(self, turn: PreparedTurn, cache: PromptCache, num_reused: int) -> Iterator[int]:
         engine = self._engine

@@ -62,7 +62,7 @@ def video_steps(body: VideoLlamaModel, pixels_THW: Tensor) -> Steps[Tensor]:
             tokens.append(_without_grad(encoder, some_THW))
         else:
             hidden_TLV = yield from _vit_steps(encoder.vision_model, some_THW)
-            tokens.append(_without_grad(encoder.query, hidden_TLV))
+            tokens.append((yield from _qformer_steps(encoder.qformer, encoder.query_tokens, hidden_TLV)))
         yield
     fused_QD: Tensor = _without_grad(body.video_qformer, torch.cat(tokens)[None])[0]
     return fused_QD
@@ -95,10 +95,23 @@ def _vit_steps(vision_model: Any, pixels_THW: Tensor) -> Steps[Tensor]:
     return _without_grad(vision_model.post_layernorm, hidden_TLV)  # type: ignore[no-any-return]
 
 
-def _without_grad(function: Callable[..., Any], *inputs: Any) -> Any:
+def _qformer_steps(qformer: Any, queries_1KH: Tensor, hidden_TLV: Tensor) -> Steps[Tensor]:
+    """Return the frame Q-Former's output [T, K, H]; the layers of ``Blip2QFormerModel`` one by one."""
+    dtype = qformer.layernorm.weight.dtype
+    queries_TKH = queries_1KH.detach().expand(len(hidden_TLV), -1, -1)
+    hidden_TKH = _without_grad(qformer.layernorm, queries_TKH.to(dtype))
+    for layer in qformer.encoder.layer:
+        hidden_TKH = _without_grad(
+            layer, hidden_TKH, encoder_hidden_states=hidden_TLV.to(dtype), query_length=hidden_TKH.shape[1]
+        )
+        yield
+    return hidden_TKH  # type: ignore[no-any-return]
+
+
+def _without_grad(function: Callable[..., Any], *inputs: Any, **named: Any) -> Any:
     """Call a function without gradients. The mode must not be changed across a ``yield``."""
     with torch.no_grad():
-        return function(*inputs)
+        return function(*inputs, **named)
 
 
 def _num_parallel(config: Any, num_tokens: int, device: torch.device) -> int:

@@ -25,6 +25,14 @@ def test_chunk_fits_into_the_time(seconds, tokens):
     assert chunk_size.tokens() == tokens
 
 
+def test_a_slow_chunk_counts_at_once():
+    chunk_size = ChunkSize(1000)
+    chunk_size.seconds = 1.0
+    for seconds, tokens in ((0.01, 100), (0.05, 20), (0.01, 33)):
+        chunk_size.measured(1, seconds)
+        assert chunk_size.tokens() == tokens
+
+
 def test_the_limit_holds_for_the_smallest_chunk_too():
     chunk_size = ChunkSize(2)
     chunk_size.seconds = 0.0

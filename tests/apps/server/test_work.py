@@ -22,8 +22,8 @@ NUM_TOKENS = 24
 class Request:
     """A job and what it has emitted."""
 
-    def __init__(self, assistant, question, media=None, num_tokens=NUM_TOKENS):
-        decoding = Decoding(max_new_tokens=num_tokens)
+    def __init__(self, assistant, question, media=None, num_tokens=NUM_TOKENS, **settings):
+        decoding = Decoding(max_new_tokens=num_tokens, **settings)
         turn = assistant.prepare(media, question, MediaOptions(), decoding)
         self.events, self.ended = [], threading.Event()
         self.job = DecodeJob(turn, tuple(str(id(each)) for each in turn.media), (), self._emit)
@@ -138,6 +138,20 @@ def test_prompts_and_calls_alternate(endless):
         assert not call.done()
         go_on.set()
         call.result(PATIENCE)
+
+
+def test_requests_about_one_medium_that_arrive_together_share_its_prompt(assistant, clips):
+    medium = assistant.encode(clips["video"])
+    given = [Request(assistant, text, medium) for text in (QUESTION, LONG_QUESTION, "Why?")]
+    with scheduler(assistant, prefix_tokens=4000) as running:
+        blocked = threading.Event()
+        running.call(lambda: blocked.wait(PATIENCE))
+        for request in given:
+            running.submit(request.job)
+        blocked.set()
+        tokens = [request.result().record.tokens for request in given]
+    assert tokens[0]["reused"] == 0
+    assert min(count["reused"] for count in tokens[1:]) > tokens[0]["media"]
 
 
 def test_cancelled_call_ends(endless):

@@ -8,6 +8,7 @@ same tokens as it does alone.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -16,8 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from video_llama.apps.server.cache_limit import final_length
 from video_llama.apps.server.chunk_size import ChunkSize
 from video_llama.apps.server.key_values import PromptKeyValues, RowsKeyValues
+from video_llama.apps.server.work import synchronize
 from video_llama.chat.cache import KeyValues
 from video_llama.chat.decoding import TokenChooser, append_to_cache, next_tokens
 from video_llama.chat.engine import Engine, PreparedTurn
@@ -28,8 +31,11 @@ from video_llama.models.encoding_steps import Steps, run_steps
 class DecodeBatch:
     """The rows being decoded. Their order changes only in ``leave``."""
 
-    def __init__(self, engine: Engine, prefixes: PrefixCache, max_rows: int = 2**30) -> None:
-        self._engine, self._prefixes, self._max_rows = engine, prefixes, max_rows
+    def __init__(
+        self, engine: Engine, prefixes: PrefixCache, max_rows: int = 2**30, max_tokens: float = math.inf
+    ) -> None:
+        self._engine, self._prefixes = engine, prefixes
+        self._max_rows, self._max_tokens = max_rows, max_tokens
         self._num_layers = engine.config.text_config.num_hidden_layers
         self.clear()
 
@@ -43,15 +49,14 @@ class DecodeBatch:
 
     def num_tokens_with(self, turn: PreparedTurn) -> int:
         """Return the number of positions in use at most, if this turn joins: its prompt and the rows' buffer."""
-        longest = max([final_length(turn), *self._cache.final_lengths])
-        return len(turn.prompt.input_ids) + (len(self) + 1) * longest
+        return len(turn.prompt.input_ids) + self._cache.num_tokens_with(final_length(turn))
 
     def clear(self) -> None:
         """Remove all rows."""
         self._choosers: list[TokenChooser] = []
         self._tokens: list[Tensor] = []
         """The last token id of each row, [1], on the device."""
-        self._cache = RowsKeyValues(self._num_layers, self._max_rows)
+        self._cache = RowsKeyValues(self._num_layers, self._max_rows, self._max_tokens)
 
     def join(self, turn: PreparedTurn, media_keys: Sequence[str]) -> tuple[int, int]:
         """Do all steps of :meth:`join_steps`."""
@@ -73,7 +78,7 @@ class DecodeBatch:
         while (chunk := chunk_size.tokens()) < len(labels) - num_cached:
             start = time.perf_counter()
             append_to_cache(engine.model, embeds_1LD[:, num_cached : num_cached + chunk], cache, num_cached)
-            torch.get_device_module(engine.model.device).synchronize()
+            synchronize(engine.model.device)
             chunk_size.measured(chunk, time.perf_counter() - start)
             num_cached += chunk
             yield
@@ -117,12 +122,6 @@ def _replace_by_last(values: list[Any], index: int) -> None:
     values.pop()
 
 
-def final_length(turn: PreparedTurn) -> int:
-    """Return the number of tokens of a prompt and its longest answer."""
-    assert turn.decoding.max_new_tokens is not None, "resolved() sets it"
-    return len(turn.prompt.input_ids) + turn.decoding.max_new_tokens
-
-
 def prompt_labels(turn: PreparedTurn, media_keys: Sequence[str]) -> list[Hashable]:
     """Return one label per prompt token: its id, or for a media token the key of the medium and the token's index.
 
@@ -151,13 +150,18 @@ class PrefixCache:
     """Keys and values of the most recently used prompts, up to ``max_tokens`` tokens in total."""
 
     def __init__(self, max_tokens: int) -> None:
-        self._max_tokens = max_tokens
+        self._max_tokens = self._limit = max_tokens
         self._entries: list[_CachedPrompt] = []
 
     @property
     def num_tokens(self) -> int:
         """Number of cached prompt tokens."""
         return sum(len(entry.labels) for entry in self._entries)
+
+    def limit(self, max_tokens: int) -> None:
+        """Keep at most this many tokens, and at most those of the constructor, until the next call."""
+        self._limit = min(self._max_tokens, max_tokens)
+        self._remove_oldest()
 
     def longest(self, labels: Sequence[Hashable]) -> tuple[int, KeyValues]:
         """Return the length, keys and values of the longest cached prefix of ``labels``.
@@ -177,11 +181,14 @@ class PrefixCache:
 
     def keep(self, labels: list[Hashable], key_values: KeyValues) -> None:
         """Add a prompt. Removes entries that are a prefix of it, then the least recently used ones above the limit."""
-        if len(labels) > self._max_tokens:
+        if len(labels) > self._limit:
             return
         if any(common_length(entry.labels, labels) == len(labels) for entry in self._entries):
             return
         self._entries = [entry for entry in self._entries if common_length(entry.labels, labels) < len(entry.labels)]
         self._entries.append(_CachedPrompt(labels, key_values))
-        while self.num_tokens > self._max_tokens:
+        self._remove_oldest()
+
+    def _remove_oldest(self) -> None:
+        while self.num_tokens > self._limit:
             self._entries.pop(0)

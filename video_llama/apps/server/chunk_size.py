@@ -27,5 +27,6 @@ class ChunkSize:
         return max(1, min(self._max_tokens, max(MIN_TOKENS, int(self.seconds / self._seconds_per_token))))
 
     def measured(self, num_tokens: int, seconds: float) -> None:
-        """Record the time of a chunk."""
-        self._seconds_per_token = seconds / num_tokens
+        """Record the time of a chunk. A slower one counts at once, a faster one by half."""
+        new, old = seconds / num_tokens, self._seconds_per_token
+        self._seconds_per_token = new if old is None else max(new, (old + new) / 2)

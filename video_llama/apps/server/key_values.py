@@ -9,6 +9,7 @@ the running answers share one in which each row begins at column 0 and has its o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -94,13 +95,16 @@ class _RowsLayer(_Layer):  # type: ignore[no-untyped-call]
 
 
 class RowsKeyValues(Cache):
-    """The cache of the running answers: row b has ``lengths[b]`` positions, and room for ``final_lengths[b]``."""
+    """The cache of the running answers: row b has ``lengths[b]`` positions, and room for ``final_lengths[b]``.
+
+    The buffer has ``max_rows`` rows at most, and ``max_tokens`` positions unless a row needs more.
+    """
 
     layers: list[Any]
 
-    def __init__(self, num_layers: int, max_rows: int) -> None:
+    def __init__(self, num_layers: int, max_rows: int, max_tokens: float = math.inf) -> None:
         super().__init__(layers=[_RowsLayer() for _ in range(num_layers)])  # type: ignore[no-untyped-call]
-        self._max_rows = max_rows
+        self._max_rows, self._max_tokens = max_rows, max_tokens
         self._num_allocated = (0, 0)
         self._lengths_B = torch.zeros(0, dtype=torch.long)
         """``lengths`` on the device of the first layer, so that a step copies nothing to it."""
@@ -111,6 +115,12 @@ class RowsKeyValues(Cache):
     def num_tokens(self) -> int:
         """Number of positions in the buffer, used or not."""
         return self._num_allocated[0] * self._num_allocated[1]
+
+    def num_tokens_with(self, final_length: int) -> int:
+        """Return the number of positions in the buffer, at least, after a row of this length has joined."""
+        rows, columns = len(self.lengths) + 1, max([final_length, *self.final_lengths])
+        is_enough = rows <= self._num_allocated[0] and columns <= self._num_allocated[1]
+        return self.num_tokens if is_enough else rows * columns
 
     def append(self, key_values: KeyValues, final_length: int) -> None:
         """Copy the keys and values of a prompt into a new row."""
@@ -166,7 +176,9 @@ class RowsKeyValues(Cache):
     def _reserve(self, num_rows: int, num_columns: int, like: KeyValues) -> None:
         rows, columns = self._num_allocated
         if num_rows > rows or num_columns > columns:
-            more_rows = num_rows if num_rows <= rows else min(self._max_rows, max(num_rows, 2 * rows))
+            more_rows = max(num_rows, min(self._max_rows, 2 * rows if num_rows > rows else rows))
+            if more_rows * num_columns > self._max_tokens:
+                more_rows = num_rows
             self._allocate(more_rows, num_columns, like)
 
     def _shrink(self) -> None:

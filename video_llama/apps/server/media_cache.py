@@ -9,6 +9,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, replace
 
 from video_llama.apps.media.pool import MediaPool
+from video_llama.apps.server.cache_limit import medium_bytes
 from video_llama.apps.server.media_input import MediaBytes
 from video_llama.apps.server.metrics import Metrics
 from video_llama.apps.server.scheduler import Scheduler
@@ -28,13 +29,21 @@ class _Encoding:
 
 
 class MediaCache:
-    """Encodes each content once and keeps the ``max_entries`` most recently used media."""
+    """Encodes each content once and keeps the most recently used media: ``max_entries``, of ``max_bytes`` together."""
 
     def __init__(
-        self, engine: Engine, pool: MediaPool, scheduler: Scheduler, metrics: Metrics, *, max_entries: int
+        self,
+        engine: Engine,
+        pool: MediaPool,
+        scheduler: Scheduler,
+        metrics: Metrics,
+        *,
+        max_entries: int,
+        max_bytes: int,
     ) -> None:
         self._engine, self._pool, self._scheduler, self._metrics = engine, pool, scheduler, metrics
-        self._max_entries = max_entries
+        self._max_entries, self._max_bytes = max_entries, max_bytes
+        self._num_bytes = 0
         self._kept: OrderedDict[str, EncodedMedium] = OrderedDict()
         self._encoding: dict[str, _Encoding] = {}
 
@@ -78,6 +87,8 @@ class MediaCache:
         call = self._scheduler.call_steps(lambda: self._engine.encode_steps(read))
         medium = replace(await asyncio.wrap_future(call), decode_seconds=seconds)
         self._kept[key] = medium
-        while len(self._kept) > self._max_entries:
-            self._kept.popitem(last=False)
+        self._num_bytes += medium_bytes(medium)
+        while len(self._kept) > self._max_entries or self._num_bytes > self._max_bytes:
+            self._num_bytes -= medium_bytes(self._kept.popitem(last=False)[1])
+        self._metrics.cache_bytes.labels("media").set(self._num_bytes)
         return medium

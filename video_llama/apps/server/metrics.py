@@ -43,6 +43,15 @@ class Metrics:
             ["found"],
             registry=registry,
         )
+        self.cache_limit_bytes = Gauge(
+            "video_llama_cache_limit_bytes", "Maximum size of all caches together (cache_bytes).", registry=registry
+        )
+        self.cache_bytes = Gauge(
+            "video_llama_cache_bytes",
+            "Size of the caches: answers (keys and values of running answers), prompts (of kept prompts), media.",
+            ["kind"],
+            registry=registry,
+        )
         self.worker_deaths = Counter(
             "video_llama_media_worker_deaths", "Media processes that crashed or were killed.", registry=registry
         )

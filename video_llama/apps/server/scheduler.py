@@ -17,10 +17,11 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
 from video_llama.apps.server.batch import DecodeBatch, PrefixCache
+from video_llama.apps.server.cache_limit import CacheLimit, tokens_alone
 from video_llama.apps.server.chunk_size import ChunkSize
 from video_llama.apps.server.metrics import Metrics
 from video_llama.apps.server.stop_filter import StopFilter, cut_at_stop
-from video_llama.apps.server.work import QueuedCall, Work, single_step
+from video_llama.apps.server.work import QueuedCall, Work, single_step, synchronize
 from video_llama.chat.engine import MAX_NEW_TOKENS, STOP_STRING, Effort, Engine, PreparedTurn
 from video_llama.chat.record import Record
 from video_llama.chat.session import search_beams
@@ -108,10 +109,15 @@ class Scheduler:
         max_rows: int,
         prefix_tokens: int,
         prefill_chunk_tokens: int = 512,
-        max_pause: float = 1.5,
+        max_pause: float = 1.0,
+        cache_limit: CacheLimit | None = None,
     ) -> None:
         self._engine, self._metrics, self._max_rows = engine, metrics, max_rows
-        self._batch = DecodeBatch(engine, PrefixCache(prefix_tokens), max_rows)
+        self._cache_limit = cache_limit or CacheLimit.of(engine, None)
+        self._prefixes = PrefixCache(prefix_tokens)
+        self._batch = DecodeBatch(engine, self._prefixes, max_rows, self._cache_limit.tokens)
+        self._search_tokens = 0
+        """Number of tokens whose keys and values the running beam search needs."""
         self._rows: list[BatchRow] = []
         self._jobs: deque[DecodeJob] = deque()
         self._calls: deque[QueuedCall] = deque()
@@ -199,14 +205,17 @@ class Scheduler:
         left = pause
         while (work := self._next_work()) is not None:
             self._chunk_size.seconds = left if self._rows else None
-            if work.step():
+            began, is_done = time.perf_counter(), work.step()
+            synchronize(self._engine.model.device)
+            work.last_seconds = time.perf_counter() - began
+            if is_done:
                 if work is self._prefill:
                     self._prefill = None
                     self._metrics.running.set(self.num_running)
                 else:
                     self._call = None
             left = pause - (time.perf_counter() - start)
-            if not self._rows or left < work.last_seconds or (self._jobs and self._prefill is None):
+            if not self._rows or left < work.last_seconds:
                 return
 
     def _next_work(self) -> Work | None:
@@ -234,6 +243,7 @@ class Scheduler:
         def joined(result: tuple[tuple[int, int], float]) -> None:
             (token, row.effort.reused), row.effort.prefill = result
             self._rows.append(row)
+            self._report_memory()
             self._count_prompt(row)
             self._push_tokens({len(self._rows) - 1: token})
 
@@ -246,10 +256,27 @@ class Scheduler:
             return None
         with self._changed:
             for index, job in enumerate(self._jobs):
-                if not (self._is_searching and job.turn.decoding.num_beams > 1):
+                if job.cancelled.is_set() or not (self._is_searching and job.turn.decoding.num_beams > 1):
+                    # Later jobs do not overtake one that waits for memory: it would starve.
+                    if not self._fits(job):
+                        return None
                     del self._jobs[index]
                     return job
         return None
+
+    def _fits(self, job: DecodeJob) -> bool:
+        """Return whether the keys and values of an answer fit, and remove kept prompts to make room for them."""
+        if job.cancelled.is_set():
+            return True
+        if job.turn.decoding.num_beams > 1:
+            needed = self._batch.num_tokens + tokens_alone(job.turn)
+        else:
+            needed = self._batch.num_tokens_with(job.turn) + self._search_tokens
+        left = self._cache_limit.tokens - needed
+        if left < 0 and self.num_running:
+            return False
+        self._prefixes.limit(max(0, left))
+        return True
 
     def _search(self, job: DecodeJob) -> None:
         """Generate an answer with beam search. Its text is emitted when the search is complete."""
@@ -261,7 +288,7 @@ class Scheduler:
             self._refuse_if_stopping()
             self._advance()
 
-        self._is_searching = True
+        self._is_searching, self._search_tokens = True, tokens_alone(job.turn)
         self._metrics.running.set(self.num_running)
         try:
             [tokens] = search_beams(self._engine, [job.turn], after_step)
@@ -277,7 +304,7 @@ class Scheduler:
         except Exception as error:
             job.emit(error)
         finally:
-            self._is_searching = False
+            self._is_searching, self._search_tokens = False, 0
             self._metrics.running.set(self.num_running)
 
     def _count_prompt(self, row: BatchRow) -> None:
@@ -315,12 +342,18 @@ class Scheduler:
             row.job.emit(error)
             return True
 
+    def _report_memory(self) -> None:
+        size = self._cache_limit.bytes_per_token
+        self._metrics.cache_bytes.labels("answers").set(size * (self._batch.num_tokens + self._search_tokens))
+        self._metrics.cache_bytes.labels("prompts").set(size * self._prefixes.num_tokens)
+
     def _drop_cancelled(self) -> None:
         self._remove([index for index, row in enumerate(self._rows) if row.job.cancelled.is_set()])
 
     def _remove(self, indices: list[int]) -> None:
         if indices:
             self._rows = [self._rows[index] for index in self._batch.leave(indices)]
+            self._report_memory()
         self._metrics.running.set(self.num_running)
 
     def _fail_remaining(self) -> None:
@@ -334,4 +367,5 @@ class Scheduler:
         for call in self._calls:
             call.fail(error)
         self._rows, self._prefill, self._call = [], None, None
-        self._batch = DecodeBatch(self._engine, PrefixCache(0))
+        self._batch.clear()
+        self._prefixes.limit(0)

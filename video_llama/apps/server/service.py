@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 
 from video_llama.apps.media.pool import MediaPool
+from video_llama.apps.server.cache_limit import CacheLimit, CacheTooSmallError
 from video_llama.apps.server.errors import ApiError
 from video_llama.apps.server.media_cache import MediaCache
 from video_llama.apps.server.media_input import MediaInput
@@ -93,6 +94,8 @@ class Service:
         self.settings, self.metrics = settings, Metrics()
         self.model, self.notice = assistant.name, assistant.notice
         self._engine = assistant.engine
+        self._cache_limit = CacheLimit.of(self._engine, settings.cache_bytes)
+        self.metrics.cache_limit_bytes.set(self._cache_limit.num_bytes)
         self.scheduler = Scheduler(
             self._engine,
             self.metrics,
@@ -100,10 +103,18 @@ class Service:
             prefix_tokens=settings.prefix_cache_tokens,
             prefill_chunk_tokens=settings.prefill_chunk_tokens,
             max_pause=settings.max_pause,
+            cache_limit=self._cache_limit,
         )
         self._pool = MediaPool(self._engine, settings, self.metrics.worker_deaths.inc)
         entries = settings.media_cache_entries
-        self._media_cache = MediaCache(self._engine, self._pool, self.scheduler, self.metrics, max_entries=entries)
+        self._media_cache = MediaCache(
+            self._engine,
+            self._pool,
+            self.scheduler,
+            self.metrics,
+            max_entries=entries,
+            max_bytes=self._cache_limit.media_bytes,
+        )
         self._media_input = MediaInput(settings)
         self._num_places, self._num_taken = settings.max_rows + settings.max_queue, 0
         self._mean_seconds = INITIAL_REQUEST_SECONDS
@@ -209,6 +220,8 @@ class Service:
             await asyncio.to_thread(prepare_turn, request, self._engine, media, decoding)
             for decoding in decodings(request, self._engine, self.settings)
         ]
+        for turn in turns:
+            self._cache_limit.check(turn)
         stops = [request.stop] if isinstance(request.stop, str) else request.stop
         answers.submit(turns, [key for key, _ in keyed], [stop for stop in stops if stop])
 
@@ -236,7 +249,8 @@ def as_api_error(error: Exception) -> ApiError:
     if isinstance(error, MediaError):
         return ApiError(400, str(error), code="bad_media", param="messages")
     if isinstance(error, PromptError):
-        code = "context_length_exceeded" if isinstance(error, ContextLengthError) else None
+        codes = {ContextLengthError: "context_length_exceeded", CacheTooSmallError: "cache_too_small"}
+        code = codes.get(type(error))
         return ApiError(400, str(error), code=code, param="messages")
     if isinstance(error, SchedulerStoppedError):
         return ApiError(503, "The server is shutting down. Try again later.", headers={"Retry-After": "5"})

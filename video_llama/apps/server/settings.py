@@ -52,13 +52,16 @@ class ServerSettings(MediaLimits):
     """Maximum number of windows of one request with ``window``."""
     max_media_bytes: int = Field(default=32 * MEBIBYTE, ge=1)
     """Maximum size of one media file."""
+    cache_bytes: int | None = Field(default=None, ge=1)
+    """Maximum size of all caches: keys and values of running answers and of kept prompts, and encoded media. An answer
+    that does not fit waits. None is half of the memory that is free on the model's device when the server starts."""
     media_cache_entries: int = Field(default=64, ge=0)
     """Number of encoded media kept for later requests with the same content. 0 disables this cache."""
     prefix_cache_tokens: int = Field(default=4096, ge=0)
     """Number of prompt tokens whose keys and values are kept for prompts with equal prefixes. 0 disables this cache."""
     prefill_chunk_tokens: int = Field(default=512, ge=1)
     """Maximum number of prompt tokens processed at once. While answers run, fewer are chosen; see max_pause."""
-    max_pause: float = Field(default=1.5, ge=0)
+    max_pause: float = Field(default=1.0, ge=0)
     """Time for encoding media and processing prompts between two tokens of the running answers, as a multiple of the
     duration of a decoding step. At least one step of such work is done. inf does all of it at once."""
     allowed_hosts: tuple[str, ...] = ()

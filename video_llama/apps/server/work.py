@@ -6,14 +6,21 @@ a whole medium or prompt.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
+import torch
+
 from video_llama.models.encoding_steps import Steps
 
 Result = TypeVar("Result")
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until an accelerator has done what was started, so that a step's time is known. A CPU is never behind."""
+    if device.type != "cpu":
+        torch.get_device_module(device).synchronize()
 
 
 class Work:
@@ -29,14 +36,13 @@ class Work:
         self._steps, self._on_result, self._on_error = steps, on_result, on_error
         self._is_cancelled = is_cancelled
         self.last_seconds = 0.0
-        """Duration of the last step."""
+        """Duration of the last step, set by the scheduler."""
 
     def step(self) -> bool:
         """Do one step. Returns whether the work has ended, failed, or was cancelled."""
         if self._is_cancelled():
             self._steps.close()
             return True
-        start = time.perf_counter()
         try:
             next(self._steps)
         except StopIteration as end:
@@ -45,8 +51,6 @@ class Work:
         except Exception as error:
             self._on_error(error)
             return True
-        finally:
-            self.last_seconds = time.perf_counter() - start
         return False
 
     def fail(self, error: Exception) -> None:
