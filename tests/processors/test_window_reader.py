@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.factories.media import Clip, write_clip, write_long_video
 from video_llama.errors import MediaError, NoAudioTrackError
@@ -114,6 +115,24 @@ def test_frames_are_decoded_by_seeking_in_one_container(files, monkeypatch):
             windows = WindowPlan(5).windows(*reader.bounds)
             list(reader.read(windows))
         assert media.num_containers < len(windows)
+
+
+def test_a_missing_track_is_searched_once(files):
+    with MediaFile(files["silent.mp4"]) as media:
+        with WindowReader(media, SETTINGS, MediaOptions(), **NEEDS) as reader:
+            found = list(reader.read(WindowPlan(10).windows(*reader.bounds)))
+        assert media.num_containers < len(found)
+    assert {medium.why_no_sound for medium in found} == {"no audio track"}
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.webp"])
+def test_animations(tmp_path, name):
+    images = [Image.new("RGB", (40, 30), (20 * number, 0, 0)) for number in range(12)]
+    path = tmp_path / name
+    images[0].save(path, save_all=True, append_images=images[1:], duration=250)
+    windows, media = read_all(path, MediaOptions(), WindowPlan(1))
+    assert [(window.start, window.end) for window in windows] == [(0, 1), (1, 2), (2, 3)]
+    assert_equal_to_segments(path, MediaOptions(), windows, media)
 
 
 def test_vp8_with_hidden_frames(tmp_path):

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from av import VideoFrame
 
-from video_llama.errors import MediaError
+from video_llama.errors import MediaError, NoAudioTrackError
 from video_llama.processors.audio_decode import SoundTrack
-from video_llama.processors.images import frame_paths
+from video_llama.processors.images import check_animation, frame_paths
 from video_llama.processors.media_file import FrameListSource, MediaFile, MediaKind, MediaSource, is_folder
 from video_llama.processors.medium import (
     NO_VIDEO_TRACK,
@@ -108,6 +108,7 @@ class WindowReader:
     def _open(self, source: MediaSource, kind: MediaKind | None) -> None:
         self._frames: _WindowFrames | None = None
         self._track: SoundTrack | None = None
+        self._no_track: NoAudioTrackError | None = None
         self._source = source
         if isinstance(source, (list, tuple)) or is_folder(source):
             paths: FrameListSource = source if isinstance(source, (list, tuple)) else frame_paths(Path(source))
@@ -173,8 +174,14 @@ class WindowReader:
         )
 
     def _sound(self, sampling: FrameSampling) -> SoundClips:
+        if self._no_track is not None:
+            raise self._no_track
         if self._track is None:
-            self._track = open_window_track(self._media, self._stack)
+            try:
+                self._track = open_window_track(self._media, self._stack)
+            except NoAudioTrackError as error:
+                self._no_track = error
+                raise
         return segment_clips(self._track, self._settings, sampling)
 
 
@@ -186,6 +193,9 @@ class _WindowFrames:
         self._container = stack.enter_context(media.container())
         self._stream = video_stream(self._container, media)
         index = build_index(self._container, self._stream, media)
+        if self._container.format.name in ("gif", "apng"):
+            context = self._stream.codec_context
+            check_animation(media.name, len(index.pts), context.width, context.height)
         self.index = replace(index, is_table=False)  # packets have been read by the time of the second window
         self._seconds = self.index.seconds
 
