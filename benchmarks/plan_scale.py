@@ -2,7 +2,7 @@
 
     python benchmarks/plan_scale.py MEASURED.json [--clips 10000000] [--nodes 8] [...]
 
-MEASURED.json is written by `bench_batch.py --json`: seconds of one core to decode a clip, and the size of a clip.
+MEASURED.json is written by `bench_batch.py --json`: processor time to read a clip, and the size of a clip.
 Measured by this script on this machine: the rows per second that one process writes, and the bytes of a row in Ray's
 object store. Nothing about a GPU is measured. Its seconds are FLOP counts of the 7B model (torch's counter on the
 configuration, without weights) and bytes of weights and cache, divided by the peak figures of a data sheet times a
@@ -122,15 +122,14 @@ def main() -> None:
     parser.add_argument("--read-gb", type=float, default=10.0, help="GB/s from the object store, all nodes together")
     parser.add_argument("--price", type=float, help="price of a GPU-hour")
     options = parser.parse_args()
-    measured = json.loads(options.measured.read_text(encoding="utf-8"))
-    settings = measured["settings"]
-    core_seconds = measured["ways"]["one"]["stage_seconds_per_clip"]["decode"]
+    settings = json.loads(options.measured.read_text(encoding="utf-8"))["settings"]
+    core_seconds = settings["decode_core_seconds"]
     model = count_model(options.prompt_tokens)
     rows_per_second, row_bytes = writer_rows_per_second()
     print(f"measured on: {settings['machine']}")
     clip = f"{settings['seconds']} s, {settings['height']}p, {settings['clip_bytes'] / 1e6:.1f} MB"
     print(
-        f"measured: {core_seconds:.2f} s of one core to decode a clip of {clip}; one process writes "
+        f"measured: {core_seconds:.2f} s of a core to read a clip of {clip}; one process writes "
         f"{rows_per_second:,.0f} rows/s of {row_bytes:,} bytes; {bytes_per_queued_row():.0f} bytes per waiting row"
     )
     print(
