@@ -1,11 +1,14 @@
 """Buffers of keys and values hold what is written, whichever rows join and leave."""
 
+import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import DynamicCache
 
+from video_llama.apps.server import key_values
 from video_llama.apps.server.key_values import PromptKeyValues, RowsKeyValues
+from video_llama.models.encoding_steps import run_steps
 
 NUM_LAYERS, HEADS, WIDTH = 2, 3, 4
 COMMANDS = st.lists(st.tuples(st.sampled_from(["join", "leave", "step"]), st.integers(0, 5)), max_size=30)
@@ -17,7 +20,8 @@ def random_pairs(length, rows=1):
 
 def test_prompt_equals_dynamic_cache():
     prefix, parts = random_pairs(4), [random_pairs(3), random_pairs(1)]
-    ours, theirs = PromptKeyValues(NUM_LAYERS, 8, prefix), DynamicCache(prefix)
+    ours, theirs = PromptKeyValues(NUM_LAYERS, 8), DynamicCache(prefix)
+    run_steps(ours.begin_steps(prefix))
     for part in parts:
         for layer, (keys, values) in enumerate(part):
             found, expected = ours.update(keys, values, layer), theirs.update(keys, values, layer)
@@ -26,15 +30,32 @@ def test_prompt_equals_dynamic_cache():
     assert ours.key_values()[0][0].data_ptr() == ours.layers[0].keys.data_ptr()  # not a copy
 
 
-@given(COMMANDS)
-def test_rows_are_those_of_a_list(commands):
-    """The reference keeps each row as tensors of its own."""
+@pytest.mark.parametrize("many_tokens", [1, 256])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(commands=COMMANDS)
+def test_rows_are_those_of_a_list(monkeypatch, many_tokens, commands):
+    """The reference keeps each row as tensors of its own. Long rows are appended in steps, while others go on."""
+    monkeypatch.setattr(key_values, "MANY_TOKENS", many_tokens)
     cache, expected = RowsKeyValues(NUM_LAYERS, max_rows=4), []
+    appending = None
+
+    def go_on():
+        nonlocal appending
+        if appending is not None:
+            steps, pairs = appending
+            try:
+                next(steps)
+            except StopIteration:
+                expected.append([list(pair) for pair in pairs])
+                appending = None
+
     for command, number in commands:
-        if command == "join" and len(expected) < 4:
+        if command == "join" and len(expected) < 4 and appending is None:
             pairs = random_pairs(number + 1)
-            cache.append(pairs, number + 40)
-            expected.append([list(pair) for pair in pairs])
+            appending = cache.append_steps(pairs, number + 40), pairs
+            go_on()
+        elif command == "join":
+            go_on()
         elif command == "leave" and expected:
             row = number % len(expected)
             cache.remove(row)
@@ -54,7 +75,7 @@ def test_rows_are_those_of_a_list(commands):
             cache.end_step()
         assert cache.lengths == [row[0][0].shape[2] for row in expected]
         assert cache.num_tokens >= len(expected) * max(cache.final_lengths, default=0)
-        assert expected or cache.num_tokens == 0
+        assert expected or appending is not None or cache.num_tokens == 0
 
 
 def test_memory_is_released_with_the_rows_that_need_it():
@@ -65,6 +86,16 @@ def test_memory_is_released_with_the_rows_that_need_it():
     cache.remove(2)
     assert cache.num_tokens == 20
     assert cache.layers[0].keys.shape == (2, HEADS, 10, WIDTH)
+
+
+def test_a_row_that_is_not_completed_leaves_nothing(monkeypatch):
+    monkeypatch.setattr(key_values, "MANY_TOKENS", 1)
+    cache = RowsKeyValues(NUM_LAYERS, max_rows=2)
+    steps = cache.append_steps(random_pairs(5), 10)
+    next(steps)
+    assert (cache.lengths, cache.num_tokens) == ([], 10)
+    steps.close()
+    assert (cache.num_tokens, cache.layers[0].keys) == (0, None)
 
 
 def test_number_of_rows_doubles_up_to_the_maximum():

@@ -72,7 +72,8 @@ class DecodeBatch:
         """
         engine, labels = self._engine, prompt_labels(turn, media_keys)
         num_reused, prefix = self._prefixes.longest(labels)
-        cache = PromptKeyValues(self._num_layers, len(labels), prefix)
+        cache = PromptKeyValues(self._num_layers, len(labels))
+        yield from cache.begin_steps(prefix)
         embeds_1LD, mask_1L = engine.embed([turn])
         num_cached = num_reused
         while (chunk := chunk_size.tokens()) < len(labels) - num_cached:
@@ -86,7 +87,7 @@ class DecodeBatch:
         chosen_1, [token] = next_tokens(engine.model, embeds_1LD[:, num_cached:], mask_1L, cache, choose)
         key_values = cache.key_values()
         self._prefixes.keep(labels, key_values)
-        self._cache.append(key_values, final_length(turn))
+        yield from self._cache.append_steps(key_values, final_length(turn))
         self._choosers.append(choose)
         self._tokens.append(chosen_1)
         return token, num_reused

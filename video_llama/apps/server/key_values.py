@@ -10,7 +10,6 @@ the running answers share one in which each row begins at column 0 and has its o
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,6 +17,10 @@ from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from video_llama.chat.cache import KeyValues
+from video_llama.models.encoding_steps import Steps, run_steps
+
+MANY_TOKENS = 256
+"""Keys and values of at least this many tokens are copied one layer per step: first writes to new memory are slow."""
 
 
 class _Layer(CacheLayerMixin):  # type: ignore[no-untyped-call]
@@ -43,11 +46,9 @@ class _Layer(CacheLayerMixin):  # type: ignore[no-untyped-call]
 
 
 class _PromptLayer(_Layer):  # type: ignore[no-untyped-call]
-    def __init__(self, capacity: int, prefix: tuple[Tensor, Tensor] | None) -> None:
+    def __init__(self, capacity: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._capacity = capacity
-        if prefix is not None:
-            self._append(*prefix)
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         self._append(key_states, value_states)
@@ -67,13 +68,19 @@ class _PromptLayer(_Layer):  # type: ignore[no-untyped-call]
 
 
 class PromptKeyValues(Cache):
-    """The cache of one prompt of ``length`` tokens, whose keys and values may begin with a ``prefix``."""
+    """The cache of one prompt of ``length`` tokens."""
 
     layers: list[Any]
 
-    def __init__(self, num_layers: int, length: int, prefix: KeyValues) -> None:
-        pairs: Sequence[tuple[Tensor, Tensor] | None] = prefix or [None] * num_layers
-        super().__init__(layers=[_PromptLayer(length, pair) for pair in pairs])
+    def __init__(self, num_layers: int, length: int) -> None:
+        super().__init__(layers=[_PromptLayer(length) for _ in range(num_layers)])
+
+    def begin_steps(self, prefix: KeyValues) -> Steps[None]:
+        """Copy the keys and values of the prompt's beginning, layer by layer if they are long."""
+        for layer, pair in zip(self.layers, prefix, strict=False):
+            layer.update(*pair)
+            if pair[0].shape[2] >= MANY_TOKENS:
+                yield
 
     def key_values(self) -> KeyValues:
         """Return keys and values of the positions computed so far, [1, H, L, W] per layer, without copying them."""
@@ -106,6 +113,7 @@ class RowsKeyValues(Cache):
         super().__init__(layers=[_RowsLayer() for _ in range(num_layers)])  # type: ignore[no-untyped-call]
         self._max_rows, self._max_tokens = max_rows, max_tokens
         self._num_allocated = (0, 0)
+        self._is_appending = False
         self._lengths_B = torch.zeros(0, dtype=torch.long)
         """``lengths`` on the device of the first layer, so that a step copies nothing to it."""
         self.lengths: list[int] = []
@@ -123,19 +131,46 @@ class RowsKeyValues(Cache):
         return self.num_tokens if is_enough else rows * columns
 
     def append(self, key_values: KeyValues, final_length: int) -> None:
-        """Copy the keys and values of a prompt into a new row."""
-        row, length = len(self.lengths), key_values[0][0].shape[2]
-        self._reserve(row + 1, max([final_length, *self.final_lengths]), key_values)
-        end = max([length, *self.lengths])
-        for layer, pair in zip(self.layers, key_values, strict=True):
-            for buffer, new in zip((layer.keys, layer.values), pair, strict=True):
-                buffer[row, :, :length] = new[0]
-                # Attention reads masked columns too, and a NaN there would be the result.
-                buffer[row, :, length:end] = 0
-                buffer[:row, :, max(self.lengths, default=end) : end] = 0
+        """Do all steps of :meth:`append_steps`."""
+        run_steps(self.append_steps(key_values, final_length))
+
+    def append_steps(self, key_values: KeyValues, final_length: int) -> Steps[None]:
+        """Copy the keys and values of a prompt into a new row, layer by layer if they are long.
+
+        Between the steps, rows can be decoded and removed, but not appended. The row exists after the last step.
+        """
+        length = key_values[0][0].shape[2]
+        size = self._size_with(final_length)
+        self._num_allocated, self._is_appending = size, True
+        layer, row = 0, len(self.lengths)
+        try:
+            while layer < len(self.layers):
+                self._copy(self.layers[layer], key_values[layer], row, size)
+                layer += 1
+                if length >= MANY_TOKENS and layer < len(self.layers):
+                    yield
+                    if row != len(self.lengths):  # rows have left: the new row is an earlier one
+                        layer, row = 0, len(self.lengths)
+        except GeneratorExit:
+            self._is_appending = False
+            self._shrink()
+            raise
+        self._is_appending = False
         self.lengths.append(length)
         self.final_lengths.append(final_length)
         self._lengths_B = torch.tensor(self.lengths, device=key_values[0][0].device)
+
+    def _copy(self, layer: Any, pair: tuple[Tensor, Tensor], row: int, size: tuple[int, int]) -> None:
+        """Copy one layer's keys and values into a row of a buffer of at least ``size``."""
+        length, used = pair[0].shape[2], max(self.lengths, default=0)
+        end = max(length, used)
+        if layer.keys is None or layer.keys.shape[0] < size[0] or layer.keys.shape[2] < size[1]:
+            self._allocate(layer, size, pair)
+        for buffer, new in zip((layer.keys, layer.values), pair, strict=True):
+            buffer[row, :, :length] = new[0]
+            # Attention reads masked columns too, and a NaN there would be the result.
+            buffer[row, :, length:end] = 0
+            buffer[:row, :, used:end] = 0
 
     def remove(self, row: int) -> None:
         """Remove a row. The last row takes its place."""
@@ -173,35 +208,38 @@ class RowsKeyValues(Cache):
         self.lengths = [length + 1 for length in self.lengths]
         self._lengths_B = self._lengths_B + 1
 
-    def _reserve(self, num_rows: int, num_columns: int, like: KeyValues) -> None:
+    def _size_with(self, final_length: int) -> tuple[int, int]:
+        """Return the rows and columns of the buffer with one more row."""
+        num_rows, num_columns = len(self.lengths) + 1, max([final_length, *self.final_lengths])
         rows, columns = self._num_allocated
-        if num_rows > rows or num_columns > columns:
-            more_rows = max(num_rows, min(self._max_rows, 2 * rows if num_rows > rows else rows))
-            if more_rows * num_columns > self._max_tokens:
-                more_rows = num_rows
-            self._allocate(more_rows, num_columns, like)
+        if num_rows <= rows and num_columns <= columns:
+            return rows, columns
+        more_rows = max(num_rows, min(self._max_rows, 2 * rows if num_rows > rows else rows))
+        return (num_rows if more_rows * num_columns > self._max_tokens else more_rows), num_columns
 
     def _shrink(self) -> None:
         """Release the buffer, or more than half of it, if it is not needed any more."""
         needed = (len(self.lengths), max(self.final_lengths, default=0))
+        if self._is_appending:
+            return
         if not self.lengths:
             for layer in self.layers:
                 layer.keys = layer.values = None
             self._num_allocated = (0, 0)
         elif 4 * needed[0] * needed[1] <= self.num_tokens:
-            self._allocate(*needed, [(layer.keys, layer.values) for layer in self.layers])
+            for layer in self.layers:
+                self._allocate(layer, needed, (layer.keys, layer.values))
+            self._num_allocated = needed
 
-    def _allocate(self, num_rows: int, num_columns: int, like: KeyValues) -> None:
-        """Move the rows into a new buffer, layer by layer, so that only one layer exists twice."""
+    def _allocate(self, layer: Any, size: tuple[int, int], like: tuple[Tensor, Tensor]) -> None:
+        """Move the rows of one layer into a new buffer, so that only one layer exists twice."""
         kept, end = len(self.lengths), max(self.lengths, default=0)
-        for layer, (keys, values) in zip(self.layers, like, strict=True):
-            new = _buffer(keys, num_rows, num_columns), _buffer(values, num_rows, num_columns)
-            if kept:
-                for buffer, old in zip(new, (layer.keys, layer.values), strict=True):
-                    buffer[:kept, :, :end] = old[:kept, :, :end]
-            layer.keys, layer.values = new
-            layer.is_initialized = True
-        self._num_allocated = (num_rows, num_columns)
+        new = [_buffer(each, *size) for each in like]
+        if kept:
+            for buffer, old in zip(new, (layer.keys, layer.values), strict=True):
+                buffer[:kept, :, :end] = old[:kept, :, :end]
+        layer.keys, layer.values = new
+        layer.is_initialized = True
 
 
 def _buffer(like: Tensor, num_rows: int, num_columns: int) -> Tensor:
