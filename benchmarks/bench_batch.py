@@ -89,15 +89,24 @@ def one_by_one(model: ModelOptions, clips: Path, decoding: Decoding) -> dict[str
     return {"seconds": seconds, "media_per_second": len(rows) / seconds, "stages": stages, "bound": bound}
 
 
-def decode_core_seconds(model: ModelOptions, clip: Path, runs: int = 3) -> float:
-    """Return the processor time of reading the clip, of all threads: the least of several runs."""
+def core_seconds(model: ModelOptions, clip: Path, decoding: Decoding, runs: int = 3) -> dict[str, float]:
+    """Return the processor time of each stage for one clip, of all threads: the least of several runs.
+
+    Other jobs change it less than the wall time.
+    """
     assistant = model.load()
-    found = []
+    found: dict[str, list[float]] = {"read": [], "encode": [], "generate": []}
     for _ in range(runs):
-        start = time.process_time()
-        assistant.read(clip)
-        found.append(time.process_time() - start)
-    return min(found)
+        begin = time.process_time()
+        read = assistant.read(clip)
+        read_at = time.process_time()
+        encoded = assistant.encode(read)
+        encoded_at = time.process_time()
+        assistant.chat(encoded).ask(QUESTION, decoding)
+        found["read"].append(read_at - begin)
+        found["encode"].append(encoded_at - read_at)
+        found["generate"].append(time.process_time() - encoded_at)
+    return {stage: min(seconds) for stage, seconds in found.items()}
 
 
 def with_batch(way: str, model: ModelOptions, clips: Path, options: argparse.Namespace, output: Path) -> dict[str, Any]:
@@ -125,7 +134,7 @@ def main() -> None:
     parser.add_argument("--height", type=int, default=720, help="height of a clip, in pixels (16:9)")
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--max-new-tokens", type=int, default=32)
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=["one", "local-1", "local-2", "ray-1"])
+    parser.add_argument("--ways", nargs="*", choices=WAYS, default=["one", "local-1", "local-2", "ray-1"])
     parser.add_argument("--json", type=Path, help="file for the figures, which benchmarks/plan_scale.py reads")
     options = parser.parse_args()
     print(machine(), f"load {os.getloadavg()[0]:.1f}")
@@ -142,8 +151,8 @@ def main() -> None:
         clips = write_clips(folder, options.clips, options.height, options.seconds)
         size = (clips / "0.mp4").stat().st_size
         print(f"{options.clips} clips of {options.seconds} s, {options.height}p, {FPS} fps, {size / 1e6:.1f} MB each")
-        core_seconds = decode_core_seconds(model, clips / "0.mp4")
-        print(f"{core_seconds:.2f} s of processor time to read a clip")
+        costs = core_seconds(model, clips / "0.mp4", Decoding(max_new_tokens=options.max_new_tokens))
+        print("processor time per clip:", ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in costs.items()))
         for way in options.ways:
             if way == "one":
                 summary = one_by_one(model, clips, Decoding(max_new_tokens=options.max_new_tokens))
@@ -160,7 +169,7 @@ def main() -> None:
     if options.json:
         settings = {name: getattr(options, name) for name in ("model", "clips", "seconds", "height", "batch_size")}
         settings |= {"max_new_tokens": options.max_new_tokens, "clip_bytes": size, "machine": machine()}
-        settings["decode_core_seconds"] = core_seconds
+        settings["core_seconds"] = costs
         options.json.write_text(json.dumps({"settings": settings, "ways": found}, indent=2) + "\n", encoding="utf-8")
 
 

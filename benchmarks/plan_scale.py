@@ -123,7 +123,7 @@ def main() -> None:
     parser.add_argument("--price", type=float, help="price of a GPU-hour")
     options = parser.parse_args()
     settings = json.loads(options.measured.read_text(encoding="utf-8"))["settings"]
-    core_seconds = settings["decode_core_seconds"]
+    core_seconds = settings["core_seconds"]["read"]
     model = count_model(options.prompt_tokens)
     rows_per_second, row_bytes = writer_rows_per_second()
     print(f"measured on: {settings['machine']}")
