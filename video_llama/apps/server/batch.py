@@ -9,7 +9,6 @@ same tokens as it does alone.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +19,7 @@ from torch import Tensor
 from video_llama.apps.server.cache_limit import final_length
 from video_llama.apps.server.chunk_size import ChunkSize
 from video_llama.apps.server.key_values import PromptKeyValues, RowsKeyValues
-from video_llama.apps.server.work import synchronize
+from video_llama.apps.server.work import clock_of, synchronize
 from video_llama.chat.cache import KeyValues
 from video_llama.chat.decoding import TokenChooser, append_to_cache, next_tokens
 from video_llama.chat.engine import Engine, PreparedTurn
@@ -75,12 +74,12 @@ class DecodeBatch:
         cache = PromptKeyValues(self._num_layers, len(labels))
         yield from cache.begin_steps(prefix)
         embeds_1LD, mask_1L = engine.embed([turn])
-        num_cached = num_reused
+        num_cached, clock = num_reused, clock_of(engine.model.device)
         while (chunk := chunk_size.tokens()) < len(labels) - num_cached:
-            start = time.perf_counter()
+            start = clock()
             append_to_cache(engine.model, embeds_1LD[:, num_cached : num_cached + chunk], cache, num_cached)
             synchronize(engine.model.device)
-            chunk_size.measured(chunk, time.perf_counter() - start)
+            chunk_size.measured(chunk, clock() - start)
             num_cached += chunk
             yield
         choose = TokenChooser(turn.decoding, engine.tokenizer.bos_id, 1, engine.model.device)

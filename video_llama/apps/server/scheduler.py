@@ -21,7 +21,7 @@ from video_llama.apps.server.cache_limit import CacheLimit, tokens_alone
 from video_llama.apps.server.chunk_size import ChunkSize
 from video_llama.apps.server.metrics import Metrics
 from video_llama.apps.server.stop_filter import StopFilter, cut_at_stop
-from video_llama.apps.server.work import QueuedCall, Work, single_step, synchronize
+from video_llama.apps.server.work import QueuedCall, Work, clock_of, single_step, synchronize
 from video_llama.chat.engine import MAX_NEW_TOKENS, STOP_STRING, Effort, Engine, PreparedTurn
 from video_llama.chat.record import Record
 from video_llama.chat.session import search_beams
@@ -125,6 +125,7 @@ class Scheduler:
         self._prefill: Work | None = None
         self._was_prefill = False
         self._chunk_size, self._max_pause = ChunkSize(prefill_chunk_tokens), max_pause
+        self._clock = clock_of(engine.model.device)
         self._step_seconds = 0.0
         """Usual duration of a decoding step."""
         self._changed = threading.Condition()
@@ -201,20 +202,20 @@ class Scheduler:
     def _work(self) -> None:
         """Do one step of work; while answers run, as many as fit into the pause between two tokens."""
         pause = self._max_pause * self._step_seconds if self._step_seconds else 0.0
-        start = time.perf_counter()
+        start = self._clock()
         left = pause
         while (work := self._next_work()) is not None:
             self._chunk_size.seconds = left if self._rows else None
-            began, is_done = time.perf_counter(), work.step()
+            began, is_done = self._clock(), work.step()
             synchronize(self._engine.model.device)
-            work.last_seconds = time.perf_counter() - began
+            work.last_seconds = self._clock() - began
             if is_done:
                 if work is self._prefill:
                     self._prefill = None
                     self._metrics.running.set(self.num_running)
                 else:
                     self._call = None
-            left = pause - (time.perf_counter() - start)
+            left = pause - (self._clock() - start)
             if not self._rows or left < work.last_seconds:
                 return
 
@@ -313,7 +314,7 @@ class Scheduler:
         self._metrics.tokens.labels("reused").inc(row.effort.reused)
 
     def _step(self) -> None:
-        start = time.perf_counter()
+        start, began = time.perf_counter(), self._clock()
         try:
             tokens = self._batch.step()
         except Exception as error:
@@ -324,7 +325,8 @@ class Scheduler:
             self._metrics.running.set(self.num_running)
             return
         seconds = time.perf_counter() - start
-        self._step_seconds += (seconds - self._step_seconds) * (STEP_WEIGHT if self._step_seconds else 1)
+        busy = self._clock() - began
+        self._step_seconds += (busy - self._step_seconds) * (STEP_WEIGHT if self._step_seconds else 1)
         for row in self._rows:
             row.effort.generate += seconds
         self._push_tokens(dict(enumerate(tokens)))

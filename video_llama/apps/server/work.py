@@ -6,6 +6,7 @@ a whole medium or prompt.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
@@ -21,6 +22,11 @@ def synchronize(device: torch.device) -> None:
     """Wait until an accelerator has done what was started, so that a step's time is known. A CPU is never behind."""
     if device.type != "cpu":
         torch.get_device_module(device).synchronize()
+
+
+def clock_of(device: torch.device) -> Callable[[], float]:
+    """Return the clock by which steps are timed: on a CPU, that of the thread, which other processes do not disturb."""
+    return time.thread_time if device.type == "cpu" else time.perf_counter
 
 
 class Work:
