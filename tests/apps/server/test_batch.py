@@ -6,10 +6,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import DynamicCache
 
+from video_llama.apps.server import key_values
 from video_llama.apps.server.batch import DecodeBatch, PrefixCache, prompt_labels
+from video_llama.apps.server.chunk_size import ChunkSize
 from video_llama.chat.decoding import Decoding, TokenChooser, token_steps
 from video_llama.chat.messages import message_for
 from video_llama.conversation import Conversation
+from video_llama.models.encoding_steps import run_steps
 from video_llama.processors.medium import MediaOptions
 
 NUM_TOKENS = 10
@@ -72,6 +75,18 @@ def test_tokens_are_the_same_as_alone(assistant, turns, arrivals, max_tokens):
     assert len(done) == len(arrivals)
     for expected, ids in done:
         assert ids == expected
+
+
+def test_a_prompt_joins_a_batch_that_was_cleared_meanwhile(assistant, turns, monkeypatch):
+    """The scheduler clears the batch after a step that failed, also between two steps of a prompt that joins."""
+    monkeypatch.setattr(key_values, "MANY_TOKENS", 1)
+    batch, (turn, keys, expected) = DecodeBatch(assistant.engine, PrefixCache(0)), turns[1]
+    steps = batch.join_steps(turn, keys, ChunkSize(1000))
+    while not batch._cache._is_appending:
+        next(steps)
+    batch.clear()
+    ids = [run_steps(steps)[0], *(batch.step()[0] for _ in range(NUM_TOKENS - 1))]
+    assert ids == expected
 
 
 def test_common_prefix_is_reused(assistant, turns):

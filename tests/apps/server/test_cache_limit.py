@@ -97,6 +97,20 @@ def test_beam_search_counts_too(assistant):
     assert not any(together)
 
 
+@pytest.mark.parametrize(("summary", "num_tokens"), [(False, 250), (True, 20)])
+def test_timelines_are_refused_too(assistant, clips, urls, summary, num_tokens):
+    """The windows, or only the summary, whose prompt has all answers, do not fit."""
+    turn = Request(assistant, "Hm?", assistant.encode(clips["silent"]), num_tokens=num_tokens).job.turn
+    limit = limit_of(assistant, tokens_alone(turn) if summary else num_tokens)
+    with running(assistant, cache_bytes=limit.num_bytes) as server:
+        extension = {"video_llama": {"window": 1, "summary": summary}}
+        with pytest.raises(openai.BadRequestError, match="this server keeps at most") as caught:
+            server.client().chat.completions.create(
+                model="tiny", messages=ask("Hm?", video=urls["silent"]), max_tokens=num_tokens, extra_body=extension
+            )
+        assert caught.value.code == "cache_too_small"
+
+
 def test_server_refuses_what_never_fits_and_reports_its_caches(assistant, urls):
     size = bytes_per_token(assistant.engine)
     with running(assistant, cache_bytes=300 * size) as server:

@@ -18,6 +18,11 @@ def random_pairs(length, rows=1):
     return [tuple(torch.randn(rows, HEADS, length, WIDTH) for _ in "kv") for _ in range(NUM_LAYERS)]
 
 
+def nan_buffer(like, num_rows, num_columns):
+    """A buffer with the worst content that memory can have."""
+    return like.new_full((num_rows, like.shape[1], num_columns, like.shape[3]), torch.nan)
+
+
 def test_prompt_equals_dynamic_cache():
     prefix, parts = random_pairs(4), [random_pairs(3), random_pairs(1)]
     ours, theirs = PromptKeyValues(NUM_LAYERS, 8), DynamicCache(prefix)
@@ -36,6 +41,7 @@ def test_prompt_equals_dynamic_cache():
 def test_rows_are_those_of_a_list(monkeypatch, many_tokens, commands):
     """The reference keeps each row as tensors of its own. Long rows are appended in steps, while others go on."""
     monkeypatch.setattr(key_values, "MANY_TOKENS", many_tokens)
+    monkeypatch.setattr(key_values, "_buffer", nan_buffer)
     cache, expected = RowsKeyValues(NUM_LAYERS, max_rows=4), []
     appending = None
 
@@ -96,6 +102,36 @@ def test_a_row_that_is_not_completed_leaves_nothing(monkeypatch):
     assert (cache.lengths, cache.num_tokens) == ([], 10)
     steps.close()
     assert (cache.num_tokens, cache.layers[0].keys) == (0, None)
+
+
+def test_steps_between_the_layers_of_a_shorter_row(monkeypatch):
+    """The columns that the running row fills meanwhile are zero in the new one."""
+    monkeypatch.setattr(key_values, "MANY_TOKENS", 1)
+    monkeypatch.setattr(key_values, "_buffer", nan_buffer)
+    cache = RowsKeyValues(NUM_LAYERS, max_rows=2)
+    cache.append(random_pairs(5), 20)
+    steps = cache.append_steps(random_pairs(2), 20)
+    next(steps)
+    decoded = decode(cache)
+    run_steps(steps)
+    decoded += decode(cache)
+    assert all(tensor.isfinite().all() for tensor in decoded)
+
+
+def decode(cache):
+    cache.begin_step(torch.float32)
+    rows = len(cache.lengths)
+    found = [each for layer, pair in enumerate(random_pairs(1, rows)) for each in cache.update(*pair, layer)]
+    cache.end_step()
+    return found
+
+
+def test_an_error_while_a_row_is_appended_releases_its_memory(monkeypatch):
+    cache = RowsKeyValues(NUM_LAYERS, max_rows=2)
+    monkeypatch.setattr(cache, "_copy", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        cache.append(random_pairs(5), 10)
+    assert cache.num_tokens == 0
 
 
 def test_number_of_rows_doubles_up_to_the_maximum():

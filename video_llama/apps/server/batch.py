@@ -86,7 +86,10 @@ class DecodeBatch:
         chosen_1, [token] = next_tokens(engine.model, embeds_1LD[:, num_cached:], mask_1L, cache, choose)
         key_values = cache.key_values()
         self._prefixes.keep(labels, key_values)
-        yield from self._cache.append_steps(key_values, final_length(turn))
+        appended = None
+        while appended is not self._cache:  # ``clear`` replaces it
+            appended = self._cache
+            yield from appended.append_steps(key_values, final_length(turn))
         self._choosers.append(choose)
         self._tokens.append(chosen_1)
         return token, num_reused

@@ -151,26 +151,25 @@ class RowsKeyValues(Cache):
                     yield
                     if row != len(self.lengths):  # rows have left: the new row is an earlier one
                         layer, row = 0, len(self.lengths)
-        except GeneratorExit:
+        except BaseException:  # also the end of a generator that is not continued
             self._is_appending = False
             self._shrink()
             raise
         self._is_appending = False
+        for each in self.layers:
+            _hide(each, slice(row, row + 1), length, max(self.lengths, default=0))
         self.lengths.append(length)
         self.final_lengths.append(final_length)
         self._lengths_B = torch.tensor(self.lengths, device=key_values[0][0].device)
 
     def _copy(self, layer: Any, pair: tuple[Tensor, Tensor], row: int, size: tuple[int, int]) -> None:
         """Copy one layer's keys and values into a row of a buffer of at least ``size``."""
-        length, used = pair[0].shape[2], max(self.lengths, default=0)
-        end = max(length, used)
+        length = pair[0].shape[2]
         if layer.keys is None or layer.keys.shape[0] < size[0] or layer.keys.shape[2] < size[1]:
             self._allocate(layer, size, pair)
         for buffer, new in zip((layer.keys, layer.values), pair, strict=True):
             buffer[row, :, :length] = new[0]
-            # Attention reads masked columns too, and a NaN there would be the result.
-            buffer[row, :, length:end] = 0
-            buffer[:row, :, used:end] = 0
+        _hide(layer, slice(row), max(self.lengths, default=0), length)
 
     def remove(self, row: int) -> None:
         """Remove a row. The last row takes its place."""
@@ -240,6 +239,12 @@ class RowsKeyValues(Cache):
                 buffer[:kept, :, :end] = old[:kept, :, :end]
         layer.keys, layer.values = new
         layer.is_initialized = True
+
+
+def _hide(layer: Any, rows: slice, first: int, end: int) -> None:
+    """Set columns to zero. Attention reads masked columns too, and a NaN there would be the result."""
+    for buffer in (layer.keys, layer.values):
+        buffer[rows, :, first:end] = 0
 
 
 def _buffer(like: Tensor, num_rows: int, num_columns: int) -> Tensor:

@@ -184,7 +184,7 @@ class Service:
             self.release(num_places, time.perf_counter() - started)
 
     async def _timeline(self, request: ChatRequest) -> tuple[Timeline, list[FinishedAnswer]]:
-        work = TimelineWork(self._engine, self._pool, self.scheduler, self.settings)
+        work = TimelineWork(self._engine, self._pool, self.scheduler, self.settings, self._cache_limit)
         options = media_options(request, self._engine.settings.num_frames)
         [(location, part)] = media_parts(request)
         [decoding] = decodings(request, self._engine, self.settings)

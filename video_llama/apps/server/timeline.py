@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from video_llama.apps.media.pool import MediaPool
+from video_llama.apps.server.cache_limit import CacheLimit
 from video_llama.apps.server.errors import ApiError
 from video_llama.apps.server.media_input import MediaBytes
 from video_llama.apps.server.protocol import (
@@ -52,6 +53,7 @@ class TimelineWork:
     pool: MediaPool
     scheduler: Scheduler
     settings: ServerSettings
+    cache_limit: CacheLimit
 
     async def answer(
         self, request: ChatRequest, content: MediaBytes, options: MediaOptions, decoding: Decoding
@@ -109,7 +111,12 @@ class TimelineWork:
     async def _finished(
         self, turns: Sequence[PreparedTurn], keys: Sequence[tuple[str, ...]], request: ChatRequest
     ) -> list[FinishedAnswer]:
-        """Decode prompts together and return their answers; cancel them if the request ends."""
+        """Decode prompts together and return their answers; cancel them if the request ends.
+
+        Raises CacheTooSmallError as ``CacheLimit.check``.
+        """
+        for turn in turns:
+            self.cache_limit.check(turn)
         stops = [request.stop] if isinstance(request.stop, str) else request.stop
         loop = asyncio.get_running_loop()
         jobs, futures = [], []
