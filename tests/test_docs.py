@@ -108,6 +108,11 @@ def test_make_targets_exist(page):
         assert f"\n{target}:" in makefile, target
 
 
+def test_the_index_lists_every_page():
+    pages = {page.removeprefix("docs/") for page in PAGES if re.fullmatch(r"docs/[^/]+\.md", page)} - {"index.md"}
+    assert pages == {page for page in pages if f"]({page}" in text_of("docs/index.md")}
+
+
 def test_readme_is_short():
     assert len(text_of("README.md").splitlines()) <= 200
 

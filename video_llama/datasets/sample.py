@@ -17,6 +17,10 @@ MEDIUM_PLACE = media_message(image=Slot("video"))
 """Marks the place of a medium in a turn; ``RowBuilder`` replaces it with the media message of the branch."""
 
 
+LASTING_ERRORS = (FileNotFoundError, IsADirectoryError, PermissionError, ValueError, ImportError)
+"""Errors of a file system that another attempt would only repeat."""
+
+
 @dataclass(frozen=True, slots=True)
 class TarMember:
     """A file in a tar shard, identified by its offset and size in bytes. ``state`` changes when the shard changes."""
@@ -38,8 +42,11 @@ class TarMember:
             with fsspec.open(self.shard, "rb") as file:
                 file.seek(self.offset)
                 data: bytes = file.read(self.size)
-        except (OSError, ValueError, ImportError) as error:
-            raise MediaError(f"{self} cannot be read: {error}. Check the address of the shard.") from error
+        except Exception as error:  # file systems also raise errors of their own, such as botocore's
+            raise MediaError(
+                f"{self} cannot be read: {error}. Check the address of the shard.",
+                is_temporary=not isinstance(error, LASTING_ERRORS),
+            ) from error
         if len(data) != self.size:
             raise MediaError(f"{self} has {len(data)} of {self.size} bytes. Download the shard again.")
         return FetchedMember(str(self), data)

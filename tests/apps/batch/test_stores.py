@@ -62,6 +62,35 @@ def test_a_store_without_its_package():
             file_system("s3://bucket/a.mp4")
 
 
+class StoreError(Exception):
+    """As those of botocore, google.auth and azure, which are no OSError."""
+
+
+@pytest.mark.parametrize(("raised", "is_temporary"), [(StoreError("throttled"), True), (PermissionError("no"), False)])
+def test_errors_of_a_store(memory, monkeypatch, raised, is_temporary):
+    def fail(*args, **options):
+        raise raised
+
+    for name in ("open", "_open", "isdir", "get"):
+        monkeypatch.setattr(type(memory), name, fail)
+    member = TarMember("memory://bucket/s.tar", "a.mp4", 0, 3, "")
+    for read in (lambda: stored_content("memory://bucket/a/1.mp4", 10), member.fetch):
+        with pytest.raises(MediaError, match=str(raised)) as caught:
+            read()
+        assert caught.value.is_temporary is is_temporary
+    for read in (lambda: stored_files("memory://bucket/a"), lambda: table_copy("memory://bucket/other.jsonl")):
+        with pytest.raises(DataError, match=str(raised)):
+            read()
+
+
+def test_a_folder_is_listed_at_once(memory, monkeypatch):
+    """In a store, each question about a file is a request."""
+    asked, isdir = [], type(memory).isdir
+    monkeypatch.setattr(type(memory), "isdir", lambda self, path: (asked.append(path), isdir(self, path))[1])
+    assert len(stored_files("memory://bucket/a")) == 2
+    assert asked == ["/bucket/a"]
+
+
 def test_errors_of_sources(memory):
     with pytest.raises(DataError, match="does not exist, or has no files"):
         stored_files("memory://nothing/*.mp4")

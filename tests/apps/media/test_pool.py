@@ -72,7 +72,7 @@ def test_bomb_ends_its_process_and_the_next_file_is_read(assistant, clips):
     [
         ({"max_media_pixels": 1000}, "image", r"a file is 60 x 40 pixels; the limit is 1,000 pixels\. Use a smaller"),
         ({"max_media_pixels": 1000}, "video", r"a file is 64 x 48 pixels"),
-        ({"max_media_seconds": 2.5}, "video", r"a file lasts 3\.\d s; the limit is 2\.5 s\. Use a shorter part"),
+        ({"max_media_seconds": 2.5}, "video", r"a file lasts 3\.\d s; the limit is 2\.5 s\. Use a shorter file"),
         ({"max_media_seconds": 2.5}, "sound", r"a file lasts 3\.0 s"),
     ],
 )

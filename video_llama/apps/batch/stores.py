@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from video_llama.datasets.sample import TarMember
+from video_llama.datasets.sample import LASTING_ERRORS, TarMember
 from video_llama.errors import DataError, MediaError
 
 STORES = {"file": None, "memory": None, "s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs"}
@@ -58,8 +58,8 @@ def file_system(address: str) -> tuple[Any, str]:
         system, path = fsspec.core.url_to_fs(address)
     except ImportError as error:
         raise MediaError(f"{address} needs a package that is not installed: pip install {STORES[scheme]}") from error
-    except (OSError, ValueError) as error:
-        raise MediaError(f"{address} cannot be opened ({error}). Correct the address.") from error
+    except Exception as error:  # the packages also raise errors of their own, such as botocore's
+        raise MediaError(f"{address} cannot be opened ({error}). Check the address and the credentials.") from error
     return system, path
 
 
@@ -69,11 +69,10 @@ def stored_content(address: str, max_bytes: int) -> bytes:
     try:
         with system.open(path, "rb") as file:
             data: bytes = file.read(max_bytes + 1)
-    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
-        raise MediaError(f"{address} cannot be read ({type(error).__name__}). Correct the address.") from error
-    except (OSError, ValueError) as error:
+    except Exception as error:  # see file_system
         raise MediaError(
-            f"{address} cannot be read ({error}). Correct the address.", is_temporary=isinstance(error, OSError)
+            f"{address} cannot be read ({error or type(error).__name__}). Check the address and the credentials.",
+            is_temporary=not isinstance(error, LASTING_ERRORS),
         ) from error
     if len(data) > max_bytes:
         raise too_large(address, max_bytes)
@@ -100,18 +99,18 @@ def stored_files(source: str) -> list[tuple[str, str]]:
     try:
         system, path = file_system(source)
         if any(character in path for character in "*?["):
-            found = system.glob(path)
+            found = system.glob(path, detail=True)
             folder = path[: min(path.index(character) for character in "*?[" if character in path)]
         elif system.isdir(path):
-            found, folder = system.find(path), f"{path.rstrip('/')}/"
+            found, folder = system.find(path, detail=True), f"{path.rstrip('/')}/"
         else:
-            found, folder = [path] if system.exists(path) else [], path
-    except (MediaError, OSError, ValueError) as error:
+            found, folder = {path: {}} if system.exists(path) else {}, path
+    except Exception as error:  # see file_system
         raise DataError(f"{source} cannot be listed: {error}") from error
-    if not found:
+    files = sorted(name for name, facts in found.items() if facts.get("type") != "directory")
+    if not files:
         raise DataError(f"{source} does not exist, or has no files. Correct the address.")
     scheme, base = source.partition("://")[0], posixpath.dirname(folder)
-    files = [name for name in sorted(found) if not system.isdir(name)]
     return [
         (posixpath.relpath(name, base or "/"), f"{scheme}://{name.lstrip('/') if scheme != 'file' else name}")
         for name in files
@@ -132,6 +131,6 @@ def table_copy(address: str) -> Path:
     try:
         system, path = file_system(address)
         system.get(path, str(copy))
-    except (MediaError, OSError, ValueError) as error:
+    except Exception as error:  # see file_system
         raise DataError(f"{address} cannot be read: {error}") from error
     return copy

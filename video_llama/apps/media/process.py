@@ -177,7 +177,10 @@ def _check_pixels(task: Task, name: str, width: int, height: int) -> None:
 
 def _check_seconds(task: Task, name: str, seconds: float) -> None:
     if seconds > task.max_seconds:
-        raise MediaError(f"{name} lasts {seconds:.1f} s; the limit is {task.max_seconds:g} s. Use a shorter part.")
+        raise MediaError(
+            f"{name} lasts {seconds:.1f} s; the limit is {task.max_seconds:g} s. Use a shorter file, or a higher limit "
+            "(max_media_seconds)."
+        )
 
 
 if __name__ == "__main__":
