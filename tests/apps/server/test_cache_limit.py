@@ -82,6 +82,16 @@ def test_answers_start_in_order_and_stay_within_the_limit(assistant, prefix_toke
         assert answer.text == assistant.chat().ask(turn.question, turn.decoding).text
 
 
+def test_the_buffer_has_the_size_that_was_reserved(assistant):
+    """Also where it grows by several rows at once: what is left of the limit is for kept prompts."""
+    turn, batch = Request(assistant, QUESTION).job.turn, DecodeBatch(assistant.engine, PrefixCache(0))
+    num_prompt, limit = len(turn.prompt.input_ids), 6 * tokens_alone(turn)
+    while (reserved := batch.reserve(turn, limit)) <= limit:
+        batch.join(turn, ())
+        assert batch.num_tokens + num_prompt == reserved
+    assert len(batch) > 5
+
+
 def test_beam_search_counts_too(assistant):
     """A search and an answer that do not fit together run one after the other."""
     search, other = Request(assistant, QUESTION, num_tokens=6, num_beams=4), Request(assistant, QUESTION, num_tokens=6)

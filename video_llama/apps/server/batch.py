@@ -30,11 +30,9 @@ from video_llama.models.encoding_steps import Steps, run_steps
 class DecodeBatch:
     """The rows being decoded. Their order changes only in ``leave``."""
 
-    def __init__(
-        self, engine: Engine, prefixes: PrefixCache, max_rows: int = 2**30, max_tokens: float = math.inf
-    ) -> None:
+    def __init__(self, engine: Engine, prefixes: PrefixCache, max_rows: int = 2**30) -> None:
         self._engine, self._prefixes = engine, prefixes
-        self._max_rows, self._max_tokens = max_rows, max_tokens
+        self._max_rows, self._max_tokens = max_rows, math.inf
         self._num_layers = engine.config.text_config.num_hidden_layers
         self.clear()
 
@@ -46,9 +44,14 @@ class DecodeBatch:
         """Number of positions in the rows' buffer."""
         return self._cache.num_tokens
 
-    def num_tokens_with(self, turn: PreparedTurn) -> int:
-        """Return the number of positions in use at most, if this turn joins: its prompt and the rows' buffer."""
-        return len(turn.prompt.input_ids) + self._cache.num_tokens_with(final_length(turn))
+    def reserve(self, turn: PreparedTurn, max_tokens: float) -> int:
+        """Let the rows' buffer grow for the turn that joins next, to ``max_tokens`` positions with the turn's prompt.
+
+        Returns the number of positions that both will have at most. It is above ``max_tokens`` if they do not fit.
+        """
+        num_prompt = len(turn.prompt.input_ids)
+        self._max_tokens = self._cache.max_tokens = max_tokens - num_prompt
+        return num_prompt + self._cache.num_tokens_with(final_length(turn))
 
     def clear(self) -> None:
         """Remove all rows."""

@@ -111,7 +111,7 @@ class RowsKeyValues(Cache):
 
     def __init__(self, num_layers: int, max_rows: int, max_tokens: float = math.inf) -> None:
         super().__init__(layers=[_RowsLayer() for _ in range(num_layers)])  # type: ignore[no-untyped-call]
-        self._max_rows, self._max_tokens = max_rows, max_tokens
+        self._max_rows, self.max_tokens = max_rows, max_tokens
         self._num_allocated = (0, 0)
         self._is_appending = False
         self._lengths_B = torch.zeros(0, dtype=torch.long)
@@ -125,10 +125,12 @@ class RowsKeyValues(Cache):
         return self._num_allocated[0] * self._num_allocated[1]
 
     def num_tokens_with(self, final_length: int) -> int:
-        """Return the number of positions in the buffer, at least, after a row of this length has joined."""
-        rows, columns = len(self.lengths) + 1, max([final_length, *self.final_lengths])
-        is_enough = rows <= self._num_allocated[0] and columns <= self._num_allocated[1]
-        return self.num_tokens if is_enough else rows * columns
+        """Return the number of positions in the buffer after a row of this length has joined.
+
+        The buffer grows by more than this row if ``max_tokens`` allows it.
+        """
+        rows, columns = self._size_with(final_length)
+        return rows * columns
 
     def append(self, key_values: KeyValues, final_length: int) -> None:
         """Do all steps of :meth:`append_steps`."""
@@ -214,7 +216,7 @@ class RowsKeyValues(Cache):
         if num_rows <= rows and num_columns <= columns:
             return rows, columns
         more_rows = max(num_rows, min(self._max_rows, 2 * rows if num_rows > rows else rows))
-        return (num_rows if more_rows * num_columns > self._max_tokens else more_rows), num_columns
+        return (num_rows if more_rows * num_columns > self.max_tokens else more_rows), num_columns
 
     def _shrink(self) -> None:
         """Release the buffer, or more than half of it, if it is not needed any more."""

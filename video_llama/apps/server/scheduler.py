@@ -115,7 +115,7 @@ class Scheduler:
         self._engine, self._metrics, self._max_rows = engine, metrics, max_rows
         self._cache_limit = cache_limit or CacheLimit.of(engine, None)
         self._prefixes = PrefixCache(prefix_tokens)
-        self._batch = DecodeBatch(engine, self._prefixes, max_rows, self._cache_limit.tokens)
+        self._batch = DecodeBatch(engine, self._prefixes, max_rows)
         self._search_tokens = 0
         """Number of tokens whose keys and values the running beam search needs."""
         self._rows: list[BatchRow] = []
@@ -269,11 +269,12 @@ class Scheduler:
         """Return whether the keys and values of an answer fit, and remove kept prompts to make room for them."""
         if job.cancelled.is_set():
             return True
+        limit = self._cache_limit.tokens
         if job.turn.decoding.num_beams > 1:
-            needed = self._batch.num_tokens + tokens_alone(job.turn)
+            left = limit - self._batch.num_tokens - tokens_alone(job.turn)
         else:
-            needed = self._batch.num_tokens_with(job.turn) + self._search_tokens
-        left = self._cache_limit.tokens - needed
+            limit -= self._search_tokens
+            left = limit - self._batch.reserve(job.turn, limit)
         if left < 0 and self.num_running:
             return False
         self._prefixes.limit(max(0, left))
