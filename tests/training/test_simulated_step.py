@@ -60,7 +60,7 @@ CASES = [
 
 READS = {
     "trainer.step": 1,
-    "trainer._update": 1,
+    "trainer.update": 1,
     "import_utils.torch_compilable_check": 2 * BATCHES,
     "masking_utils.find_packed_sequence_indices": BATCHES,
 }

@@ -319,7 +319,7 @@ def _simulate(
             _simulate_exchange(trainer.network)
             tracker.mark_rest(BUFFERS)
         setup = sum(tracker.peak().values())
-        _create_optimizer_state(trainer)
+        _update_once(trainer)
         trainer.optimizer.register_step_pre_hook(lambda *_: tracker.mark(_gradients(trainer), GRADIENTS))
         done: dict[tuple[Any, ...], dict[str, int]] = {}
         steps: list[StepMemory] = []
@@ -372,11 +372,16 @@ def _gradients(trainer: Trainer) -> list[Tensor]:
     return [parameter.grad for parameter in trainer.trained if parameter.grad is not None]
 
 
-def _create_optimizer_state(trainer: Trainer) -> None:
+def _update_once(trainer: Trainer) -> None:
+    """Update the weights with gradients of 0, which creates the optimizer's state.
+
+    The first update with FSDP2 also creates whole tensors from which DTensor derives shapes, once for each operation.
+    A real run does not allocate them.
+    """
     for parameter in trainer.trained:
         parameter.grad = torch.zeros_like(parameter)
-    trainer.optimizer.step()
-    trainer.optimizer.zero_grad(set_to_none=True)
+    trainer.scaler.scale(torch.zeros((), device=trainer.world.device))
+    trainer.update(0, [])
 
 
 def _step(trainer: Trainer, batch: PlannedBatch, tracker: AllocationTracker) -> dict[str, int]:

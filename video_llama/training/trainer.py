@@ -130,7 +130,7 @@ class Trainer:
         # Read together, once for the step: a GPU computes the batches without waiting for the CPU in between.
         loss = self.world.sum(math.fsum(torch.stack(shares).tolist()))
         _check_finite("loss", loss, group, step)
-        learning_rate, gradient_norm = self._update(step, group)
+        learning_rate, gradient_norm = self.update(step, group)
         clock.lap("optimizer")
         row = self._row(step, loss, learning_rate, gradient_norm, num_tokens, group, clock)
         return {**row, "left_out": num_left_out} if self.bad_shares else row
@@ -226,7 +226,11 @@ class Trainer:
         """Add noise of expected norm ``clip_noise`` to each embedding [..., E]."""
         return embeddings + torch.randn_like(embeddings) * (self.clip_noise / math.sqrt(embeddings.shape[-1]))
 
-    def _update(self, step: int, group: list[Batch]) -> tuple[float, float]:
+    def update(self, step: int, group: list[Batch]) -> tuple[float, float]:
+        """Update the weights with their gradients, and return the learning rate and the norm of the gradients.
+
+        ``group`` is named if the norm is not finite.
+        """
         learning_rate = self.schedule(step)
         for parameters in self.optimizer.param_groups:
             parameters["lr"] = learning_rate
