@@ -17,6 +17,9 @@ MEDIA_SHARE = 1 / 8
 FREE_SHARE = 1 / 2
 """Share of the memory that is free when the server starts which the caches may use by default."""
 
+CGROUP = Path("/sys/fs/cgroup")
+"""Files with the limits of a container (cgroup v2)."""
+
 
 class CacheTooSmallError(PromptError):
     """An answer needs more keys and values than the server may keep."""
@@ -90,14 +93,26 @@ def medium_bytes(medium: EncodedMedium) -> int:
     return sum(int(array.nbytes) for array in arrays if array is not None)
 
 
-def free_bytes(device: torch.device) -> int:
-    """Return the free memory of a device; of the processor's, what Linux can give without swapping, else all."""
+def free_bytes(device: torch.device, cgroup: Path = CGROUP) -> int:
+    """Return the free memory of a device; of the processor's, what Linux can give without swapping, else all.
+
+    The memory of a container can have a lower limit, in the files of ``cgroup``.
+    """
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
+    available = _number(Path("/proc/meminfo"), r"MemAvailable:\s*(\d+) kB")
+    free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if available is None else 1024 * available
+    limit, used = _number(cgroup / "memory.max", r"(\d+)"), _number(cgroup / "memory.current", r"(\d+)")
+    if limit is None or used is None:
+        return free
+    unused_files = _number(cgroup / "memory.stat", r"^inactive_file (\d+)") or 0  # Linux drops them when it must
+    return max(0, min(free, limit - used + unused_files))
+
+
+def _number(file: Path, pattern: str) -> int | None:
+    """Return the number that a pattern finds in a file, or None."""
     try:
-        found = re.search(r"MemAvailable:\s*(\d+) kB", Path("/proc/meminfo").read_text(encoding="utf-8"))
+        found = re.search(pattern, file.read_text(encoding="utf-8"), re.MULTILINE)
     except OSError:
-        found = None
-    if found is not None:
-        return int(found.group(1)) * 1024
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return None
+    return None if found is None else int(found.group(1))

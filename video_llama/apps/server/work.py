@@ -19,7 +19,7 @@ Result = TypeVar("Result")
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until an accelerator has done what was started, so that a step's time is known. A CPU is never behind."""
+    """Wait until an accelerator has done what was started, so that a step's time is known."""
     if device.type != "cpu":
         torch.get_device_module(device).synchronize()
 
