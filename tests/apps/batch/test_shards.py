@@ -62,6 +62,14 @@ def test_samples_that_cannot_be_used(tmp_path, members, message):
         list(rows_of_shards(str(shard(tmp_path / "a.tar", members)), None))
 
 
+@pytest.mark.parametrize(
+    "address", ["simplecache::http://127.0.0.1/s.tar", "HTTP://127.0.0.1/s.tar", "ftp://h/{0..1}.tar"]
+)
+def test_shards_at_other_addresses(address):
+    with pytest.raises(DataError, match=r"supported addresses|not read over http"):
+        shard_addresses(address)
+
+
 def test_shards_that_cannot_be_used(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()

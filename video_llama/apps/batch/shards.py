@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from video_llama.apps.batch.stores import MemberPath, is_address, stored_files
+from video_llama.apps.batch.stores import MemberPath, check_address, is_address, stored_files
 from video_llama.datasets.question_rows import QuestionRow, rows_of
 from video_llama.datasets.webdataset import ShardEntry, expand_pattern, shard_rows
-from video_llama.errors import DataError
+from video_llama.errors import DataError, MediaError
 from video_llama.files import parse_json
 
 SHARD_ENDING = ".tar"
@@ -20,10 +20,15 @@ SHARD_ENDING = ".tar"
 def shard_addresses(pattern: str) -> list[str]:
     """Return the shards of a pattern: ``part-{000..099}.tar``, ``shards/*.tar``, ``s3://bucket/part-*.tar``, or one.
 
-    Raises DataError if a wildcard matches nothing, and for http(s) addresses.
+    Raises DataError if a wildcard matches nothing, and for http(s) and other addresses that are no object store.
     """
-    if pattern.startswith(("http://", "https://")):
+    if pattern.lower().startswith(("http://", "https://")):
         raise DataError(f"{pattern}: shards are not read over http. Download them, or use an object store.")
+    if is_address(pattern):
+        try:
+            check_address(pattern)
+        except MediaError as error:
+            raise DataError(str(error)) from error
     found: list[str] = []
     for each in expand_pattern(pattern):
         if not glob.has_magic(each):

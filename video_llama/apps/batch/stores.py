@@ -41,23 +41,28 @@ def is_address(source: str) -> bool:
     return "://" in source
 
 
-def file_system(address: str) -> tuple[Any, str]:
-    """Return the fsspec file system of an address and the path in it.
-
-    Raises MediaError for a scheme that is not in ``STORES``, and if its package is not installed.
-    """
-    import fsspec  # type: ignore[import-untyped]
-
-    scheme = address.partition("://")[0]
-    if scheme not in STORES or "::" in address:
+def check_address(address: str) -> None:
+    """Raise MediaError for an address whose scheme is not in ``STORES``, or that is chained (``::``)."""
+    if address.partition("://")[0] not in STORES or "::" in address:
         raise MediaError(
             f"{address} is at none of the supported addresses: http(s), {', '.join(STORES)}. Download the file and "
             "give its path."
         )
+
+
+def file_system(address: str) -> tuple[Any, str]:
+    """Return the fsspec file system of an address and the path in it.
+
+    Raises MediaError as :func:`check_address`, and if a package is not installed.
+    """
+    import fsspec  # type: ignore[import-untyped]
+
+    check_address(address)
     try:
         system, path = fsspec.core.url_to_fs(address)
     except ImportError as error:
-        raise MediaError(f"{address} needs a package that is not installed: pip install {STORES[scheme]}") from error
+        package = STORES[address.partition("://")[0]]
+        raise MediaError(f"{address} needs a package that is not installed: pip install {package}") from error
     except Exception as error:  # the packages also raise errors of their own, such as botocore's
         raise MediaError(f"{address} cannot be opened ({error}). Check the address and the credentials.") from error
     return system, path
