@@ -75,8 +75,10 @@ def stored_content(address: str, max_bytes: int) -> bytes:
         with system.open(path, "rb") as file:
             data: bytes = file.read(max_bytes + 1)
     except Exception as error:  # see file_system
+        is_plain = isinstance(error, (FileNotFoundError, IsADirectoryError, PermissionError))  # with the path as text
+        reason = type(error).__name__ if is_plain else error
         raise MediaError(
-            f"{address} cannot be read ({error or type(error).__name__}). Check the address and the credentials.",
+            f"{address} cannot be read ({reason}). Check the address and the credentials.",
             is_temporary=not isinstance(error, LASTING_ERRORS),
         ) from error
     if len(data) > max_bytes:
