@@ -55,6 +55,14 @@ def test_vtt(tmp_path):
     assert read_subtitles(path).cues == (HELLO, Cue(1.0, 3602.25, "Two lines <3"))
 
 
+def test_empty_lines_in_the_text_of_srt(tmp_path):
+    path = tmp_path / "a.srt"
+    path.write_text(
+        "1\n00:00:01,000 --> 00:00:02,000\nHello\n\nthere\n\n\nagain\n\n2\n00:00:03,000 --> 00:00:04,000\nBye\n"
+    )
+    assert read_subtitles(path).cues == (Cue(1.0, 2.0, "Hello there again"), Cue(3.0, 4.0, "Bye"))
+
+
 def test_cues_are_sorted(tmp_path):
     path = write(tmp_path / "a.srt", "00:00:05,000 --> 00:00:06,000\nb\n\n00:00:01,000 --> 00:00:02,000\na\n")
     assert [cue.text for cue in read_subtitles(path).cues] == ["a", "b"]
@@ -65,7 +73,7 @@ def test_cues_are_sorted(tmp_path):
     [
         ("1\n00:00:01 --> 00:00:02\na\n", r"line 2: '00:00:01 --> 00:00:02' is not a line of times"),
         ("1\nhello\n", "line 2: 'hello' is not a line of times"),
-        ("00:00:01,000 --> 00:00:02,000\na\n\nhello\n", "line 4: 'hello' is not a line of times"),
+        ("WEBVTT\n\n00:01.000 --> 00:02.000\na\n\nhello\n", "line 6: 'hello' is not a line of times"),
         ("1\n00:00:05,000 --> 00:00:02,000\na\n", r"line 2: the end \(2 s\) is before the start \(5 s\)"),
         ("\n\n", "has no subtitles"),
         ("WEBVTT\n\nNOTE nothing\n", "has no subtitles"),

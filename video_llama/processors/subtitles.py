@@ -26,6 +26,8 @@ MAX_BYTES = 16 * 2**20
 TEXT_CODECS = ("subrip", "srt", "mov_text", "webvtt", "ass", "ssa", "text")
 """FFmpeg's names of subtitles that are text; others are pictures."""
 _TIME = r"(?:(\d+):)?(\d{1,2}):(\d{2})[.,](\d{1,3})"
+_CUE_START = re.compile(r"\s*(\d+\s*$|\d+:\d+)|.*-->")
+"""The first line of a SubRip cue: its number or its times, which may be malformed."""
 _TIMES = re.compile(rf"\s*{_TIME}\s*-->\s*{_TIME}(?:\s.*)?$")
 _TAGS = re.compile(r"<[^<>]*>|\{\\[^{}]*\}")
 _ASS_FIELDS = 8
@@ -84,8 +86,11 @@ def read_subtitle_file(path: Path) -> Subtitles:
 
 
 def _cues(path: Path, lines: Sequence[str], *, is_vtt: bool) -> Iterator[Cue]:
-    """Yield the cues of the blocks, which are separated by empty lines."""
-    number = 0
+    """Yield the cues of the blocks, which are separated by empty lines.
+
+    Many SubRip files have empty lines in the text of a cue: there, a block without times continues the text before it.
+    """
+    number, last = 0, None
     while number < len(lines):
         if not lines[number].strip():
             number += 1
@@ -98,7 +103,14 @@ def _cues(path: Path, lines: Sequence[str], *, is_vtt: bool) -> Iterator[Cue]:
             continue
         # An identifier or number may precede the times.
         at = 0 if "-->" in block[0] else 1
-        yield _cue(path, block, first, at)
+        if last is not None and not is_vtt and not _CUE_START.match(block[0]):
+            last = Cue(last.start, last.end, f"{last.text} {_plain(' '.join(block))}")
+            continue
+        if last is not None:
+            yield last
+        last = _cue(path, block, first, at)
+    if last is not None:
+        yield last
 
 
 def _cue(path: Path, block: Sequence[str], first: int, at: int) -> Cue:
