@@ -56,5 +56,9 @@ def test_valid_chat_requests(description):
     check(description[CHAT_PATH]["POST"], GenerationMode.POSITIVE, num_examples=60, model="tiny")
 
 
+def test_valid_chat_requests_with_streams(description):
+    check(description[CHAT_PATH]["POST"], GenerationMode.POSITIVE, num_examples=10, model="tiny", stream=True)
+
+
 def test_invalid_chat_requests(description):
     check(description[CHAT_PATH]["POST"], GenerationMode.NEGATIVE, num_examples=60)

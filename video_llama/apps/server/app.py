@@ -44,7 +44,8 @@ REQUEST_BODY = {
     "required": True,
     "content": {"application/json": {"schema": {"$ref": SCHEMA_REFERENCE.format(model="ChatRequest")}}},
 }
-EVENT_STREAM_CONTENT = {"text/event-stream": {"schema": {"type": "string"}}}
+EVENTS = "Server-sent events. The data of each is a `chat.completion.chunk` in JSON; that of the last one is `[DONE]`."
+EVENT_STREAM_CONTENT = {"text/event-stream": {"schema": {"description": EVENTS}}}
 
 
 class VideoLlamaApi(FastAPI):
