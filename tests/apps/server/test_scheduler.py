@@ -51,10 +51,11 @@ class TestBeamSearch:
 
     def test_does_not_block_other_answers_and_ends_when_its_client_disconnects(self, assistant):
         with running(assistant) as server:
-            request = {"model": "tiny", "messages": ask(QUESTION), "max_tokens": 200}
+            client = server.client()  # takes long to make, and the search must not end before
+            request = {"model": "tiny", "messages": ask(QUESTION), "max_tokens": 300}
             with posted(server, CHAT_PATH, {**request, "video_llama": {"num_beams": 8}}):
                 until(lambda: server.service.num_running == 1)
-                server.client().chat.completions.create(model="tiny", messages=ask("Hear?"), max_tokens=2)
+                client.chat.completions.create(model="tiny", messages=ask("Hear?"), max_tokens=2)
                 until(lambda: server.service.num_running == 1)  # the short answer is complete, the search is not
                 assert server.service.num_taken == 1
             until(lambda: server.service.num_taken == server.service.num_running == 0)

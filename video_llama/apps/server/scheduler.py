@@ -122,7 +122,7 @@ class Scheduler:
         self._jobs: deque[DecodeJob] = deque()
         self._calls: deque[QueuedCall] = deque()
         self._call: Work | None = None
-        self._prefill: Work | None = None
+        self._joining: Work | None = None
         self._was_prefill = False
         self._chunk_size, self._max_pause = ChunkSize(prefill_chunk_tokens), max_pause
         self._clock = clock_of(engine.model.device)
@@ -135,7 +135,7 @@ class Scheduler:
     @property
     def num_running(self) -> int:
         """Number of answers being generated, including one whose prompt is being processed."""
-        return len(self._rows) + self._is_searching + (self._prefill is not None)
+        return len(self._rows) + self._is_searching + (self._joining is not None)
 
     def start(self) -> None:
         """Start the thread. Call this once."""
@@ -197,7 +197,7 @@ class Scheduler:
             return not self._is_stopping
 
     def _has_work(self) -> bool:
-        return bool(self._is_stopping or self._rows or self._jobs or self._calls or self._call or self._prefill)
+        return bool(self._is_stopping or self._rows or self._jobs or self._calls or self._call or self._joining)
 
     def _work(self) -> None:
         """Do one step of work; while answers run, as many as fit into the pause between two tokens."""
@@ -210,8 +210,8 @@ class Scheduler:
             synchronize(self._engine.model.device)
             work.last_seconds = self._clock() - began
             if is_done:
-                if work is self._prefill:
-                    self._prefill = None
+                if work is self._joining:
+                    self._joining = None
                     self._metrics.running.set(self.num_running)
                 else:
                     self._call = None
@@ -223,9 +223,9 @@ class Scheduler:
         """Return the call or the prompt in progress, in turns."""
         if self._call is None and self._calls:
             self._call = self._calls.popleft().work()
-        if self._call is None or (self._prefill is not None and not self._was_prefill):
+        if self._call is None or (self._joining is not None and not self._was_prefill):
             self._was_prefill = True
-            return self._prefill
+            return self._joining
         self._was_prefill = False
         return self._call
 
@@ -248,12 +248,12 @@ class Scheduler:
             self._count_prompt(row)
             self._push_tokens({len(self._rows) - 1: token})
 
-        self._prefill = Work(steps, joined, job.emit, job.cancelled.is_set)
+        self._joining = Work(steps, joined, job.emit, job.cancelled.is_set)
         self._metrics.running.set(self.num_running)
 
     def _next_job(self) -> DecodeJob | None:
         """Remove and return the oldest queued job that can start now."""
-        if self._prefill is not None or self.num_running >= self._max_rows:
+        if self._joining is not None or self.num_running >= self._max_rows:
             return None
         with self._changed:
             for index, job in enumerate(self._jobs):
@@ -361,14 +361,14 @@ class Scheduler:
 
     def _fail_remaining(self) -> None:
         error = SchedulerStoppedError("The server is shutting down.")
-        if self._prefill is not None:
-            self._prefill.fail(error)
+        if self._joining is not None:
+            self._joining.fail(error)
         if self._call is not None:
             self._call.fail(error)
         for job in [*(row.job for row in self._rows), *self._jobs]:
             job.emit(error)
         for call in self._calls:
             call.fail(error)
-        self._rows, self._prefill, self._call = [], None, None
+        self._rows, self._joining, self._call = [], None, None
         self._batch.clear()
         self._prefixes.limit(0)
