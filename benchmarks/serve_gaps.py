@@ -106,18 +106,18 @@ def measure(assistant: Assistant, max_pause: float, num_streams: int) -> Gaps:
             scheduler.submit(job_of(assistant, "What do you see?", stream, MAX_TOKENS))
         for stream in streams:
             stream.wait(USUAL_TOKENS)
-        begun, clock = [len(stream.times) for stream in streams], streams[0].times[-1]
+        counts, clock = [len(stream.times) for stream in streams], streams[0].times[-1]
         usual = median(gap for stream in streams for gap in stream.gaps(num_streams + 2))
         medium = scheduler.call_steps(lambda: engine.encode_steps(read)).result()
         other = Stream()
         scheduler.submit(job_of(assistant, question, other, 2, medium))
         other.wait(1)
-        for stream, count in zip(streams, begun, strict=True):
+        for stream, count in zip(streams, counts, strict=True):
             stream.wait(min(len(stream.times) + 2, MAX_TOKENS))
             assert len(stream.times) > count, "an answer ended before the request began"
     finally:
         scheduler.stop()
-    longest = max(gap for stream, count in zip(streams, begun, strict=True) for gap in stream.gaps(count - 1))
+    longest = max(gap for stream, count in zip(streams, counts, strict=True) for gap in stream.gaps(count - 1))
     return Gaps(usual, longest, other.times[0] - clock)
 
 

@@ -7,6 +7,7 @@ the CPU, and ``torch.Generator(device)`` a generator of the CPU.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import pytest
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
@@ -36,6 +38,20 @@ from video_llama.models.placement import (
 )
 from video_llama.models.simulation import SIMULATED, fake_tensors, fill_with_fakes, pack_simulated, simulated_device
 from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
+
+OWN_PROCESS = pytest.mark.skipif(
+    "VIDEO_LLAMA_SIMULATED" not in os.environ,
+    reason="test_simulated_process.py runs it in a process of its own, because the simulation changes later tests",
+)
+
+
+def device_or_skip() -> torch.device:
+    """Return the simulated device; skip the module with an older torch."""
+    try:
+        return simulated_device()
+    except RuntimeError as error:
+        pytest.skip(str(error), allow_module_level=True)
+
 
 NUM_LAYERS = 2
 """Number of layers of each stack, to save time: they are alike, but for cross-attention in every second one of a

@@ -15,7 +15,6 @@ counts where the CPU waits for the device.
 | a training step of each recipe | 7b, 13b | tests/training/test_simulated_step.py |
 """
 
-import os
 from dataclasses import replace
 from unittest import mock
 
@@ -25,7 +24,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from transformers import DynamicCache, GenerationMixin
 
-from tests.factories.simulated import Waits, simulated_config, simulated_model, simulation
+from tests.factories.simulated import OWN_PROCESS, Waits, device_or_skip, simulated_config, simulated_model, simulation
 from video_llama.apps.server.batch import DecodeBatch, PrefixCache
 from video_llama.chat.attention import query_attention
 from video_llama.chat.decoding import Decoding, TokenChooser, beam_ids, token_steps
@@ -39,20 +38,12 @@ from video_llama.models import modeling_llama
 from video_llama.models.cpu import processor
 from video_llama.models.packed_linear import Int4Linear, Int8Linear
 from video_llama.models.placement import VIT
-from video_llama.models.simulation import simulated_device
 from video_llama.processors.audio_processor import AudioProcessor
 from video_llama.processors.medium import MediaOptions, read_medium
 from video_llama.processors.settings import ProcessorSettings
 
-pytestmark = pytest.mark.skipif(
-    "VIDEO_LLAMA_SIMULATED" not in os.environ,
-    reason="test_simulated_process.py runs it in a process of its own, because the simulation changes later tests",
-)
-
-try:
-    DEVICE = simulated_device()
-except RuntimeError as error:  # an older torch
-    pytest.skip(str(error), allow_module_level=True)
+pytestmark = OWN_PROCESS
+DEVICE = device_or_skip()
 
 SIZES = {"7b": 4096, "13b": 5120}
 BFLOAT16, FLOAT16, FLOAT32 = torch.bfloat16, torch.float16, torch.float32

@@ -11,16 +11,15 @@ for the device. The run of tests/models/test_simulated_process.py includes this 
 """
 
 import importlib
-import os
 from pathlib import Path
 from unittest import mock
 
 import pytest
 import torch
 
-from tests.factories.simulated import Waits, simulated_config, simulation
+from tests.factories.simulated import OWN_PROCESS, Waits, device_or_skip, simulated_config, simulation
 from video_llama.config import load_config
-from video_llama.models.simulation import fill_with_fakes, simulated_device
+from video_llama.models.simulation import fill_with_fakes
 from video_llama.training.config import TrainConfig
 from video_llama.training.distributed import World
 from video_llama.training.lora import add_lora
@@ -28,18 +27,8 @@ from video_llama.training.planned_batches import planned_batches
 from video_llama.training.run import freeze_others
 from video_llama.training.stages import stage_of
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        "VIDEO_LLAMA_SIMULATED" not in os.environ,
-        reason="test_simulated_process.py runs it in a process of its own, because the simulation changes later tests",
-    ),
-]
-
-try:
-    DEVICE = simulated_device()
-except RuntimeError as error:  # an older torch
-    pytest.skip(str(error), allow_module_level=True)
+pytestmark = [pytest.mark.slow, OWN_PROCESS]
+DEVICE = device_or_skip()
 
 dry_run = importlib.import_module("video_llama.training.dry_run")
 ROOT = Path(__file__).resolve().parents[2]

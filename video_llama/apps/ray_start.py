@@ -4,9 +4,29 @@ from __future__ import annotations
 
 import logging
 import os
+from dataclasses import dataclass
 from typing import Any
 
 from video_llama.errors import MissingExtraError, WorkerError
+
+
+@dataclass(frozen=True, kw_only=True)
+class RayResources:
+    """What each worker or replica gets, and the cluster."""
+
+    num_cpus: float = 1.0
+    """CPU cores."""
+    num_gpus: float = 0.0
+    """GPUs; 0.5 places two on one GPU."""
+    address: str | None = None
+    """Address of a cluster. None: that of RAY_ADDRESS, or Ray is started on this machine."""
+
+    def check_pool(self, name: str, least: int, most: int | None) -> None:
+        """Raise ValueError if fewer than ``least`` workers or replicas are allowed, or a resource is negative."""
+        if most is not None and most < least:
+            raise ValueError(f"max_{name} is {most}, less than {name} ({least}). Raise it.")
+        if self.num_cpus < 0 or self.num_gpus < 0:
+            raise ValueError("num_cpus and num_gpus must not be negative. Give 0 or more.")
 
 
 def start_ray(address: str | None, num_cpus: int, object_store_bytes: int | None) -> bool:

@@ -80,5 +80,7 @@ def _is_alive(entry: _Entry) -> bool:
 
 def _begins_with(media: Sequence[object], entry: _Entry) -> bool:
     """Return whether the media of an entry are the first of ``media``."""
-    known = [ref() for ref in entry.media]
-    return len(known) <= len(media) and all(one is other for one, other in zip(known, media, strict=False))
+    first = media[: len(entry.media)]
+    return len(first) == len(entry.media) and all(
+        ref() is medium for ref, medium in zip(entry.media, first, strict=True)
+    )

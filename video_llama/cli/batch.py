@@ -18,19 +18,28 @@ from video_llama.cli.options import (
     DecodingOptions,
     Json,
     ModelOptions,
+    RayFlags,
     SegmentOptions,
-    as_choice,
     json_text,
 )
 from video_llama.cli.serve import split_overrides
 
 if TYPE_CHECKING:
-    from video_llama.apps.batch.engines import EngineName, EngineOptions
+    from video_llama.apps.batch.engines import EngineOptions
     from video_llama.apps.batch.limits import BatchLimits
     from video_llama.chat import Assistant
     from video_llama.processors.medium import MediaOptions
 
 RUN = "Run"
+
+SourceArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="IN",
+        help="Folder of media, pattern in quotes, table of rows (JSONL, JSON, CSV, TSV), or tar shards.",
+        show_default=False,
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -110,12 +119,9 @@ class RunOptions:
 
 
 @dataclass(frozen=True)
-class EngineFlags:
+class EngineFlags(RayFlags):
     """Where a run works: the processes of this machine, or Ray."""
 
-    engine: Annotated[
-        str, typer.Option(metavar="ENGINE", help="local, or ray (extra scale).", rich_help_panel=ENGINE)
-    ] = "local"
     max_workers: Annotated[
         int | None,
         typer.Option(
@@ -124,40 +130,16 @@ class EngineFlags:
             rich_help_panel=ENGINE,
         ),
     ] = None
-    num_cpus: Annotated[
-        float, typer.Option(metavar="N", help="Ray: CPU cores of each worker.", rich_help_panel=ENGINE)
-    ] = 1.0
-    num_gpus: Annotated[
-        float,
-        typer.Option(metavar="N", help="Ray: GPUs of each worker; 0.5 shares one among two.", rich_help_panel=ENGINE),
-    ] = 0.0
-    ray_address: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADDRESS",
-            help="Ray: address of a cluster (default: RAY_ADDRESS, or Ray is started on this machine).",
-            rich_help_panel=ENGINE,
-        ),
-    ] = None
 
     def options(self) -> EngineOptions:
         """Return the options of the engine. Raises ValueError for an unknown name."""
         from video_llama.apps.batch.engines import EngineOptions
 
-        choices: tuple[EngineName, ...] = ("local", "ray")
-        name = as_choice("--engine", self.engine, choices) or "local"
-        return EngineOptions(name, self.max_workers, self.num_cpus, self.num_gpus, self.ray_address)
+        return EngineOptions(self.engine_name(), self.max_workers, **self.resources())
 
 
 def batch(
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="IN",
-            help="Folder of media, pattern in quotes, table of rows (JSONL, JSON, CSV, TSV), or tar shards.",
-            show_default=False,
-        ),
-    ],
+    source: SourceArgument,
     output: Annotated[
         Path,
         typer.Argument(

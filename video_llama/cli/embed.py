@@ -8,19 +8,19 @@ from typing import Annotated
 
 import typer
 
-from video_llama.cli.batch import BatchModelOptions, EngineFlags, RunOptions, media_options, summary_text
+from video_llama.cli.batch import (
+    BatchModelOptions,
+    EngineFlags,
+    RunOptions,
+    SourceArgument,
+    media_options,
+    summary_text,
+)
 from video_llama.cli.options import Json, SegmentOptions, json_text
 
 
 def embed(
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="IN",
-            help="Folder of media, pattern in quotes, table of rows (JSONL, JSON, CSV, TSV), or tar shards.",
-            show_default=False,
-        ),
-    ],
+    source: SourceArgument,
     output: Annotated[
         Path,
         typer.Argument(

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_type_hints
 
 import typer
 
@@ -142,6 +142,43 @@ class ModelOptions:
             interpolate_positions=self.interpolate_positions,
         )
         return load_assistant(self.model, options, self.overrides or ())
+
+
+@dataclass(frozen=True)
+class RayFlags:
+    """The engine of a command that can use Ray, and what each of its processes gets."""
+
+    engine: Annotated[
+        str, typer.Option(metavar="ENGINE", help="local, or ray (extra scale).", rich_help_panel=ENGINE)
+    ] = "local"
+    num_cpus: Annotated[
+        float, typer.Option(metavar="N", help="Ray: CPU cores of each worker or replica.", rich_help_panel=ENGINE)
+    ] = 1.0
+    num_gpus: Annotated[
+        float,
+        typer.Option(
+            metavar="N",
+            help="Ray: GPUs of each worker or replica; 0.5 places two on one GPU.",
+            rich_help_panel=ENGINE,
+        ),
+    ] = 0.0
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Ray: address of a cluster (default: RAY_ADDRESS, or Ray is started on this machine).",
+            rich_help_panel=ENGINE,
+        ),
+    ] = None
+
+    def engine_name(self) -> Literal["local", "ray"]:
+        """Return the engine. Raises ValueError for an unknown one."""
+        choices: tuple[Literal["local", "ray"], ...] = ("local", "ray")
+        return as_choice("--engine", self.engine, choices) or "local"
+
+    def resources(self) -> dict[str, Any]:
+        """Return the arguments of ``RayResources``."""
+        return {"num_cpus": self.num_cpus, "num_gpus": self.num_gpus, "address": self.ray_address}
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from video_llama.apps.host_names import is_loopback
-from video_llama.cli.options import ENGINE, MODEL, ModelOptions, as_choice
+from video_llama.cli.options import ENGINE, MODEL, ModelOptions, RayFlags
 
 if TYPE_CHECKING:
     from video_llama.apps.server import ServerSettings
@@ -40,12 +40,9 @@ class ServedModelOptions(ModelOptions):
 
 
 @dataclass(frozen=True)
-class ReplicaFlags:
+class ReplicaFlags(RayFlags):
     """Where the server runs: in this process, or as replicas of Ray Serve."""
 
-    engine: Annotated[
-        str, typer.Option(metavar="ENGINE", help="local, or ray (extra scale).", rich_help_panel=ENGINE)
-    ] = "local"
     replicas: Annotated[
         int, typer.Option(metavar="N", help="Ray: number of replicas, each with a model.", rich_help_panel=ENGINE)
     ] = 1
@@ -57,24 +54,10 @@ class ReplicaFlags:
             rich_help_panel=ENGINE,
         ),
     ] = None
-    num_cpus: Annotated[
-        float, typer.Option(metavar="N", help="Ray: CPU cores of each replica.", rich_help_panel=ENGINE)
-    ] = 1.0
-    num_gpus: Annotated[float, typer.Option(metavar="N", help="Ray: GPUs of each replica.", rich_help_panel=ENGINE)] = (
-        0.0
-    )
-    ray_address: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADDRESS",
-            help="Ray: address of a cluster (default: RAY_ADDRESS, or Ray is started on this machine).",
-            rich_help_panel=ENGINE,
-        ),
-    ] = None
 
     def uses_ray(self) -> bool:
         """Return whether the engine is Ray. Raises ValueError for an unknown one, and for options without Ray."""
-        if as_choice("--engine", self.engine, ("local", "ray")) == "ray":
+        if self.engine_name() == "ray":
             return True
         if self != ReplicaFlags():
             raise ValueError("--replicas, --max-replicas and the resources are options of Ray. Add --engine ray.")
@@ -84,7 +67,7 @@ class ReplicaFlags:
         """Return the options of the replicas."""
         from video_llama.apps.server.ray_serve import ReplicaOptions
 
-        return ReplicaOptions(self.replicas, self.max_replicas, self.num_cpus, self.num_gpus, self.ray_address)
+        return ReplicaOptions(self.replicas, self.max_replicas, **self.resources())
 
 
 def serve(

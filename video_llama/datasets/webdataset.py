@@ -88,15 +88,21 @@ def expand_pattern(pattern: str) -> list[str]:
     return [address for text in texts for address in expand_pattern(text)]
 
 
+def json_values(entry: ShardEntry, name: str) -> dict[str, Any]:
+    """Return the object in the sample's .json file. Raises DataError if it is not one."""
+    try:
+        values = parse_json(entry.texts["json"])
+    except ValueError as error:
+        raise DataError(f"{name}.json is not valid JSON: {error}. Correct or remove it.") from error
+    if not isinstance(values, dict):
+        raise DataError(f"{name}.json contains a {type(values).__name__}, not an object. Correct or remove it.")
+    return values
+
+
 def _row(entry: ShardEntry, name: str) -> dict[str, Any]:
     if "json" not in entry.texts:
         return {"caption": entry.texts["txt"].strip()}
-    try:
-        row = parse_json(entry.texts["json"])
-    except ValueError as error:
-        raise DataError(f"{name}.json is not valid JSON: {error}. Correct or remove it.") from error
-    if not isinstance(row, dict):
-        raise DataError(f"{name}.json contains a {type(row).__name__}, not an object. Correct or remove it.")
+    row = json_values(entry, name)
     if not {"caption", "conversations", "messages"} & row.keys() and "txt" in entry.texts:
         return {"caption": entry.texts["txt"].strip()}
     return row

@@ -235,11 +235,11 @@ def _decoder_seconds(
         model(inputs_embeds=_random(placing, 1, num_cached, width), cache=cache, use_cache=True, logits_to_keep=1)
     inputs_1LD = _random(placing, 1, num_tokens, width)
     positions = decoder.rotary_emb(inputs_1LD, position_ids=torch.arange(num_cached, num_cached + num_tokens)[None])
-    kept = [(layer.keys, layer.values) for layer in cache.layers] if num_cached else []
+    kept = [(layer, layer.keys, layer.values) for layer in cache.layers] if num_cached else []
     mask = None if num_tokens == 1 else torch.ones(num_tokens, num_tokens, dtype=torch.bool).tril()[None, None]
 
     def step() -> None:
-        for layer, (keys, values) in zip(cache.layers, kept, strict=False):
+        for layer, keys, values in kept:
             layer.keys, layer.values = keys, values
         arguments = {CACHE: cache} if num_cached else {}
         decoder.layers[0](inputs_1LD, attention_mask=mask, position_embeddings=positions, **arguments)

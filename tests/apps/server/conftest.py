@@ -127,11 +127,21 @@ def long_answer(server):
         yield lines
 
 
+def single_step(function):
+    """Return what ``Scheduler.call_steps`` takes, for one call of a function."""
+
+    def steps():
+        yield from ()
+        return function()
+
+    return steps
+
+
 @contextmanager
 def held(server: Running, num_jobs: int):
     """Block the scheduler in this block, and after it until this many jobs wait."""
     go_on, scheduler = threading.Event(), server.service.scheduler
-    scheduler.call(lambda: go_on.wait(PATIENCE))
+    scheduler.call_steps(single_step(lambda: go_on.wait(PATIENCE)))
     try:
         yield
         until(lambda: len(scheduler._jobs) >= num_jobs)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.apps.server.conftest import PATIENCE, until
+from tests.apps.server.conftest import PATIENCE, single_step, until
 from video_llama.apps.server.metrics import Metrics
 from video_llama.apps.server.scheduler import DecodeJob, FinishedAnswer, Scheduler, SchedulerStoppedError
 from video_llama.chat.decoding import Decoding
@@ -111,10 +111,10 @@ def test_answers_go_on_while_a_prompt_is_processed(endless):
     with scheduler(endless, max_pause=0.0, prefill_chunk_tokens=4) as running:
         running.submit(first.job)
         until(lambda: num_generated(running))
-        begun = num_generated(running)
+        num_before = num_generated(running)
         running.submit(second.job)
         second.result()
-        num_tokens = num_generated(running) - begun
+        num_tokens = num_generated(running) - num_before
         first.job.cancelled.set()
     assert num_prompt > 100
     assert num_tokens >= num_prompt // 4
@@ -122,16 +122,16 @@ def test_answers_go_on_while_a_prompt_is_processed(endless):
 
 def test_prompts_and_calls_alternate(endless):
     """A long encoding does not delay a short prompt, nor a long prompt a medium."""
-    begun, go_on = threading.Event(), threading.Event()
+    started, go_on = threading.Event(), threading.Event()
 
     def endless_steps():
-        begun.set()
+        started.set()
         while not go_on.is_set():
             yield
 
     with scheduler(endless) as running:
         call = running.call_steps(endless_steps)
-        assert begun.wait(PATIENCE)
+        assert started.wait(PATIENCE)
         request = Request(endless, QUESTION, num_tokens=3)
         running.submit(request.job)
         assert request.result().reason == "length"
@@ -145,7 +145,7 @@ def test_requests_about_one_medium_that_arrive_together_share_its_prompt(assista
     given = [Request(assistant, text, medium) for text in (QUESTION, LONG_QUESTION, "Why?")]
     with scheduler(assistant, prefix_tokens=4000) as running:
         blocked = threading.Event()
-        running.call(lambda: blocked.wait(PATIENCE))
+        running.call_steps(single_step(lambda: blocked.wait(PATIENCE)))
         for request in given:
             running.submit(request.job)
         blocked.set()
@@ -155,22 +155,22 @@ def test_requests_about_one_medium_that_arrive_together_share_its_prompt(assista
 
 
 def test_cancelled_call_ends(endless):
-    begun, closed = threading.Event(), threading.Event()
+    started, closed = threading.Event(), threading.Event()
 
     def steps():
         try:
             while True:
-                begun.set()
+                started.set()
                 yield
         finally:
             closed.set()
 
     with scheduler(endless) as running:
         call = running.call_steps(steps)
-        assert begun.wait(PATIENCE)
+        assert started.wait(PATIENCE)
         assert call.cancel()
         assert closed.wait(PATIENCE)
-        assert running.call(lambda: "next").result(PATIENCE) == "next"
+        assert running.call_steps(single_step(lambda: "next")).result(PATIENCE) == "next"
 
 
 def test_failed_steps_fail_the_call_only(endless):
@@ -181,7 +181,7 @@ def test_failed_steps_fail_the_call_only(endless):
     with scheduler(endless) as running:
         with pytest.raises(RuntimeError, match="broken"):
             running.call_steps(steps).result(PATIENCE)
-        assert running.call(lambda: "next").result(PATIENCE) == "next"
+        assert running.call_steps(single_step(lambda: "next")).result(PATIENCE) == "next"
 
 
 def test_stop_ends_work_in_progress(endless):
@@ -190,7 +190,7 @@ def test_stop_ends_work_in_progress(endless):
             yield
 
     with scheduler(endless) as running:
-        calls = [running.call_steps(forever), running.call(lambda: None)]
+        calls = [running.call_steps(forever), running.call_steps(single_step(lambda: None))]
     for call in calls:
         with pytest.raises(SchedulerStoppedError):
             call.result(PATIENCE)

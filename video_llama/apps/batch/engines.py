@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 from video_llama.apps.batch.limits import BatchLimits
 from video_llama.apps.batch.reading import BatchReader, ReadBatch, ReadingTimes
 from video_llama.apps.media.pool import MediaNeeds
+from video_llama.apps.ray_start import RayResources
 from video_llama.datasets.question_rows import QuestionRow
 from video_llama.evaluation.workers import Loader, make_workers
 from video_llama.processors.medium import MediaOptions
@@ -41,18 +42,12 @@ BulkLoader = Loader[ReadBatch, BatchResult]
 
 
 @dataclass(frozen=True)
-class EngineOptions:
+class EngineOptions(RayResources):
     """Which engine, and the options of Ray. The number of workers is an option of both."""
 
     name: EngineName = "local"
     max_workers: int | None = None
     """Ray: number of workers to which the pool may grow. None: it does not grow."""
-    num_cpus: float = 1.0
-    """Ray: CPU cores of a worker."""
-    num_gpus: float = 0.0
-    """Ray: GPUs of a worker; 0.5 places two workers on one GPU."""
-    address: str | None = None
-    """Ray: address of a cluster. None: that of RAY_ADDRESS, or Ray is started on this machine."""
 
     def check(self, workers: int) -> None:
         """Raise ValueError for values out of range, and for options of Ray without Ray."""
@@ -60,10 +55,7 @@ class EngineOptions:
             raise ValueError(f"engine is {self.name!r}. Choose local or ray.")
         if self.name == "local" and self != EngineOptions():
             raise ValueError("max_workers, num_cpus, num_gpus and address are options of Ray. Add --engine ray.")
-        if self.max_workers is not None and self.max_workers < workers:
-            raise ValueError(f"max_workers is {self.max_workers}, less than workers ({workers}). Raise it.")
-        if self.num_cpus < 0 or self.num_gpus < 0:
-            raise ValueError("num_cpus and num_gpus must not be negative. Give 0 or more.")
+        self.check_pool("workers", workers, self.max_workers)
 
 
 class BulkEngine(Protocol):

@@ -138,7 +138,8 @@ class BatchReader:
     def _finished(self, rows: Sequence[QuestionRow], media: dict[MediaKey, _Reading]) -> ReadBatch:
         start = time.perf_counter()
         batch = ReadBatch(rows, {key: future.result() for key, future in media.items()})
-        self.times.wait += time.perf_counter() - start
+        with self.times.lock:
+            self.times.wait += time.perf_counter() - start
         return batch
 
     def _read(self, key: MediaKey) -> ReadMedium | str:

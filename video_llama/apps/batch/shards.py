@@ -6,13 +6,11 @@ import glob
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from video_llama.apps.batch.stores import MemberPath, check_address, is_address, stored_files
 from video_llama.datasets.question_rows import QuestionRow, rows_of
-from video_llama.datasets.webdataset import ShardEntry, expand_pattern, shard_rows
+from video_llama.datasets.webdataset import ShardEntry, expand_pattern, json_values, shard_rows
 from video_llama.errors import DataError, MediaError
-from video_llama.files import parse_json
 
 SHARD_ENDING = ".tar"
 
@@ -63,20 +61,7 @@ def _rows(row_id: str, name: str, entry: ShardEntry) -> Iterator[QuestionRow]:
     if not entry.media:
         raise DataError(f"{name}: the sample has no medium. Add one, or remove it.")
     media = tuple(MemberPath(member) for member in entry.media)
-    kept = {
-        key: value for key, value in _values(name, entry).items() if key in ("question", "questions", "start", "end")
-    }
+    values = json_values(entry, name) if "json" in entry.texts else {}
+    kept = {key: value for key, value in values.items() if key in ("question", "questions", "start", "end")}
     for row in rows_of(name, {**kept, "id": row_id, "media": [str(each) for each in media]}):
         yield replace(row, media=media)
-
-
-def _values(name: str, entry: ShardEntry) -> dict[str, Any]:
-    if "json" not in entry.texts:
-        return {}
-    try:
-        values = parse_json(entry.texts["json"])
-    except ValueError as error:
-        raise DataError(f"{name}.json is not valid JSON: {error}. Correct or remove it.") from error
-    if not isinstance(values, dict):
-        raise DataError(f"{name}.json contains a {type(values).__name__}, not an object. Correct or remove it.")
-    return values

@@ -17,7 +17,8 @@ import video_llama
 from video_llama.apps.server.api_page import api_page
 from video_llama.apps.server.errors import ApiError
 from video_llama.apps.server.middleware import CLIENT_DISCONNECTED, RequestMiddleware, error_response
-from video_llama.apps.server.protocol import ChatCompletion, ChatRequest, ErrorBody, Health, ModelInfo, ModelList
+from video_llama.apps.server.protocol import ChatRequest
+from video_llama.apps.server.replies import ChatCompletion, ErrorBody, Health, ModelInfo, ModelList
 from video_llama.apps.server.request import check_model
 from video_llama.apps.server.request_parser import RequestParser
 from video_llama.apps.server.service import PendingAnswers, Service

@@ -76,8 +76,8 @@ class PromptKeyValues(Cache):
         super().__init__(layers=[_PromptLayer(length) for _ in range(num_layers)])
 
     def begin_steps(self, prefix: KeyValues) -> Steps[None]:
-        """Copy the keys and values of the prompt's beginning, layer by layer if they are long."""
-        for layer, pair in zip(self.layers, prefix, strict=False):
+        """Copy the keys and values of the prompt's beginning, layer by layer if they are long; none if it is new."""
+        for layer, pair in zip(self.layers if prefix else [], prefix, strict=True):
             layer.update(*pair)
             if pair[0].shape[2] >= MANY_TOKENS:
                 yield

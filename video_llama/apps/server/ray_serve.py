@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any
 
 from video_llama.apps.host_names import is_loopback
-from video_llama.apps.ray_start import start_ray
+from video_llama.apps.ray_start import RayResources, start_ray
 from video_llama.apps.server.settings import ServerSettings
 from video_llama.chat.assistant import Assistant
 from video_llama.errors import WorkerError
@@ -28,25 +28,18 @@ HEALTH_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
-class ReplicaOptions:
+class ReplicaOptions(RayResources):
     """How many replicas, and their resources."""
 
     replicas: int = 1
     """Number of replicas, at least."""
     max_replicas: int | None = None
     """Number to which Ray Serve may add replicas under load. None: it adds none."""
-    num_cpus: float = 1.0
-    num_gpus: float = 0.0
-    address: str | None = None
-    """Address of a cluster. None: that of RAY_ADDRESS, or Ray is started on this machine."""
 
     def __post_init__(self) -> None:
         if self.replicas < 1:
             raise ValueError(f"replicas is {self.replicas}. Give 1 or more.")
-        if self.max_replicas is not None and self.max_replicas < self.replicas:
-            raise ValueError(f"max_replicas is {self.max_replicas}, less than replicas ({self.replicas}). Raise it.")
-        if self.num_cpus < 0 or self.num_gpus < 0:
-            raise ValueError("num_cpus and num_gpus must not be negative. Give 0 or more.")
+        self.check_pool("replicas", self.replicas, self.max_replicas)
 
 
 class RayServer:

@@ -2,7 +2,7 @@
 
 Between two tokens it encodes media and processes prompts, in steps, for ``max_pause`` times the duration of a decoding
 step. One medium and one prompt are in progress at a time; they alternate. The rest of the server runs in the event loop
-and uses ``Scheduler.submit``, ``Scheduler.call`` and ``Scheduler.call_steps``. A beam search is not part of the batch:
+and uses ``Scheduler.submit`` and ``Scheduler.call_steps``. A beam search is not part of the batch:
 it alternates with the batch, one step of the search and one token for every other answer.
 """
 
@@ -21,7 +21,7 @@ from video_llama.apps.server.cache_limit import CacheLimit, tokens_alone
 from video_llama.apps.server.chunk_size import ChunkSize
 from video_llama.apps.server.metrics import Metrics
 from video_llama.apps.server.stop_filter import StopFilter, cut_at_stop
-from video_llama.apps.server.work import QueuedCall, Work, clock_of, single_step, synchronize
+from video_llama.apps.server.work import QueuedCall, Work, clock_of, synchronize
 from video_llama.chat.engine import MAX_NEW_TOKENS, STOP_STRING, Effort, Engine, PreparedTurn
 from video_llama.chat.record import Record
 from video_llama.chat.session import search_beams
@@ -155,10 +155,6 @@ class Scheduler:
             self._refuse_if_stopping()
             self._jobs.append(job)
             self._changed.notify()
-
-    def call(self, function: Callable[[], CallResult]) -> Future[CallResult]:
-        """Run a function in the thread, between two tokens. Raises SchedulerStoppedError after ``stop``."""
-        return self.call_steps(lambda: single_step(function))
 
     def call_steps(self, create: Callable[[], Steps[CallResult]]) -> Future[CallResult]:
         """Do the steps that ``create`` returns in the thread, with tokens between them.

@@ -9,16 +9,8 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from video_llama.apps.server.errors import ApiError
-from video_llama.apps.server.protocol import (
-    EXTENSION,
-    AnswerMessage,
-    ChatCompletion,
-    ChatRequest,
-    Choice,
-    PromptDetails,
-    ReplyExtension,
-    Usage,
-)
+from video_llama.apps.server.protocol import EXTENSION, ChatRequest
+from video_llama.apps.server.replies import AnswerMessage, ChatCompletion, Choice, ReplyExtension, Usage
 from video_llama.apps.server.scheduler import FinishedAnswer
 from video_llama.apps.server.service import PendingAnswers
 
@@ -93,13 +85,7 @@ class ReplyWriter:
 
     def _usage(self) -> Usage:
         counts = [answer.record.tokens for _, answer in sorted(self._finished.items())]
-        prompt, generated = counts[0]["prompt"], sum(count["generated"] for count in counts)
-        return Usage(
-            prompt_tokens=prompt,
-            completion_tokens=generated,
-            total_tokens=prompt + generated,
-            prompt_tokens_details=PromptDetails(cached_tokens=counts[0]["reused"]),
-        )
+        return Usage.of(counts[0]["prompt"], sum(count["generated"] for count in counts), counts[0]["reused"])
 
     def _extension(self) -> ReplyExtension:
         """Return the notice and the records, without the path of the weights on the server."""

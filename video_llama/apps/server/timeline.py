@@ -17,12 +17,11 @@ from video_llama.apps.media.pool import MediaPool
 from video_llama.apps.server.cache_limit import CacheLimit
 from video_llama.apps.server.errors import ApiError
 from video_llama.apps.server.media_input import MediaBytes
-from video_llama.apps.server.protocol import (
+from video_llama.apps.server.protocol import ChatRequest
+from video_llama.apps.server.replies import (
     AnswerMessage,
     ChatCompletion,
-    ChatRequest,
     Choice,
-    PromptDetails,
     ReplyExtension,
     TimelinePart,
     TimelineReply,
@@ -152,9 +151,7 @@ def timeline_completion(
 ) -> ChatCompletion:
     """Return the response: the timeline as text, and as data in the extension key."""
     records = [answer.record for answer in finished]
-    prompt, generated, reused = (
-        sum(record.tokens[name] for record in records) for name in ("prompt", "generated", "reused")
-    )
+    counts = [sum(record.tokens[name] for record in records) for name in ("prompt", "generated", "reused")]
     summary = None if timeline.summary is None else timeline.summary.text
     reply = TimelineReply(
         duration=timeline.duration,
@@ -174,12 +171,7 @@ def timeline_completion(
                 finish_reason="length" if is_cut else "stop",
             )
         ],
-        usage=Usage(
-            prompt_tokens=prompt,
-            completion_tokens=generated,
-            total_tokens=prompt + generated,
-            prompt_tokens_details=PromptDetails(cached_tokens=reused),
-        ),
+        usage=Usage.of(*counts),
         video_llama=ReplyExtension(
             notice=notice,
             records=[record.public_dict() for record in records] if request.video_llama.record else None,

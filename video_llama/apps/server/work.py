@@ -84,9 +84,3 @@ class QueuedCall:
     def _finish(self, result: Any) -> None:
         if self.future.set_running_or_notify_cancel():
             self.future.set_result(result)
-
-
-def single_step(function: Callable[[], Result]) -> Steps[Result]:
-    """Call a function as a single step."""
-    yield from ()
-    return function()
