@@ -11,21 +11,26 @@ Q-Formers).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from video_llama.errors import MissingExtraError
+from video_llama.models.cpu import processor
+from video_llama.models.int4_layout import (
+    INT4_LEVELS,
+    INT4_MIDDLE,
+    has_panels,
+    multiply_panels,
+    pack_levels,
+    unpack,
+)
 
 Quantization = Literal["int8", "int4"]
 QUANTIZATIONS: tuple[Quantization, ...] = ("int8", "int4")
 
 INT8_MAX = 127
-INT4_LEVELS = 15
-INT4_MIDDLE = 8
-"""torch's kernel subtracts this from the stored levels 0..15 before scaling."""
 GROUP_SIZES = (64, 32)
 """int4: numbers of inputs that share a scale. The first that divides the number of inputs is used; 64 was fastest."""
 INT4_COMPUTE = torch.bfloat16
@@ -33,6 +38,8 @@ ROW_MULTIPLE = 16
 """int4: the number of outputs must be a multiple of this."""
 INT8_INPUT_MULTIPLE = 16
 """For other numbers of inputs, torch's int8 kernel (2.13, bfloat16) reads out of bounds: wrong results, or a crash."""
+INT4_UNPACK_FROM = 40
+"""int4: from this number of vectors, dequantizing the weights is faster than torch's kernel (no bfloat16 units)."""
 INT8_DEQUANTIZE_FROM = 16
 """int8: from this number of vectors, converting the weight and using the ordinary kernel is faster."""
 
@@ -40,8 +47,6 @@ _FLOATS_AT_ONCE = 2**18
 """Size of the blocks that are quantized. Larger temporaries are slower, and glibc does not return their memory."""
 _ROWS_TOGETHER = 64
 """Largest number of outputs in a block of torch's int4 layout."""
-_INNER_TILES = 2
-"""Argument of torch's packing function that is ignored on a CPU."""
 
 
 class PackedLinear(nn.Module):
@@ -125,8 +130,9 @@ class Int8Linear(KernelLinear):
 class Int4Linear(KernelLinear):
     """4-bit weights with a scale and an offset per group of inputs: w = (q - 8) * scale + offset.
 
-    Products are computed in bfloat16, whatever the data type of the inputs and outputs: torch's kernel for float32 took
-    eight times as long (docs/log.md).
+    Products with few vectors are computed in bfloat16, whatever the data type of the inputs and outputs: torch's kernel
+    for float32 took eight times as long (docs/log.md). With many vectors, on a processor without bfloat16 units, the
+    weights are dequantized in parts and multiplied in float32.
     """
 
     def __init__(self, in_features: int, out_features: int, dtype: torch.dtype) -> None:
@@ -144,7 +150,7 @@ class Int4Linear(KernelLinear):
         scales_GO2 = torch.empty(self.scale_and_offset.shape, dtype=self.scale_and_offset.dtype)
         for rows, block_OI in _row_blocks(weight_OI):
             levels_OI, scales_GO2[:, rows] = self._levels(block_OI.to(torch.float32, copy=True))
-            packed[rows] = torch._convert_weight_to_int4pack_for_cpu(levels_OI, _INNER_TILES)
+            packed[rows] = pack_levels(levels_OI)
         self.weight, self.scale_and_offset = packed.to(device), scales_GO2.to(device)
 
     def _levels(self, block_OI: Tensor) -> tuple[Tensor, Tensor]:
@@ -166,20 +172,15 @@ class Int4Linear(KernelLinear):
         return self._dtype
 
     def multiply(self, vectors_NI: Tensor) -> Tensor:
+        if len(vectors_NI) >= INT4_UNPACK_FROM and has_panels(self.out_features) and not processor().has_bfloat16:
+            return multiply_panels(vectors_NI.float(), self.weight, self.scale_and_offset).to(self._dtype)
         output_NO = torch._weight_int4pack_mm_for_cpu(
             vectors_NI.to(INT4_COMPUTE), self.weight, self.group_size, self.scale_and_offset
         )
         return output_NO.to(self._dtype)
 
     def unpacked(self) -> Tensor:
-        weight_OI = torch.empty(self.out_features, self.in_features, dtype=self.compute_dtype)
-        for rows, packed in _row_blocks(self.weight):
-            levels = torch.empty(packed.shape[0] * self.in_features)
-            levels[_stored_order(packed.shape[0], self.in_features)] = _halves(packed).float()
-            groups_OGg = levels.view(packed.shape[0], -1, self.group_size) - INT4_MIDDLE
-            scale_OG, offset_OG = self.scale_and_offset[:, rows].float().permute(2, 1, 0)[..., None]
-            weight_OI[rows] = (groups_OGg * scale_OG + offset_OG).flatten(1).to(weight_OI.dtype)
-        return weight_OI
+        return unpack(self.weight, self.scale_and_offset, self.compute_dtype)
 
 
 class BitsAndBytesLinear(PackedLinear):
@@ -235,25 +236,6 @@ def _row_blocks(weight: Tensor) -> Iterator[tuple[slice, Tensor]]:
     for start in range(0, len(weight), num_rows):
         rows = slice(start, start + num_rows)
         yield rows, weight[rows]
-
-
-def _halves(packed: Tensor) -> Tensor:
-    """Return the two levels of every byte, in stored order: uint8 [2 x bytes]."""
-    return torch.stack([packed & INT4_LEVELS, packed >> 4], dim=-1).flatten()
-
-
-@lru_cache(maxsize=8)
-def _stored_order(num_rows: int, num_columns: int) -> Tensor:
-    """Return, for every level of a packed block in stored order, the flat index of its weight.
-
-    torch's layout depends on the processor, so the indices themselves are packed, four bits at a time.
-    """
-    indices = torch.arange(num_rows * num_columns).view(num_rows, num_columns)
-    order = torch.zeros(num_rows * num_columns, dtype=torch.long)
-    for shift in range(0, (num_rows * num_columns - 1).bit_length(), 4):
-        digits = (indices >> shift & INT4_LEVELS).to(torch.int32)
-        order |= _halves(torch._convert_weight_to_int4pack_for_cpu(digits, _INNER_TILES)).long() << shift
-    return order
 
 
 def _without_zeros(scale: Tensor) -> Tensor:
