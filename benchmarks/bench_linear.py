@@ -17,7 +17,9 @@ from torch import Tensor
 
 from video_llama.models.cpu import processor
 from video_llama.models.fbgemm_linear import FbgemmInt8Linear, Float16Linear
+from video_llama.models.ggml import has_ggml
 from video_llama.models.packed_linear import Int4Linear, Int8Linear, PackedLinear
+from video_llama.models.q4_k_linear import Q4KLinear
 
 Kernel = Callable[[Tensor], Tensor]
 CPU = torch.device("cpu")
@@ -62,6 +64,8 @@ def make_kernels(weight_OI: Tensor) -> dict[str, Kernel]:
     if processor().has_fbgemm:
         layers["float16 weights (FBGEMM)"] = Float16Linear(*sizes, has_bias=False)
         layers["int8 (FBGEMM)"] = FbgemmInt8Linear(*sizes, torch.float32)
+    if has_ggml():
+        layers["q4_k (ggml)"] = Q4KLinear(*sizes, torch.float32)
     for layer in layers.values():
         layer.pack(weight_OI, CPU)
     return kernels | dict(layers)

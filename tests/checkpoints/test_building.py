@@ -13,9 +13,12 @@ from video_llama.checkpoints.building import CONVERTED_ROWS
 from video_llama.errors import CheckpointError
 from video_llama.models.cpu import processor
 from video_llama.models.fbgemm_linear import Float16Linear
+from video_llama.models.ggml import has_ggml
 from video_llama.models.packed_linear import PackedLinear
 from video_llama.models.placement import LoadOptions
 from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
+
+needs_ggml = pytest.mark.skipif(not has_ggml(), reason="needs xllamacpp")
 
 WIDE = {"text_config": dict(hidden_size=64, intermediate_size=128, num_attention_heads=2, num_hidden_layers=2)}
 
@@ -157,7 +160,9 @@ class TestDtypes:
 
 class TestQuantization:
     # Measured 0.025 and 0.39 of the spread on this random decoder; a wrong scale or order gives more than 1.
-    @pytest.mark.parametrize(("quantization", "allowed"), [("int8", 0.05), ("int4", 0.6)])
+    @pytest.mark.parametrize(
+        ("quantization", "allowed"), [("int8", 0.05), ("int4", 0.6), pytest.param("q4_k", 0.6, marks=needs_ggml)]
+    )
     def test_outputs_are_close(self, wide_path, quantization, allowed):
         exact = logits(read_model_folder(wide_path).model)
         model = read_model_folder(wide_path, LoadOptions(quantization=quantization)).model
@@ -167,7 +172,7 @@ class TestQuantization:
         difference = (logits(model) - exact)[..., words].abs().mean() / exact[..., words].std()
         assert 0 < difference < allowed
 
-    @pytest.mark.parametrize("quantization", ["int8", "int4"])
+    @pytest.mark.parametrize("quantization", ["int8", "int4", pytest.param("q4_k", marks=needs_ggml)])
     def test_generates(self, wide_path, quantization, clips):
         answer = video_llama.load(wide_path, device="cpu", quantization=quantization, dtype="bfloat16").chat(
             clips["video"]

@@ -13,9 +13,12 @@ import torch
 from tests.factories.models import make_folder, tiny_config
 from video_llama.models.allocations import AllocationTracker
 from video_llama.models.configuration import VideoLlamaConfig
+from video_llama.models.ggml import has_ggml
 from video_llama.models.memory import predict_memory, published_config
 from video_llama.models.placement import LoadOptions, empty_model, resolve_placing
 from video_llama.models.simulation import fake_tensors, fill_with_fakes
+
+needs_ggml = pytest.mark.skipif(not has_ggml(), reason="needs xllamacpp")
 
 NUM_FRAMES = 4
 BIG_ENOUGH = dict(
@@ -83,6 +86,7 @@ def folders(tmp_path_factory):
         pytest.param({}, marks=pytest.mark.slow),
         pytest.param({"quantization": "int8"}, marks=pytest.mark.slow),
         pytest.param({"quantization": "int4"}, marks=pytest.mark.slow),
+        pytest.param({"quantization": "q4_k"}, marks=[pytest.mark.slow, needs_ggml]),
     ],
     ids=str,
 )

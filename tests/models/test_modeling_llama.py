@@ -31,6 +31,8 @@ class TestPacking:
     def test_another_device(self):
         with pytest.raises(ValueError, match="int4 is supported on cpu and cuda, not on mps"):
             pack_linears(self.decoder(), "int4", torch.float32, torch.device("mps"))
+        with pytest.raises(ValueError, match=r"q4_k is supported on cpu, not on cuda. Use int4"):
+            pack_linears(self.decoder(), "q4_k", torch.float32, torch.device("cuda"))
 
     def test_a_layer_with_a_bias(self):
         with torch.device("meta"):

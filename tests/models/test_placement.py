@@ -9,6 +9,7 @@ from tests.factories.models import tiny_config
 from video_llama.models import placement
 from video_llama.models.cpu import Processor
 from video_llama.models.fbgemm_linear import FbgemmInt8Linear, Float16Linear
+from video_llama.models.ggml import has_ggml
 from video_llama.models.packed_linear import PackedLinear
 from video_llama.models.placement import (
     MODEL_PARTS,
@@ -24,6 +25,7 @@ from video_llama.models.placement import (
     resolve_device_map,
     resolve_placing,
 )
+from video_llama.models.q4_k_linear import Q4KLinear
 
 
 class TestResolving:
@@ -55,7 +57,7 @@ class TestResolving:
                 {"dtype": {"decodr": "bfloat16"}},
                 "dtype has unknown parts: decodr. The parts are vision, qformer, audio, decoder",
             ),
-            ({"quantization": "int2"}, "quantization is 'int2'. Choose int8 or int4"),
+            ({"quantization": "int2"}, "quantization is 'int2'. Choose int8, int4 or q4_k"),
             ({"device_map": "balanced"}, "device_map is 'balanced'. Use \"auto\""),
             ({"max_memory": {"cpu": 1}}, 'max_memory requires device_map="auto"'),
             ({"low_resource": True, "device_map": "auto"}, "low_resource sets the device of every part"),
@@ -156,6 +158,18 @@ class TestEncoderQuantization:
         self.cpu = replace(EMULATING, has_fbgemm=False)
         with pytest.raises(ValueError, match="requires a model on an x86 CPU"):
             resolve_placing("float32", LoadOptions(encoder_quantization="int8"))
+
+
+@pytest.mark.skipif(not has_ggml(), reason="needs xllamacpp")
+def test_q4_k_is_recorded():
+    placing = resolve_placing("float32", LoadOptions(quantization="q4_k", is_for_inference=True))
+    assert placing.describe(tiny_config(380))["decoder"] == "q4_k weights, 8-bit inputs"
+    packed = {
+        part_of(name)
+        for name, module in empty_model(tiny_config(380), placing).named_modules()
+        if isinstance(module, Q4KLinear)
+    }
+    assert packed == {"decoder"}
 
 
 class TestDeviceMap:

@@ -66,7 +66,7 @@ def load(
         device: device of the model; None is the GPU if there is one, else the CPU.
         dtype: data type, for all parts or by part. None keeps the stored one where the processor multiplies it; see
             ``LoadOptions``.
-        quantization: "int8" or "int4" quantizes the decoder.
+        quantization: "int8", "int4" or "q4_k" (CPU; needs the extra ``ggml``) quantizes the decoder.
         device_map: "auto" spreads the model over GPUs, memory and disk (disk: model folders only).
         max_memory: limits for ``device_map="auto"``.
         low_resource: the decoder in int8, the ViT on the CPU.

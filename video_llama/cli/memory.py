@@ -37,7 +37,9 @@ class MemoryOptions:
     ] = None
     quantization: Annotated[
         str | None,
-        typer.Option(metavar="TYPE", help="Quantization of the language model: int8 or int4.", rich_help_panel=MEMORY),
+        typer.Option(
+            metavar="TYPE", help="Quantization of the language model: int8, int4 or q4_k.", rich_help_panel=MEMORY
+        ),
     ] = None
     frames: Annotated[int, typer.Option(metavar="N", help="Number of video frames.", rich_help_panel=MEMORY)] = 8
     audio: Annotated[bool, typer.Option("--audio", help="Include the audio branch.", rich_help_panel=MEMORY)] = False

@@ -51,12 +51,12 @@ def merge(
     runs, such as one per branch, are merged together. Prints the path of the new folder.
     """
     from video_llama.chat.loading import model_path
-    from video_llama.models.packed_linear import QUANTIZATIONS
+    from video_llama.models.packed_linear import TRAINING_QUANTIZATIONS
     from video_llama.training.merge import merge_into_folder
 
     *runs, out = paths
     if not runs:
         raise ValueError(f"Expected RUN... and OUT, got only {out}. Give the folder of a run first.")
-    packed = as_choice("--quantization", quantization, QUANTIZATIONS)
+    packed = as_choice("--quantization", quantization, TRAINING_QUANTIZATIONS)
     merged = merge_into_folder(runs, model_path(into), out, quantization=packed, name=name, notice=notice)
     typer.echo(str(merged))

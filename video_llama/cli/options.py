@@ -92,7 +92,11 @@ class ModelOptions:
     ] = None
     quantization: Annotated[
         str | None,
-        typer.Option(metavar="TYPE", help="Quantize the language model to int8 or int4.", rich_help_panel=MODEL),
+        typer.Option(
+            metavar="TYPE",
+            help="Quantize the language model: int8, int4 or q4_k (CPU; needs the extra ggml).",
+            rich_help_panel=MODEL,
+        ),
     ] = None
     encoder_quantization: Annotated[
         str | None,

@@ -24,6 +24,7 @@ from video_llama.models.cache_argument import CACHE
 from video_llama.models.configuration import VideoLlamaConfig
 from video_llama.models.cpu import processor
 from video_llama.models.fbgemm_linear import FbgemmInt8Linear
+from video_llama.models.ggml import has_ggml
 from video_llama.models.memory import predict_memory
 from video_llama.models.packed_linear import PackedLinear
 from video_llama.models.placement import LoadOptions, Placing, meta_model, put_tensor, resolve_placing, set_form
@@ -45,6 +46,7 @@ FORMS: dict[str, dict[str, Any]] = {
     "bfloat16": {"dtype": "bfloat16"},
     "int8": {"quantization": "int8"},
     "int4": {"quantization": "int4"},
+    "q4_k": {"quantization": "q4_k"},
     "int8, int8 encoders": {"quantization": "int8", "encoder_quantization": "int8"},
 }
 """Name of a form -> its arguments of ``video_llama.load``."""
@@ -132,11 +134,16 @@ def measure_ceilings() -> Ceilings:
 
 
 def supported_forms(*, with_emulated: bool = False) -> dict[str, dict[str, Any]]:
-    """Return the entries of FORMS that this processor supports; with or without bfloat16 where it is emulated."""
+    """Return the entries of FORMS that this processor and installation support.
+
+    ``with_emulated`` includes bfloat16 where the processor emulates it.
+    """
     cpu = processor()
     forms = dict(FORMS)
     if not cpu.has_fbgemm:
         del forms["int8, int8 encoders"]
+    if not has_ggml():
+        del forms["q4_k"]
     if not cpu.has_bfloat16 and not with_emulated:
         del forms["bfloat16"]
     return forms

@@ -35,9 +35,12 @@ def pack_levels(levels_OI: Tensor) -> Tensor:
     return torch._convert_weight_to_int4pack_for_cpu(levels_OI, _INNER_TILES)
 
 
-def has_panels(num_outputs: int) -> bool:
-    """Return whether weights with this number of outputs can be multiplied by :func:`multiply_panels`."""
-    return num_outputs % _ROWS_TOGETHER == 0 and _blocks() is not None
+def has_panels(packed: Tensor) -> bool:
+    """Return whether :func:`multiply_panels` supports these weights, uint8 [O, I / 2], and this processor.
+
+    False for tensors without data, for which the order cannot be found.
+    """
+    return len(packed) % _ROWS_TOGETHER == 0 and type(packed) is Tensor and _blocks() is not None
 
 
 def multiply_panels(vectors_NI: Tensor, packed: Tensor, scale_and_offset: Tensor) -> Tensor:
@@ -55,7 +58,7 @@ def unpack(packed: Tensor, scale_and_offset: Tensor, dtype: torch.dtype) -> Tens
     """Return the dequantized weights [O, I]; the arguments are those of :func:`multiply_panels`."""
     num_outputs, num_inputs = len(packed), 2 * packed.shape[1]
     weight_OI = torch.empty(num_outputs, num_inputs, dtype=dtype)
-    if has_panels(num_outputs):
+    if has_panels(packed):
         for outputs, panel_IP, order_P in _panels(packed, scale_and_offset):
             weight_OI[outputs].index_copy_(0, order_P, panel_IP.T.to(dtype).contiguous())
         return weight_OI

@@ -23,14 +23,17 @@ from video_llama.models.packed_linear import (
     PackedLinear,
     Quantization,
 )
+from video_llama.models.q4_k_linear import Q4KLinear
 
 
 def pack_linears(decoder: nn.Module, quantization: Quantization, dtype: torch.dtype, device: torch.device) -> None:
     """Replace the linear layers of a decoder on the meta device with empty packed layers for ``device``.
 
-    Raises ValueError for a layer with a bias, a size that the 4-bit kernel does not support, and a device other than
-    CPU and CUDA; MissingExtraError for CUDA without bitsandbytes.
+    Raises ValueError for a layer with a bias, a size that the int4 kernel does not support, and a device other than
+    CPU and, except for q4_k, CUDA; MissingExtraError for CUDA without bitsandbytes, and for q4_k without xllamacpp.
     """
+    if quantization == "q4_k" and device.type != "cpu":
+        raise ValueError(f"q4_k is supported on cpu, not on {device}. Use int4.")
     if device.type not in ("cpu", "cuda"):
         raise ValueError(f"{quantization} is supported on cpu and cuda, not on {device}. Load without quantization.")
     linears = [(name, module) for name, module in decoder.named_modules() if type(module) is nn.Linear]
@@ -42,6 +45,8 @@ def pack_linears(decoder: nn.Module, quantization: Quantization, dtype: torch.dt
         with torch.device("meta"):
             if device.type == "cuda":
                 packed = BitsAndBytesLinear(*sizes, dtype, quantization)
+            elif quantization == "q4_k":
+                packed = Q4KLinear(*sizes, dtype)
             elif quantization == "int4":
                 packed = Int4Linear(*sizes, dtype)
             else:

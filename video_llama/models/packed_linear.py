@@ -1,9 +1,9 @@
 """Linear layers with 8-bit or 4-bit weights that compute in a floating-point type.
 
-On a CPU they use torch's weight-only kernels (``_weight_int8pack_mm``, ``_weight_int4pack_mm_for_cpu``), on CUDA those
-of bitsandbytes (optional). A weight is quantized block by block as it is read from the file, so the decoder never
-exists in memory in floating point. The weights are not trained; gradients pass through to the inputs (adapters,
-Q-Formers).
+On a CPU they use torch's weight-only kernels (``_weight_int8pack_mm``, ``_weight_int4pack_mm_for_cpu``), FBGEMM's
+(``fbgemm_linear.py``) or ggml's (``q4_k_linear.py``), on CUDA those of bitsandbytes (optional). A weight is quantized
+block by block as it is read from the file, so the decoder never exists in memory in floating point. The weights are not
+trained; gradients pass through to the inputs (adapters, Q-Formers).
 """
 
 # O outputs, I inputs, G groups of inputs that share a scale (I / group size), g group size, N input vectors
@@ -27,8 +27,9 @@ from video_llama.models.int4_layout import (
     unpack,
 )
 
-Quantization = Literal["int8", "int4"]
-QUANTIZATIONS: tuple[Quantization, ...] = ("int8", "int4")
+Quantization = Literal["int8", "int4", "q4_k"]
+QUANTIZATIONS: tuple[Quantization, ...] = ("int8", "int4", "q4_k")
+TRAINING_QUANTIZATIONS: tuple[Quantization, ...] = ("int8", "int4")
 
 INT8_MAX = 127
 GROUP_SIZES = (64, 32)
@@ -148,7 +149,7 @@ class Int4Linear(KernelLinear):
     def pack(self, weight_OI: Tensor, device: torch.device) -> None:
         packed = torch.empty(self.weight.shape, dtype=torch.uint8)
         scales_GO2 = torch.empty(self.scale_and_offset.shape, dtype=self.scale_and_offset.dtype)
-        for rows, block_OI in _row_blocks(weight_OI):
+        for rows, block_OI in row_blocks(weight_OI):
             levels_OI, scales_GO2[:, rows] = self._levels(block_OI.to(torch.float32, copy=True))
             packed[rows] = pack_levels(levels_OI)
         self.weight, self.scale_and_offset = packed.to(device), scales_GO2.to(device)
@@ -163,7 +164,7 @@ class Int4Linear(KernelLinear):
         low_OG, high_OG = groups_OGg.amin(dim=2), groups_OGg.amax(dim=2)
         scale_OG = ((high_OG - low_OG) / INT4_LEVELS).to(dtype)
         offset_OG = (low_OG + INT4_MIDDLE * scale_OG.float()).to(dtype)
-        groups_OGg.sub_(offset_OG.float()[..., None]).div_(_without_zeros(scale_OG.float())[..., None])
+        groups_OGg.sub_(offset_OG.float()[..., None]).div_(without_zeros(scale_OG.float())[..., None])
         groups_OGg.round_().add_(INT4_MIDDLE).clamp_(0, INT4_LEVELS)
         return block_OI.to(torch.int32), torch.stack([scale_OG.T, offset_OG.T], dim=-1)
 
@@ -172,7 +173,7 @@ class Int4Linear(KernelLinear):
         return self._dtype
 
     def multiply(self, vectors_NI: Tensor) -> Tensor:
-        if len(vectors_NI) >= INT4_UNPACK_FROM and has_panels(self.out_features) and not processor().has_bfloat16:
+        if len(vectors_NI) >= INT4_UNPACK_FROM and has_panels(self.weight) and not processor().has_bfloat16:
             return multiply_panels(vectors_NI.float(), self.weight, self.scale_and_offset).to(self._dtype)
         output_NO = torch._weight_int4pack_mm_for_cpu(
             vectors_NI.to(INT4_COMPUTE), self.weight, self.group_size, self.scale_and_offset
@@ -222,15 +223,15 @@ def quantize_rows(weight_OI: Tensor, scale_dtype: torch.dtype) -> tuple[Tensor, 
     """Return the weight [O, I] as int8 levels, and their scales [O] in ``scale_dtype``; a row of zeros has scale 0."""
     levels_OI = torch.empty(weight_OI.shape, dtype=torch.int8)
     scale_O = torch.empty(len(weight_OI), dtype=scale_dtype)
-    for rows, block_OI in _row_blocks(weight_OI):
+    for rows, block_OI in row_blocks(weight_OI):
         block_OI = block_OI.to(torch.float32, copy=True)
         scale_O[rows] = block_OI.abs().amax(dim=1).div(INT8_MAX).to(scale_dtype)
-        block_OI.div_(_without_zeros(scale_O[rows].float())[:, None])
+        block_OI.div_(without_zeros(scale_O[rows].float())[:, None])
         levels_OI[rows] = block_OI.round_().clamp_(-INT8_MAX, INT8_MAX)
     return levels_OI, scale_O
 
 
-def _row_blocks(weight: Tensor) -> Iterator[tuple[slice, Tensor]]:
+def row_blocks(weight: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """Yield blocks of rows: a whole matrix of a 7B decoder would need 180 MB in float32, three times."""
     num_rows = max(_FLOATS_AT_ONCE // weight.shape[1] // _ROWS_TOGETHER, 1) * _ROWS_TOGETHER
     for start in range(0, len(weight), num_rows):
@@ -238,7 +239,7 @@ def _row_blocks(weight: Tensor) -> Iterator[tuple[slice, Tensor]]:
         yield rows, weight[rows]
 
 
-def _without_zeros(scale: Tensor) -> Tensor:
+def without_zeros(scale: Tensor) -> Tensor:
     """Return the scale with 1 for 0: a row or group of equal weights has scale 0."""
     return scale.where(scale != 0, 1.0)
 

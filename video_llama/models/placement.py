@@ -55,7 +55,7 @@ class LoadOptions:
     float32 with a half-precision decoder, as in the reference. A mapping sets single parts: vision, qformer, audio,
     decoder."""
     quantization: str | None = None
-    """"int8" or "int4": quantize the linear layers of the decoder."""
+    """"int8", "int4" or "q4_k" (CPU, needs xllamacpp): quantize the linear layers of the decoder."""
     device_map: Mapping[str, Any] | str | None = None
     """"auto" spreads the model over all GPUs, memory and disk; a mapping assigns modules to devices."""
     max_memory: Mapping[Any, Any] | None = None
@@ -99,6 +99,8 @@ class Placing:
 
     def _describe(self, part: ModelPart) -> str:
         arithmetic = str(self.dtypes[part]).removeprefix("torch.")
+        if part == "decoder" and self.quantization == "q4_k":
+            return "q4_k weights, 8-bit inputs"
         if part == "decoder" and self.quantization is not None:
             return f"{self.quantization} weights, {arithmetic} arithmetic"
         if part in ENCODERS and self.has_int8_encoders:
@@ -114,7 +116,7 @@ def resolve_placing(stored: DtypeName, options: LoadOptions) -> Placing:
     device = torch.device(options.device)
     quantization = options.quantization or ("int8" if options.low_resource else None)
     if quantization not in (None, *QUANTIZATIONS):
-        raise ValueError(f"quantization is {quantization!r}. Choose {' or '.join(QUANTIZATIONS)}.")
+        raise ValueError(f"quantization is {quantization!r}. Choose int8, int4 or q4_k.")
     if isinstance(options.device_map, str) and options.device_map != "auto":
         raise ValueError(f'device_map is {options.device_map!r}. Use "auto" or a mapping of module names to devices.')
     if options.max_memory is not None and options.device_map != "auto":
