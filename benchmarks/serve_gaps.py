@@ -3,10 +3,12 @@
     OMP_NUM_THREADS=1 python benchmarks/serve_gaps.py [--folder FOLDER] [--streams 2] [--runs 3]
 
 Two answers run in the server's model thread. Then a video is encoded and a prompt of about 1,500 tokens is processed,
-first all at once (``max_pause=inf``), then in steps (the default). The usual gap is the median before that. Gaps are
-the processor time of the model thread, which does not depend on other processes of the machine; with one thread and no
-other process this is the elapsed time. The model is the mid-sized one with random numbers (``mid_size_model.py``),
-stored in bfloat16; FOLDER keeps it for the next run. ``bench_serve.py --gaps`` runs the same.
+first all at once (``max_pause=inf``), then in steps (the default). The usual gap is the median before that. A token
+takes longer as the answers grow, so the answers are also generated without the request: ``of same length`` is the
+longest gap relative to the usual one at the same position. Gaps are the processor time of the model thread, which does
+not depend on other processes of the machine; with one thread and no other process this is the elapsed time. The model
+is the mid-sized one with random numbers (``mid_size_model.py``), stored in bfloat16; FOLDER keeps
+it for the next run. ``bench_serve.py --gaps`` runs the same.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ from video_llama.chat import Assistant, Decoding, MediaOptions
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "two_shapes.mp4"
 PROMPT_TOKENS, USUAL_TOKENS, MAX_TOKENS = 1500, 24, 1500
+NEIGHBOURS = 8
 SENTENCE = "Where does the red square move, and what do you hear? "
 
 
@@ -84,6 +87,8 @@ class Gaps:
 
     usual: float
     longest: float
+    of_same_length: float
+    """The longest gap relative to that of the same answer at the same position without the request."""
     first_token: float
 
 
@@ -118,23 +123,48 @@ def measure(assistant: Assistant, max_pause: float, num_streams: int) -> Gaps:
     finally:
         scheduler.stop()
     longest = max(gap for stream, count in zip(streams, counts, strict=True) for gap in stream.gaps(count - 1))
-    return Gaps(usual, longest, other.times[0] - clock)
+    alone = undisturbed(assistant, num_streams, max(len(stream.times) for stream in streams))
+    of_same_length = max(
+        gap / median(alone[position - NEIGHBOURS : position + NEIGHBOURS])
+        for stream, count in zip(streams, counts, strict=True)
+        for position, gap in enumerate(stream.gaps(count - 1), start=count - 1)
+    )
+    return Gaps(usual, longest, of_same_length, other.times[0] - clock)
+
+
+def undisturbed(assistant: Assistant, num_streams: int, num_tokens: int) -> list[float]:
+    """Return the gaps of an answer that runs with the others, without a request."""
+    scheduler = Scheduler(
+        assistant.engine, Metrics(), max_rows=num_streams, prefix_tokens=ServerSettings().prefix_cache_tokens
+    )
+    streams = [Stream() for _ in range(num_streams)]
+    scheduler.start()
+    try:
+        for stream in streams:
+            scheduler.submit(job_of(assistant, "What do you see?", stream, MAX_TOKENS))
+        streams[0].wait(num_tokens + NEIGHBOURS + 1)
+    finally:
+        scheduler.stop()
+    return streams[0].gaps(0)
 
 
 def show_gaps(assistant: Assistant, num_streams: int, runs: int) -> None:
     """Print one row per setting; the run with the median ratio."""
     tokens = len(assistant.engine.tokenizer.encode(long_question(assistant)))
     print(f"{num_streams} running answers; a video and a question of {tokens} tokens are added; processor seconds")
-    print("max_pause  usual gap  longest gap  ratio  first token of the request")
+    print("max_pause  usual gap  longest gap  ratio  of same length  first token of the request")
     for max_pause in (math.inf, ServerSettings().max_pause):
         found = sorted(
             (measure(assistant, max_pause, num_streams) for _ in range(runs)),
             key=lambda gaps: gaps.longest / gaps.usual,
         )
-        gaps, ratios = found[len(found) // 2], [f"{gaps.longest / gaps.usual:.1f}" for gaps in found]
+        gaps, ratios = (
+            found[len(found) // 2],
+            [f"{each.longest / each.usual:.1f}, {each.of_same_length:.1f}" for each in found],
+        )
         print(
             f"{max_pause:9g} {gaps.usual:10.3f} {gaps.longest:12.3f} {gaps.longest / gaps.usual:6.1f} "
-            f"{gaps.first_token:10.1f}   (ratios of all runs: {', '.join(ratios)})",
+            f"{gaps.of_same_length:15.1f} {gaps.first_token:10.1f}   (ratios of all runs: {'; '.join(ratios)})",
             flush=True,
         )
 

@@ -84,6 +84,7 @@ class TestDeclared:
             "quant",
             "heic",
             "gguf",
+            "ggml",
             "parquet",
             "scale",
             "dev",

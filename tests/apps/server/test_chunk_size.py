@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from video_llama.apps.server.chunk_size import FIRST_TOKENS, MIN_TOKENS, ChunkSize
+from video_llama.apps.server.chunk_size import MIN_TOKENS, ChunkSize
 
 
 def test_whole_chunks_without_running_answers():
@@ -20,7 +20,7 @@ def test_whole_chunks_without_running_answers():
 def test_chunk_fits_into_the_time(seconds, tokens):
     chunk_size = ChunkSize(100)
     chunk_size.seconds = seconds
-    assert chunk_size.tokens() == FIRST_TOKENS
+    assert chunk_size.tokens() == MIN_TOKENS
     chunk_size.measured(10, 0.1)
     assert chunk_size.tokens() == tokens
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 
 MIN_TOKENS = 4
-"""Smaller chunks would read the weights too often."""
-FIRST_TOKENS = 16
-"""Number of tokens before the speed is known."""
+"""Smaller chunks would read the weights too often. Also the first chunk, before the speed is known."""
 
 
 class ChunkSize:
@@ -23,7 +21,7 @@ class ChunkSize:
         if self.seconds is None or self.seconds == math.inf:
             return self._max_tokens
         if self._seconds_per_token is None:
-            return min(self._max_tokens, FIRST_TOKENS)
+            return min(self._max_tokens, MIN_TOKENS)
         return max(1, min(self._max_tokens, max(MIN_TOKENS, int(self.seconds / self._seconds_per_token))))
 
     def measured(self, num_tokens: int, seconds: float) -> None:
