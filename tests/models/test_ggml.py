@@ -48,6 +48,12 @@ def test_no_vectors(weight):
     assert ggml().multiply(torch.empty(0, 512), weight, 48).shape == (0, 48)
 
 
+@pytest.mark.parametrize(("inputs", "outputs"), [(256, 48), (512, 47), (500, 48)])
+def test_sizes_that_do_not_agree(weight, inputs, outputs):
+    with pytest.raises(ValueError, match=f"do not fit {inputs} inputs and {outputs} outputs"):
+        ggml().multiply(torch.ones(1, inputs), weight, outputs)
+
+
 def test_several_threads_at_once(weight):
     vectors = random(40, 512, seed=1)
     expected = ggml().multiply(vectors, weight, 48)

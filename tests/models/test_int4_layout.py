@@ -8,7 +8,7 @@ import torch
 from tests.models.test_packed_linear import packed, random
 from video_llama.models import int4_layout, packed_linear
 from video_llama.models.cpu import Processor, processor
-from video_llama.models.int4_layout import has_panels, multiply_panels, pack_levels, unpack
+from video_llama.models.int4_layout import has_panels, multiply_panels, multiply_transposed_panels, pack_levels, unpack
 from video_llama.models.packed_linear import Int4Linear
 
 SHAPES = [(64, 32), (192, 128), (320, 4096), (4096, 96)]
@@ -32,6 +32,9 @@ def test_products_are_those_of_the_dequantized_weights(shape, num_vectors):
     layer, vectors = packed(Int4Linear, random(*shape)), random(num_vectors, shape[1], seed=1)
     product = multiply_panels(vectors, layer.weight, layer.scale_and_offset)
     torch.testing.assert_close(product, vectors @ layer.unpacked().T, rtol=1e-5, atol=1e-3)
+    gradient = random(num_vectors, shape[0], seed=2)
+    found = multiply_transposed_panels(gradient, layer.weight, layer.scale_and_offset)
+    torch.testing.assert_close(found, gradient @ layer.unpacked(), rtol=1e-5, atol=1e-3)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

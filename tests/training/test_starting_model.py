@@ -13,15 +13,19 @@ from typer.testing import CliRunner
 
 from tests.factories.published_weights import HEADS, golden_weights, write_published
 from tests.training.conftest import Write, yaml_writer
+from video_llama.checkpoints.folder import read_model_folder, write_model_folder
 from video_llama.checkpoints.initialization import INITIALIZABLE_PARTS
 from video_llama.checkpoints.keys import convert_state_dict
 from video_llama.config import load_config
+from video_llama.conversation import TOKENIZER_MODEL
 from video_llama.errors import CheckpointError, ConfigError
+from video_llama.models.cpu import Processor
 from video_llama.models.placement import LoadOptions
+from video_llama.training import starting_model
 from video_llama.training.checkpoint import newest_checkpoint
 from video_llama.training.config import TrainConfig
 from video_llama.training.run import train_from_config
-from video_llama.training.starting_model import load_published, plan_published
+from video_llama.training.starting_model import load_published, load_starting_model, plan_published
 
 RUN = {"batch_size_train": 2, "iters_per_epoch": 2, "save_every_steps": None, "init_lr": 1e-3, "cache_features": False}
 COUNTS = {"num_query_token": 6, "num_video_query_token": 5, "num_audio_query_token": 3, "max_frame_pos": 10}
@@ -169,3 +173,34 @@ def test_validate_data_works_without_a_model_folder(write_published_yaml: Write)
 
     result = CliRunner().invoke(app, ["validate-data", str(write_published_yaml("vision", 1))])
     assert (result.exit_code, "12 rows, no problems" in result.stdout) == (0, True), result.output
+
+
+@pytest.mark.parametrize(
+    ("has_bfloat16", "run_dtype", "expected"),
+    [
+        (False, None, torch.float32),
+        (True, None, torch.bfloat16),
+        (False, "bf16", torch.bfloat16),
+        (True, "fp32", torch.float32),
+    ],
+)
+def test_frozen_half_precision_weights_become_float32_where_bfloat16_is_emulated(
+    write_yaml: Write,
+    base: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    has_bfloat16: bool,
+    run_dtype: str | None,
+    expected: torch.dtype,
+) -> None:
+    cpu = Processor("test", ("avx2",), has_bfloat16=has_bfloat16, has_fbgemm=True)
+    monkeypatch.setattr(starting_model, "processor", lambda: cpu)
+    half = read_model_folder(base, LoadOptions(dtype="bfloat16"))
+    rest = {"settings": half.settings, "manifest": half.manifest}
+    folder = tmp_path / "half"
+    write_model_folder(folder, half.model, tokenizer_path=base / TOKENIZER_MODEL, **rest)
+    path = write_yaml(model={"pretrained": str(folder)}, run={"dtype": run_dtype})
+    config = load_config(TrainConfig, path)
+    model = load_starting_model(config, str(path), torch.device("cpu")).model
+    assert model.model.language_model.layers[0].mlp.up_proj.weight.dtype is expected
+    assert model.model.frame_encoder.vision_model.post_layernorm.weight.dtype is expected

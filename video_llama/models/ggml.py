@@ -85,11 +85,14 @@ class Ggml:
     def multiply(self, vectors_NI: Tensor, weight: Tensor, num_outputs: int) -> Tensor:
         """Return the product of float32 vectors [N, I] and Q4_K weights, uint8 [O, bytes of a row]: float32 [N, O].
 
-        ggml rounds the vectors to 8 bits, with one scale per 256 inputs.
+        ggml rounds the vectors to 8 bits, with one scale per 256 inputs. Raises ValueError for sizes that do not agree,
+        for which ggml would end the process.
         """
         call = self._functions
         vectors_NI = _aligned(vectors_NI)
         num_vectors, num_inputs = vectors_NI.shape
+        if num_inputs % Q4_K_WEIGHTS or weight.shape != (num_outputs, num_inputs // Q4_K_WEIGHTS * Q4_K_BYTES):
+            raise ValueError(f"weights {tuple(weight.shape)} do not fit {num_inputs} inputs and {num_outputs} outputs")
         output_NO = torch.empty(num_vectors, num_outputs)
         context = call["ggml_init"](_InitParams(self._context_bytes, None, True))
         buffers = []

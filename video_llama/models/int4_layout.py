@@ -54,6 +54,14 @@ def multiply_panels(vectors_NI: Tensor, packed: Tensor, scale_and_offset: Tensor
     return output_NO
 
 
+def multiply_transposed_panels(vectors_NO: Tensor, packed: Tensor, scale_and_offset: Tensor) -> Tensor:
+    """Return the product of float32 vectors [N, O] and the transposed dequantized weights, float32 [N, I]."""
+    output_NI = vectors_NO.new_zeros(len(vectors_NO), 2 * packed.shape[1])
+    for outputs, panel_IP, order_P in _panels(packed, scale_and_offset):
+        output_NI.addmm_(vectors_NO[:, outputs][:, order_P], panel_IP.T)
+    return output_NI
+
+
 def unpack(packed: Tensor, scale_and_offset: Tensor, dtype: torch.dtype) -> Tensor:
     """Return the dequantized weights [O, I]; the arguments are those of :func:`multiply_panels`."""
     num_outputs, num_inputs = len(packed), 2 * packed.shape[1]

@@ -23,6 +23,7 @@ from video_llama.models.int4_layout import (
     INT4_MIDDLE,
     has_panels,
     multiply_panels,
+    multiply_transposed_panels,
     pack_levels,
     unpack,
 )
@@ -73,6 +74,15 @@ class KernelLinear(PackedLinear):
         """Return the dequantized weight [O, I] in ``compute_dtype``."""
         raise NotImplementedError
 
+    def exact_product(self, vectors_NI: Tensor) -> Tensor:
+        """[N, I] -> [N, O] with the dequantized weight, for training."""
+        return nn.functional.linear(vectors_NI, self.unpacked())
+
+    def input_gradient(self, gradient_NO: Tensor) -> Tensor:
+        """Return the gradient [N, I] of the inputs, given that of the outputs."""
+        weight_OI = self.unpacked()
+        return gradient_NO.to(weight_OI.dtype) @ weight_OI
+
     @property
     def compute_dtype(self) -> torch.dtype:
         """Data type of the scales and of the computation."""
@@ -92,12 +102,11 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, vectors_NI: Tensor, layer: KernelLinear) -> Tensor:
         ctx.layer = layer
-        return nn.functional.linear(vectors_NI, layer.unpacked())
+        return layer.exact_product(vectors_NI)
 
     @staticmethod
     def backward(ctx: Any, gradient_NO: Tensor) -> tuple[Tensor, None]:
-        weight_OI = ctx.layer.unpacked()
-        return gradient_NO.to(weight_OI.dtype) @ weight_OI, None
+        return ctx.layer.input_gradient(gradient_NO), None
 
 
 class Int8Linear(KernelLinear):
@@ -173,8 +182,8 @@ class Int4Linear(KernelLinear):
         return self._dtype
 
     def multiply(self, vectors_NI: Tensor) -> Tensor:
-        if len(vectors_NI) >= INT4_UNPACK_FROM and has_panels(self.weight) and not processor().has_bfloat16:
-            return multiply_panels(vectors_NI.float(), self.weight, self.scale_and_offset).to(self._dtype)
+        if len(vectors_NI) >= INT4_UNPACK_FROM and self._uses_panels():
+            return self.exact_product(vectors_NI)
         output_NO = torch._weight_int4pack_mm_for_cpu(
             vectors_NI.to(INT4_COMPUTE), self.weight, self.group_size, self.scale_and_offset
         )
@@ -182,6 +191,19 @@ class Int4Linear(KernelLinear):
 
     def unpacked(self) -> Tensor:
         return unpack(self.weight, self.scale_and_offset, self.compute_dtype)
+
+    def exact_product(self, vectors_NI: Tensor) -> Tensor:
+        if not self._uses_panels():
+            return super().exact_product(vectors_NI)
+        return multiply_panels(vectors_NI.float(), self.weight, self.scale_and_offset).to(self._dtype)
+
+    def input_gradient(self, gradient_NO: Tensor) -> Tensor:
+        if not self._uses_panels():
+            return super().input_gradient(gradient_NO)
+        return multiply_transposed_panels(gradient_NO.float(), self.weight, self.scale_and_offset).to(self._dtype)
+
+    def _uses_panels(self) -> bool:
+        return has_panels(self.weight) and not processor().has_bfloat16
 
 
 class BitsAndBytesLinear(PackedLinear):

@@ -116,7 +116,8 @@ class RunConfig(Config):
     amp: bool = True
     """Use bf16 on a GPU if ``dtype`` is not set."""
     dtype: Literal["fp32", "bf16", "fp16"] | None = None
-    """New: precision of the computation; the weights keep their dtype. None: bf16 on a GPU with ``amp``, else fp32.
+    """New: precision of the computation. None: bf16 on a GPU with ``amp``, else fp32. Frozen weights keep their dtype,
+    except with fp32, and with None on a CPU without bf16 arithmetic, where they become fp32.
     fp16 uses loss scaling and requires a GPU."""
     distributed_mode: Literal["ddp", "fsdp2"] = "ddp"
     """New: each process has the whole model (``ddp``) or a shard of every layer (``fsdp2``)."""

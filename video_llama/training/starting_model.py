@@ -27,6 +27,7 @@ from video_llama.checkpoints.initialization import INITIALIZABLE_PARTS
 from video_llama.checkpoints.loading import load_assembly, plan
 from video_llama.errors import CheckpointError, ConfigError
 from video_llama.log import logger
+from video_llama.models.cpu import processor
 from video_llama.models.placement import LoadOptions, meta_model
 from video_llama.training.checkpoint import load_trained, read_trained, trained_file
 from video_llama.training.config import ModelConfig, TrainConfig
@@ -37,10 +38,15 @@ from video_llama.training.stages import Stage, stage_of
 def load_starting_model(config: TrainConfig, source: str, device: torch.device) -> ModelFolder:
     """Load ``model.pretrained``, or the model assembled from the published files.
 
+    Half-precision weights become float32 with ``run.dtype: fp32``, and on a CPU without bfloat16 arithmetic, where a
+    backward pass in bfloat16 takes many times as long, unless ``run.dtype`` is set.
+
     ``source`` names the settings in errors. Raises ConfigError if neither is given, and CheckpointError for invalid or
     missing weights.
     """
-    dtype = torch.float32 if config.run.dtype == "fp32" else None
+    emulates = device.type == "cpu" and not processor().has_bfloat16
+    is_float32 = config.run.dtype == "fp32" or (config.run.dtype is None and emulates)
+    dtype = torch.float32 if is_float32 else None
     options = LoadOptions(device=device, dtype=dtype, quantization=config.model.quantization)
     path = pretrained_folder(config.model)
     try:
