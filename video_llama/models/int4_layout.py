@@ -24,7 +24,7 @@ _INNER_TILES = 2
 """Argument of torch's packing function that is ignored on a CPU."""
 _BLOCK_SIZES = (64, 32)
 _PROBED_INPUTS = 32
-_ROWS_TOGETHER = 64
+ROWS_TOGETHER = 64
 """Largest number of outputs in a block."""
 _PANEL_FLOATS = 2**21
 _LOW_NIBBLES = 0x0F0F0F0F0F0F0F0F
@@ -40,7 +40,7 @@ def has_panels(packed: Tensor) -> bool:
 
     False for tensors without data, for which the order cannot be found.
     """
-    return len(packed) % _ROWS_TOGETHER == 0 and type(packed) is Tensor and _blocks() is not None
+    return len(packed) % ROWS_TOGETHER == 0 and type(packed) is Tensor and _blocks() is not None
 
 
 def multiply_panels(vectors_NI: Tensor, packed: Tensor, scale_and_offset: Tensor) -> Tensor:
@@ -70,8 +70,8 @@ def unpack(packed: Tensor, scale_and_offset: Tensor, dtype: torch.dtype) -> Tens
         for outputs, panel_IP, order_P in _panels(packed, scale_and_offset):
             weight_OI[outputs].index_copy_(0, order_P, panel_IP.T.to(dtype).contiguous())
         return weight_OI
-    for start in range(0, num_outputs, _ROWS_TOGETHER):
-        outputs = slice(start, start + _ROWS_TOGETHER)
+    for start in range(0, num_outputs, ROWS_TOGETHER):
+        outputs = slice(start, start + ROWS_TOGETHER)
         block = packed[outputs]
         levels = torch.empty(len(block) * num_inputs)
         levels[_stored_order(len(block), num_inputs)] = _halves(block).float()
@@ -120,11 +120,11 @@ def _panel_order(num_blocks: int, size: int, order: tuple[int, ...]) -> Tensor:
 @lru_cache(maxsize=1)
 def _blocks() -> tuple[int, tuple[int, ...]] | None:
     """Return the number of outputs of a block, and the output of each level of a piece. None for other orders."""
-    order = _stored_order(_ROWS_TOGETHER, _PROBED_INPUTS)
+    order = _stored_order(ROWS_TOGETHER, _PROBED_INPUTS)
     for size in _BLOCK_SIZES:
         places = order.view(-1, _PROBED_INPUTS, size)  # block, input, level
         outputs, inputs = places // _PROBED_INPUTS, places % _PROBED_INPUTS
-        first = torch.arange(0, _ROWS_TOGETHER, size)[:, None, None]
+        first = torch.arange(0, ROWS_TOGETHER, size)[:, None, None]
         of_piece = outputs[0, 0]
         if torch.equal(inputs, torch.arange(_PROBED_INPUTS)[:, None].expand_as(inputs)) and torch.equal(
             outputs, (of_piece + first).expand_as(outputs)

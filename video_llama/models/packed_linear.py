@@ -21,6 +21,7 @@ from video_llama.models.cpu import processor
 from video_llama.models.int4_layout import (
     INT4_LEVELS,
     INT4_MIDDLE,
+    ROWS_TOGETHER,
     has_panels,
     multiply_panels,
     multiply_transposed_panels,
@@ -47,8 +48,6 @@ INT8_DEQUANTIZE_FROM = 16
 
 _FLOATS_AT_ONCE = 2**18
 """Size of the blocks that are quantized. Larger temporaries are slower, and glibc does not return their memory."""
-_ROWS_TOGETHER = 64
-"""Largest number of outputs in a block of torch's int4 layout."""
 
 
 class PackedLinear(nn.Module):
@@ -255,7 +254,7 @@ def quantize_rows(weight_OI: Tensor, scale_dtype: torch.dtype) -> tuple[Tensor, 
 
 def row_blocks(weight: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """Yield blocks of rows: a whole matrix of a 7B decoder would need 180 MB in float32, three times."""
-    num_rows = max(_FLOATS_AT_ONCE // weight.shape[1] // _ROWS_TOGETHER, 1) * _ROWS_TOGETHER
+    num_rows = max(_FLOATS_AT_ONCE // weight.shape[1] // ROWS_TOGETHER, 1) * ROWS_TOGETHER
     for start in range(0, len(weight), num_rows):
         rows = slice(start, start + num_rows)
         yield rows, weight[rows]
