@@ -6,7 +6,8 @@
 
 Runs the real trainer with the recipes of the miniature and random weights on generated clips. ``--dims real`` uses the
 dimensions of the published 7B model in bfloat16 (17 GB on disk); fewer decoder layers need less. Its clips are those of
-the miniature, scaled up: they are cheaper to read than typical videos.
+the miniature, scaled up: they are cheaper to read than typical videos. A CPU without bfloat16 units computes in fp32,
+although the recipes set bf16.
 
 Prints for each stage the samples per second from files, from files read by two background processes, and from cached
 features; the share of data, forward, backward and optimizer in a step; and two ratios: cached features to files, and
@@ -38,6 +39,7 @@ from video_llama.miniature.dataset import write_dataset
 from video_llama.miniature.tokenizer import train_tokenizer
 from video_llama.miniature.train import config_path, moved_paths
 from video_llama.models.configuration import VideoLlamaConfig
+from video_llama.models.cpu import processor
 from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
 from video_llama.processors.settings import ProcessorSettings
 from video_llama.training.run import train_from_config
@@ -131,6 +133,8 @@ def measure(
         "run.save_every_steps=null",
         f"run.device={device}",
     ]
+    if device == "cpu" and not processor().has_bfloat16:
+        overrides.append("run.dtype=fp32")  # the recipes of the miniature set bf16
     if processes == 1:
         train_from_config(config_path(stage), overrides)
     else:

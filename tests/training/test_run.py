@@ -15,10 +15,13 @@ import torch
 from safetensors.torch import load_file
 
 from video_llama.checkpoints.folder import read_model_folder
-from video_llama.config import load_yaml
+from video_llama.config import load_config, load_yaml
 from video_llama.errors import CheckpointError, ConfigError, DataError
+from video_llama.models.cpu import Processor
+from video_llama.training import run as training_run
 from video_llama.training.checkpoint import checkpoints, newest_checkpoint
 from video_llama.training.config import TrainConfig
+from video_llama.training.distributed import World
 from video_llama.training.merge import merge_into_folder
 from video_llama.training.run import train_from_config
 
@@ -230,6 +233,18 @@ def test_the_saved_settings_are_those_of_the_run(write_yaml: Write) -> None:
 def test_fp16_requires_a_gpu(write_yaml: Write) -> None:
     with pytest.raises(ConfigError, match=r"run.dtype: fp16 requires a GPU, but this run uses the CPU. Set"):
         train_from_config(write_yaml(run={"dtype": "fp16"}))
+
+
+@pytest.mark.parametrize("has_bfloat16", [True, False])
+def test_bf16_that_the_processor_emulates(
+    write_yaml: Write, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, has_bfloat16: bool
+) -> None:
+    cpu = Processor("a test CPU", ("avx2",), has_bfloat16=has_bfloat16, has_fbgemm=True)
+    monkeypatch.setattr(training_run, "processor", lambda: cpu)
+    config = load_config(TrainConfig, write_yaml(run={"dtype": "bf16"}))
+    with caplog.at_level("WARNING"):
+        training_run.check_combinations(config, World(0, 1, torch.device("cpu")))
+    assert ("this processor (a test CPU) emulates bf16" in caplog.text) is not has_bfloat16
 
 
 FULL_DISK = """
