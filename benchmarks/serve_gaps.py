@@ -102,6 +102,7 @@ def measure(assistant: Assistant, max_pause: float, num_streams: int) -> Gaps:
         prefix_tokens=settings.prefix_cache_tokens,
         prefill_chunk_tokens=PROMPT_TOKENS * 2 if max_pause == math.inf else settings.prefill_chunk_tokens,
         max_pause=max_pause,
+        min_pause=settings.min_pause,
     )
     read = engine.read(EXAMPLE, MediaOptions())
     streams, question = [Stream() for _ in range(num_streams)], long_question(assistant)

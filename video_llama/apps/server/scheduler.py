@@ -1,9 +1,10 @@
 """The thread that runs the model: it decodes all running answers in one batch.
 
 Between two tokens it encodes media and processes prompts, in steps, for ``max_pause`` times the duration of a decoding
-step. One medium and one prompt are in progress at a time; they alternate. The rest of the server runs in the event loop
-and uses ``Scheduler.submit`` and ``Scheduler.call_steps``. A beam search is not part of the batch:
-it alternates with the batch, one step of the search and one token for every other answer.
+step, or for ``min_pause`` seconds if that is longer. One medium and one prompt are in progress at a time; they
+alternate. The rest of the server runs in the event loop and uses ``Scheduler.submit`` and ``Scheduler.call_steps``. A
+beam search is not part of the batch: it alternates with the batch, one step of the search and one token for every other
+answer.
 """
 
 from __future__ import annotations
@@ -110,6 +111,7 @@ class Scheduler:
         prefix_tokens: int,
         prefill_chunk_tokens: int = 512,
         max_pause: float = 1.0,
+        min_pause: float = 0.0,
         cache_limit: CacheLimit | None = None,
     ) -> None:
         self._engine, self._metrics, self._max_rows = engine, metrics, max_rows
@@ -124,7 +126,8 @@ class Scheduler:
         self._call: Work | None = None
         self._joining: Work | None = None
         self._was_prefill = False
-        self._chunk_size, self._max_pause = ChunkSize(prefill_chunk_tokens), max_pause
+        self._chunk_size = ChunkSize(prefill_chunk_tokens)
+        self._max_pause, self._min_pause = max_pause, min_pause
         self._clock = clock_of(engine.model.device)
         self._step_seconds = 0.0
         """Usual duration of a decoding step."""
@@ -197,7 +200,7 @@ class Scheduler:
 
     def _work(self) -> None:
         """Do one step of work; while answers run, as many as fit into the pause between two tokens."""
-        pause = self._max_pause * self._step_seconds if self._step_seconds else 0.0
+        pause = max(self._min_pause, self._max_pause * self._step_seconds) if self._step_seconds else 0.0
         start = self._clock()
         left = pause
         while (work := self._next_work()) is not None:

@@ -103,6 +103,7 @@ class Service:
             prefix_tokens=settings.prefix_cache_tokens,
             prefill_chunk_tokens=settings.prefill_chunk_tokens,
             max_pause=settings.max_pause,
+            min_pause=settings.min_pause,
             cache_limit=self._cache_limit,
         )
         self._pool = MediaPool(self._engine, settings, self.metrics.worker_deaths.inc)

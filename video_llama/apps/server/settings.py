@@ -64,6 +64,8 @@ class ServerSettings(MediaLimits):
     max_pause: float = Field(default=1.0, ge=0)
     """Time for encoding media and processing prompts between two tokens of the running answers, as a multiple of the
     duration of a decoding step. At least one step of such work is done. inf does all of it at once."""
+    min_pause: float = Field(default=0.05, ge=0)
+    """The same in seconds, for models whose decoding steps are shorter. 0 leaves it to max_pause."""
     allowed_hosts: tuple[str, ...] = ()
     """Hosts from which media may be fetched: ``example.org``, ``*.example.org``, ``example.org:8443``."""
     fetch_seconds: float = Field(default=15.0, gt=0)
