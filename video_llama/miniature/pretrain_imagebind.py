@@ -20,7 +20,7 @@ from torch.nn import functional
 from video_llama.log import progress
 from video_llama.miniature.configuration import miniature_config, processor_settings
 from video_llama.miniature.pretrain_vision import initialise, sample_pictures
-from video_llama.miniature.pretraining_loop import Pretraining, fit
+from video_llama.miniature.pretraining_loop import Pretraining, fit, half_precision
 from video_llama.miniature.sounds import SAMPLING_RATE, sample_sequence
 from video_llama.miniature.world import DURATIONS, SHAPES
 from video_llama.models.imagebind import ImageBindTower
@@ -102,7 +102,7 @@ class BindingLearner(nn.Module):
         ``cosine`` is the mean cosine similarity between a sound and the mean picture of its shape; ``nearest`` is the
         fraction of sounds whose own shape is the most similar one.
         """
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with half_precision():
             sounds, pictures = self.audio(mels).embedding_NE, self.vision(pixels).embedding_NE
         sounds, pictures = sounds.float(), pictures.float()
         is_shape = functional.one_hot(shapes, len(SHAPES)).float()

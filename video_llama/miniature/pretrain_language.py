@@ -19,7 +19,7 @@ from transformers import LlamaForCausalLM
 from video_llama.conversation import IGNORE_INDEX, Tokenizer, TrainingExample, pad_batch
 from video_llama.miniature.configuration import miniature_config
 from video_llama.miniature.dialogues import caption_document, caption_pair, dialogue, dialogue_example
-from video_llama.miniature.pretraining_loop import Pretraining, StepLoss, fit
+from video_llama.miniature.pretraining_loop import Pretraining, StepLoss, fit, half_precision
 from video_llama.miniature.questions import NAMED_SHARE
 
 CAPTION_SHARE = 0.1  # share of documents that are captions without a question, as in stage 1 of both branches
@@ -158,7 +158,7 @@ def _step_loss(model: LlamaForCausalLM, tokenizer: Tokenizer, phase: LanguagePha
             strengths = torch.rand(len(examples), generator=generator)
             is_noisy = noisy_positions(examples, labels, strengths < phase.media_noise_share)
             embeddings = add_noise(embeddings, is_noisy, strengths * max_noise, generator)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with half_precision():
             logits = model(inputs_embeds=embeddings, use_cache=False).logits
         answers, text = weighted_loss(logits, ids, labels, mask)
         figures = {"answers": answers.item(), "text": text.item(), "tokens": float(ids.numel())}

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from video_llama.miniature.configuration import VISION_WIDTH, miniature_config, processor_settings
-from video_llama.miniature.pretraining_loop import Pretraining, fit
+from video_llama.miniature.pretraining_loop import Pretraining, fit, half_precision
 from video_llama.miniature.world import (
     COLOURS,
     FRAME_SIZE,
@@ -151,7 +151,7 @@ class FrameLearner(nn.Module):
 
     def loss(self, pixels: Tensor, targets: Targets) -> tuple[Tensor, dict[str, float]]:
         """Return the sum of all losses, and the accuracies of the heads on the queries."""
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with half_precision():
             tokens_NLV, queries_NKV = self(pixels)
         tokens_NLV, queries_NW = tokens_NLV.float(), queries_NKV.float().flatten(1)
         loss = self.query_heads.loss(queries_NW, targets) + self.class_heads.loss(tokens_NLV[:, 0], targets)
@@ -173,7 +173,7 @@ class TowerLearner(nn.Module):
 
     def loss(self, pixels: Tensor, targets: Targets) -> tuple[Tensor, dict[str, float]]:
         """Return the loss and the accuracies of the heads."""
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with half_precision():
             hidden = self.tower(pixels).hidden_ND
         return self.heads.loss(hidden.float(), targets), self.heads.accuracy(hidden.float(), targets)
 

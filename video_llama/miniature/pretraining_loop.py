@@ -21,12 +21,21 @@ from torch import Tensor, nn
 from video_llama.errors import CheckpointError
 from video_llama.files import new_file
 from video_llama.log import logger, progress
+from video_llama.models.cpu import processor
 
 FINAL_LR_SHARE = 0.03
 BETAS = (0.9, 0.98)
 MAX_GRADIENT_NORM = 1.0
 SAVE_EVERY_SECONDS = 60.0
 STATE_FILE = "state.pt"
+
+
+def half_precision() -> torch.autocast:
+    """Return a context that computes in bfloat16 on a CPU with units for it, else in float32.
+
+    Emulated, bfloat16 would take many times as long as float32.
+    """
+    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=processor().has_bfloat16)
 
 
 @dataclass(frozen=True)

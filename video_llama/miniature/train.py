@@ -22,6 +22,7 @@ from video_llama.miniature.pretrain_language import LANGUAGE, pretrain_language
 from video_llama.miniature.pretrain_vision import pretrain_frames, pretrain_tower
 from video_llama.miniature.stage_runner import BuildStage, run_stages
 from video_llama.miniature.tokenizer import train_tokenizer
+from video_llama.models.cpu import processor
 from video_llama.training.run import train_from_config
 
 DEFAULT_ROOT = Path("runs/miniature")
@@ -69,6 +70,8 @@ class _TrainBranch:
 
     def __call__(self, root: Path, seed: int) -> None:
         overrides = [*moved_paths(self.config_name, root), f"run.seed={seed}"]
+        if not processor().has_bfloat16:
+            overrides.append("run.dtype=fp32")
         train_from_config(config_path(self.config_name), overrides, resume="auto")
 
 
