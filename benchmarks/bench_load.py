@@ -49,6 +49,7 @@ FORMS = {
     "stored": {},
     "int8": {"dtype": "bfloat16", "quantization": "int8"},
     "int4": {"dtype": "bfloat16", "quantization": "int4"},
+    "q4_k": {"dtype": "bfloat16", "quantization": "q4_k"},
 }
 MEASURED = """
 import json, sys, time

@@ -142,7 +142,7 @@ def undisturbed(assistant: Assistant, num_streams: int, num_tokens: int) -> list
     scheduler.start()
     try:
         for stream in streams:
-            scheduler.submit(job_of(assistant, "What do you see?", stream, MAX_TOKENS))
+            scheduler.submit(job_of(assistant, "What do you see?", stream, MAX_TOKENS + NEIGHBOURS + 1))
         streams[0].wait(num_tokens + NEIGHBOURS + 1)
     finally:
         scheduler.stop()

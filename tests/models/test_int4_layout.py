@@ -83,3 +83,23 @@ def _error(layer, num_vectors):
     vectors = random(num_vectors, layer.in_features, seed=1)
     exact = vectors @ layer.unpacked().T
     return float((layer(vectors) - exact).norm() / exact.norm())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("num_vectors", [3, 50])
+def test_autocast(dtype, num_vectors):
+    layer = packed(Int4Linear, random(128, 256), dtype)
+    vectors = random(num_vectors, 256, seed=1, dtype=dtype)
+    with torch.no_grad():
+        expected = layer(vectors)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert _relative(layer(vectors).detach(), expected) < 0.02
+        product = layer(vectors.requires_grad_())
+    assert _relative(product.detach(), expected) < 0.02
+    pull = random(num_vectors, 128, seed=2)
+    (gradient,) = torch.autograd.grad(product, vectors, pull.to(product.dtype))
+    assert _relative(gradient, pull @ layer.unpacked().float()) < 0.02
+
+
+def _relative(found, expected):
+    return float((found.float() - expected.float()).norm() / expected.float().norm())

@@ -43,6 +43,13 @@ def test_equal_weights(value):
     torch.testing.assert_close(shown, torch.full((2, 256), value), rtol=1e-3, atol=0)
 
 
+@pytest.mark.parametrize("size", [1e-7, 3e-6, 1e-5, 1e-3])
+def test_tiny_weights(size):
+    """Scales are float16; weights below their range become 0."""
+    weight = random(4, 256) * size
+    assert error_of(dequantize(quantize(weight.clone())), weight) < (1.01 if size < 1e-5 else 0.1)
+
+
 def test_a_group_of_large_weights_does_not_change_its_neighbours_much():
     weight = random(1, 256)
     weight[:, 32:64] *= 20

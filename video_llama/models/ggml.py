@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from video_llama.errors import MissingExtraError, VideoLlamaError
+from video_llama.models.cpu import processor
 
 FLOAT32, Q4_K = 0, 12
 """Numbers of ggml's types."""
@@ -31,7 +32,6 @@ Q4_K_WEIGHTS, Q4_K_BYTES = 256, 144
 _ALIGNMENT = 64
 _GRAPH_NODES = 8
 _NUM_TENSORS = 3
-_POINTER = c_void_p
 
 
 class _InitParams(ctypes.Structure):
@@ -39,23 +39,24 @@ class _InitParams(ctypes.Structure):
 
 
 _FUNCTIONS: dict[str, tuple[Any, ...]] = {  # name -> result and arguments
-    "ggml_init": (_POINTER, _InitParams),
-    "ggml_free": (None, _POINTER),
+    "ggml_init": (c_void_p, _InitParams),
+    "ggml_free": (None, c_void_p),
     "ggml_type_name": (c_char_p, c_int),
     "ggml_row_size": (c_size_t, c_int, c_int64),
     "ggml_tensor_overhead": (c_size_t,),
     "ggml_graph_overhead_custom": (c_size_t, c_size_t, c_bool),
-    "ggml_new_tensor_2d": (_POINTER, _POINTER, c_int, c_int64, c_int64),
-    "ggml_mul_mat": (_POINTER, _POINTER, _POINTER, _POINTER),
-    "ggml_new_graph_custom": (_POINTER, _POINTER, c_size_t, c_bool),
-    "ggml_build_forward_expand": (None, _POINTER, _POINTER),
-    "ggml_backend_cpu_init": (_POINTER,),
-    "ggml_backend_cpu_set_n_threads": (None, _POINTER, c_int),
-    "ggml_backend_cpu_buffer_from_ptr": (_POINTER, _POINTER, c_size_t),
-    "ggml_backend_buffer_free": (None, _POINTER),
-    "ggml_backend_tensor_alloc": (c_int, _POINTER, _POINTER, _POINTER),
-    "ggml_backend_graph_compute": (c_int, _POINTER, _POINTER),
-    "ggml_backend_free": (None, _POINTER),
+    "ggml_new_tensor_2d": (c_void_p, c_void_p, c_int, c_int64, c_int64),
+    "ggml_mul_mat": (c_void_p, c_void_p, c_void_p, c_void_p),
+    "ggml_new_graph_custom": (c_void_p, c_void_p, c_size_t, c_bool),
+    "ggml_build_forward_expand": (None, c_void_p, c_void_p),
+    "ggml_backend_cpu_init": (c_void_p,),
+    "ggml_backend_cpu_set_n_threads": (None, c_void_p, c_int),
+    "ggml_backend_cpu_buffer_from_ptr": (c_void_p, c_void_p, c_size_t),
+    "ggml_backend_buffer_free": (None, c_void_p),
+    "ggml_backend_tensor_alloc": (c_int, c_void_p, c_void_p, c_void_p),
+    "ggml_backend_graph_compute": (c_int, c_void_p, c_void_p),
+    "ggml_backend_free": (None, c_void_p),
+    "ggml_cpu_has_avx2": (c_int,),
 }
 
 
@@ -82,18 +83,17 @@ class Ggml:
         overhead = functions["ggml_tensor_overhead"]()
         self._context_bytes = _NUM_TENSORS * overhead + functions["ggml_graph_overhead_custom"](_GRAPH_NODES, False)
 
-    def multiply(self, vectors_NI: Tensor, weight: Tensor, num_outputs: int) -> Tensor:
+    def multiply(self, vectors_NI: Tensor, weight: Tensor) -> Tensor:
         """Return the product of float32 vectors [N, I] and Q4_K weights, uint8 [O, bytes of a row]: float32 [N, O].
 
-        ggml rounds the vectors to 8 bits, with one scale per 256 inputs. Raises ValueError for sizes that do not agree,
-        for which ggml would end the process.
+        ggml rounds the vectors to 8 bits, with one scale per 256 inputs. Raises ValueError for tensors of other types,
+        devices or sizes, for which ggml would end the process.
         """
+        _check(vectors_NI, weight)
         call = self._functions
-        vectors_NI = _aligned(vectors_NI)
-        num_vectors, num_inputs = vectors_NI.shape
-        if num_inputs % Q4_K_WEIGHTS or weight.shape != (num_outputs, num_inputs // Q4_K_WEIGHTS * Q4_K_BYTES):
-            raise ValueError(f"weights {tuple(weight.shape)} do not fit {num_inputs} inputs and {num_outputs} outputs")
-        output_NO = torch.empty(num_vectors, num_outputs)
+        vectors_NI, weight = _aligned(vectors_NI), _aligned(weight)
+        num_outputs, (num_vectors, num_inputs) = len(weight), vectors_NI.shape
+        output_NO = torch.empty(num_vectors, num_outputs, device="cpu")
         context = call["ggml_init"](_InitParams(self._context_bytes, None, True))
         buffers = []
 
@@ -130,18 +130,31 @@ class Ggml:
         return self._of_thread.backend.pointer
 
 
-def _aligned(vectors_NI: Tensor) -> Tensor:
-    """Return contiguous vectors at an address that ggml accepts."""
-    vectors_NI = vectors_NI.contiguous()
-    return vectors_NI if vectors_NI.data_ptr() % _ALIGNMENT == 0 else vectors_NI.clone()
+def _check(vectors_NI: Tensor, weight: Tensor) -> None:
+    for name, tensor, dtype in (("vectors", vectors_NI, torch.float32), ("weights", weight, torch.uint8)):
+        if (tensor.dtype, tensor.device.type, tensor.dim()) != (dtype, "cpu", 2):
+            raise ValueError(
+                f"{name} are {tensor.dim()}-dimensional {tensor.dtype} on {tensor.device}, not {dtype} on cpu"
+            )
+    num_inputs = vectors_NI.shape[1]
+    if num_inputs % Q4_K_WEIGHTS or weight.shape[1] != num_inputs // Q4_K_WEIGHTS * Q4_K_BYTES:
+        raise ValueError(f"weights {tuple(weight.shape)} do not fit {num_inputs} inputs")
+
+
+def _aligned(tensor: Tensor) -> Tensor:
+    """Return a contiguous tensor at an address that ggml accepts."""
+    tensor = tensor.contiguous()
+    return tensor if tensor.data_ptr() % _ALIGNMENT == 0 else tensor.clone()
 
 
 @lru_cache(maxsize=1)
 def ggml() -> Ggml:
     """Load the library. Raises MissingExtraError without xllamacpp, GgmlError if its ggml cannot be used."""
+    if importlib.util.find_spec("xllamacpp") is None:
+        raise MissingExtraError("xllamacpp", "ggml")
     path = _library()
     if path is None:
-        raise MissingExtraError("xllamacpp", "ggml")
+        raise GgmlError("xllamacpp is installed, but contains no shared library (.so). Use int4 or int8.")
     try:
         library = ctypes.CDLL(str(path))
         functions = {name: _typed(library, name, *types) for name, types in _FUNCTIONS.items()}
@@ -150,12 +163,18 @@ def ggml() -> Ggml:
     name, size = functions["ggml_type_name"](Q4_K), functions["ggml_row_size"](Q4_K, Q4_K_WEIGHTS)
     if (name, size) != (b"q4_K", Q4_K_BYTES):
         raise GgmlError(f"{path}: type {Q4_K} is {name!r} with {size} bytes, not Q4_K. Install xllamacpp 2026.10.")
+    if functions["ggml_cpu_has_avx2"]() and not _runs_avx2():
+        raise GgmlError(f"{path} requires AVX2, which {processor().name} does not have. Use int4 or int8.")
     return Ggml(functions)
 
 
 def has_ggml() -> bool:
-    """Return whether xllamacpp is installed."""
-    return _library() is not None
+    """Return whether xllamacpp is installed for this machine."""
+    return _library() is not None and (_runs_avx2() or "neon" in processor().instruction_sets)
+
+
+def _runs_avx2() -> bool:
+    return "avx2" in processor().instruction_sets
 
 
 def _typed(library: ctypes.CDLL, name: str, result: Any, *arguments: Any) -> Callable[..., Any]:

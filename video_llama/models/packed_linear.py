@@ -32,6 +32,7 @@ from video_llama.models.int4_layout import (
 Quantization = Literal["int8", "int4", "q4_k"]
 QUANTIZATIONS: tuple[Quantization, ...] = ("int8", "int4", "q4_k")
 TRAINING_QUANTIZATIONS: tuple[Quantization, ...] = ("int8", "int4")
+"""Those of ``model.quantization`` in training."""
 
 INT8_MAX = 127
 GROUP_SIZES = (64, 32)
@@ -194,12 +195,14 @@ class Int4Linear(KernelLinear):
     def exact_product(self, vectors_NI: Tensor) -> Tensor:
         if not self._uses_panels():
             return super().exact_product(vectors_NI)
-        return multiply_panels(vectors_NI.float(), self.weight, self.scale_and_offset).to(self._dtype)
+        with _without_autocast():
+            return multiply_panels(vectors_NI.float(), self.weight, self.scale_and_offset).to(self._dtype)
 
     def input_gradient(self, gradient_NO: Tensor) -> Tensor:
         if not self._uses_panels():
             return super().input_gradient(gradient_NO)
-        return multiply_transposed_panels(gradient_NO.float(), self.weight, self.scale_and_offset).to(self._dtype)
+        with _without_autocast():
+            return multiply_transposed_panels(gradient_NO.float(), self.weight, self.scale_and_offset).to(self._dtype)
 
     def _uses_panels(self) -> bool:
         return has_panels(self.weight) and not processor().has_bfloat16
@@ -258,6 +261,10 @@ def row_blocks(weight: Tensor) -> Iterator[tuple[slice, Tensor]]:
     for start in range(0, len(weight), num_rows):
         rows = slice(start, start + num_rows)
         yield rows, weight[rows]
+
+
+def _without_autocast() -> torch.autocast:
+    return torch.autocast("cpu", enabled=False)
 
 
 def without_zeros(scale: Tensor) -> Tensor:

@@ -28,7 +28,6 @@ class Q4KLinear(KernelLinear):
 
     def __init__(self, in_features: int, out_features: int, dtype: torch.dtype) -> None:
         super().__init__(in_features, out_features)
-        ggml()  # an error before the weights are read
         num_blocks = math.ceil(in_features / Q4_K_WEIGHTS)
         self._padding = (0, num_blocks * Q4_K_WEIGHTS - in_features)
         self.register_buffer("weight", torch.empty(out_features, num_blocks * Q4_K_BYTES, dtype=torch.uint8))
@@ -36,6 +35,7 @@ class Q4KLinear(KernelLinear):
         self.weight: Tensor
 
     def pack(self, weight_OI: Tensor, device: torch.device) -> None:
+        ggml()  # an error before the work
         packed = torch.empty(self.weight.shape, dtype=torch.uint8)
         for rows, block_OI in row_blocks(weight_OI):
             packed[rows] = quantize(nn.functional.pad(block_OI.to(torch.float32, copy=True), self._padding))
@@ -47,7 +47,7 @@ class Q4KLinear(KernelLinear):
 
     def multiply(self, vectors_NI: Tensor) -> Tensor:
         vectors_NI = nn.functional.pad(vectors_NI.float(), self._padding)
-        output_NO = ggml().multiply(vectors_NI, self.weight, self.out_features)
+        output_NO = ggml().multiply(vectors_NI, self.weight)
         # ggml's 8-bit vectors have no NaN and no infinity; the result must show them.
         return output_NO.add_(vectors_NI.sum(dim=1, keepdim=True), alpha=0).to(self._dtype)
 
@@ -64,6 +64,8 @@ def quantize(weight_OI: Tensor) -> Tensor:
     low_OS8 = groups.amin(dim=3).clamp_(max=0)
     scale_OS8, minimum_OS8 = (groups.amax(dim=3) - low_OS8).div_(INT4_LEVELS), low_OS8.neg()
     d_OS1, dmin_OS1 = _block_scale(scale_OS8), _block_scale(minimum_OS8)
+    is_tiny_OS1 = (d_OS1 == 0) & (scale_OS8.amax(dim=2, keepdim=True) != 0)
+    dmin_OS1.masked_fill_(is_tiny_OS1, 0)  # weights whose scale is below the range of float16 become 0
     scale_OS8, minimum_OS8 = _six_bits(scale_OS8, d_OS1), _six_bits(minimum_OS8, dmin_OS1)
     groups.add_((minimum_OS8 * dmin_OS1.float())[..., None])
     groups.div_(without_zeros(scale_OS8 * d_OS1.float())[..., None]).round_().clamp_(0, INT4_LEVELS)

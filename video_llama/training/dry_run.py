@@ -42,7 +42,7 @@ from video_llama.training.optim import make_optimizer, make_schedule
 from video_llama.training.planned_batches import PlannedBatch, planned_batches
 from video_llama.training.run import check_combinations, freeze_others, prepare_layers
 from video_llama.training.stages import Stage, stage_of
-from video_llama.training.starting_model import model_without_weights
+from video_llama.training.starting_model import model_without_weights, weights_dtype
 from video_llama.training.trainer import Trainer
 
 USABLE_SHARE = 0.9
@@ -209,8 +209,8 @@ def starting_model(
         published = published_config(size)
         published.with_audio_branch = published.with_imagebind_vision = "audio" in stage.branches
         model = meta_model(published)
-    dtype = torch.float32 if config.run.dtype == "fp32" else None
-    placing = resolve_placing(model.config.dtype or "float32", LoadOptions(device=device, dtype=dtype))
+    options = LoadOptions(device=device, dtype=weights_dtype(config.run, device))
+    placing = resolve_placing(model.config.dtype or "float32", options)
     set_form(model, placing)
     if config.model.quantization is not None:
         pack_simulated(model.model.language_model.layers, config.model.quantization, placing.dtypes["decoder"])

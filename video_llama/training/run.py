@@ -162,7 +162,7 @@ def _full_disk_is_named(output_dir: Path) -> Iterator[None]:
 def check_combinations(config: TrainConfig, this: World) -> None:
     """Raise ConfigError for settings that do not work together or on this device; warn of bf16 that is emulated."""
     run = config.run
-    if run.dtype == "bf16" and this.device.type == "cpu" and not processor().has_bfloat16:
+    if run.dtype == "bf16" and this.device.type == "cpu" and not processor().has_bfloat16 and this.is_main:
         logger.warning(
             "run.dtype: this processor (%s) emulates bf16, which takes many times as long as fp32. Set fp32.",
             processor().name,

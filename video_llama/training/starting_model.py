@@ -30,7 +30,7 @@ from video_llama.log import logger
 from video_llama.models.cpu import processor
 from video_llama.models.placement import LoadOptions, meta_model
 from video_llama.training.checkpoint import load_trained, read_trained, trained_file
-from video_llama.training.config import ModelConfig, TrainConfig
+from video_llama.training.config import ModelConfig, RunConfig, TrainConfig
 from video_llama.training.lora import add_lora, split_lora
 from video_llama.training.stages import Stage, stage_of
 
@@ -38,21 +38,27 @@ from video_llama.training.stages import Stage, stage_of
 def load_starting_model(config: TrainConfig, source: str, device: torch.device) -> ModelFolder:
     """Load ``model.pretrained``, or the model assembled from the published files.
 
-    Half-precision weights become float32 with ``run.dtype: fp32``, and on a CPU without bfloat16 arithmetic, where a
-    backward pass in bfloat16 takes many times as long, unless ``run.dtype`` is set.
-
     ``source`` names the settings in errors. Raises ConfigError if neither is given, and CheckpointError for invalid or
     missing weights.
     """
-    emulates = device.type == "cpu" and not processor().has_bfloat16
-    is_float32 = config.run.dtype == "fp32" or (config.run.dtype is None and emulates)
-    dtype = torch.float32 if is_float32 else None
-    options = LoadOptions(device=device, dtype=dtype, quantization=config.model.quantization)
+    options = LoadOptions(
+        device=device, dtype=weights_dtype(config.run, device), quantization=config.model.quantization
+    )
     path = pretrained_folder(config.model)
     try:
         return load_published(config, source, options) if path is None else read_model_folder(path, options)
     except ValueError as error:
         raise ConfigError(f"model.quantization: {error}") from error
+
+
+def weights_dtype(run: RunConfig, device: torch.device) -> torch.dtype | None:
+    """Return the data type of frozen weights; None is the stored one.
+
+    Half-precision weights become float32 with ``run.dtype: fp32``, and on a CPU without bfloat16 arithmetic, where a
+    backward pass in bfloat16 takes many times as long, unless ``run.dtype`` is set.
+    """
+    emulates = device.type == "cpu" and not processor().has_bfloat16
+    return torch.float32 if run.dtype == "fp32" or (run.dtype is None and emulates) else None
 
 
 def load_published(config: TrainConfig, source: str, options: LoadOptions) -> ModelFolder:

@@ -81,7 +81,7 @@ def test_tokens_are_those_of_a_chat(assistant, clips, chunk_tokens, max_pause, p
 
 @pytest.mark.parametrize("min_pause", [0.0, 600.0])
 def test_answers_go_on_while_a_medium_is_encoded(endless, clips, monkeypatch, min_pause):
-    """With no pause beyond one step, each step of the encoder is followed by a token of each running answer."""
+    """Without pauses, each step of the encoder is followed by a token of each answer; in a long pause, by none."""
     monkeypatch.setattr(encoding_steps, "STEP_PRODUCTS_CPU", 1.0)
     read = endless.encode(clips["video"]).read
     seen, request = [], Request(endless, QUESTION, num_tokens=10_000)

@@ -63,9 +63,10 @@ class ServerSettings(MediaLimits):
     """Maximum number of prompt tokens processed at once. While answers run, fewer are chosen; see max_pause."""
     max_pause: float = Field(default=1.0, ge=0)
     """Time for encoding media and processing prompts between two tokens of the running answers, as a multiple of the
-    duration of a decoding step. At least one step of such work is done. inf does all of it at once."""
+    duration of a decoding step, or min_pause if that is longer. At least one step of such work is done. inf does all of
+    it at once."""
     min_pause: float = Field(default=0.05, ge=0)
-    """The same in seconds, for models whose decoding steps are shorter. 0 leaves it to max_pause."""
+    """Least value of that time, in seconds, so that small models are not slowed down by their short decoding steps."""
     allowed_hosts: tuple[str, ...] = ()
     """Hosts from which media may be fetched: ``example.org``, ``*.example.org``, ``example.org:8443``."""
     fetch_seconds: float = Field(default=15.0, gt=0)
