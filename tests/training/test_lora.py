@@ -92,9 +92,13 @@ def test_adapters_on_a_quantized_decoder(
     assert 0 < rounding.norm() < 0.2 * quantization_error.norm()
 
 
-def test_a_quantized_decoder_passes_gradients_to_its_inputs(write_yaml: Write, packable: Path) -> None:
-    model = {"pretrained": str(packable), "quantization": "int8"}
-    run = write_yaml(model=model, run={"weight_decay": 0})  # only gradients change weights
+@pytest.mark.parametrize("dtype", [None, "bf16"])
+@pytest.mark.parametrize("quantization", ["int8", "int4"])
+def test_a_quantized_decoder_passes_gradients_to_its_inputs(
+    write_yaml: Write, packable: Path, quantization: Quantization, dtype: str | None
+) -> None:
+    model = {"pretrained": str(packable), "quantization": quantization}
+    run = write_yaml(model=model, run={"weight_decay": 0, "dtype": dtype})  # only gradients change weights
     moved = moved_by(train_from_config(run, max_steps=2), packable)
     assert {"model.video_qformer.query_tokens", "model.video_qformer.language_projection.weight"} <= moved
 
