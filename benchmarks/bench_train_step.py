@@ -37,9 +37,8 @@ from video_llama.log import logger
 from video_llama.miniature.configuration import miniature_config, processor_settings
 from video_llama.miniature.dataset import write_dataset
 from video_llama.miniature.tokenizer import train_tokenizer
-from video_llama.miniature.train import config_path, moved_paths
+from video_llama.miniature.train import config_path, moved_paths, precision
 from video_llama.models.configuration import VideoLlamaConfig
-from video_llama.models.cpu import processor
 from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
 from video_llama.processors.settings import ProcessorSettings
 from video_llama.training.run import train_from_config
@@ -132,9 +131,8 @@ def measure(
         f"run.iters_per_epoch={steps}",
         "run.save_every_steps=null",
         f"run.device={device}",
+        *precision(torch.device(device)),
     ]
-    if device == "cpu" and not processor().has_bfloat16:
-        overrides.append("run.dtype=fp32")  # the recipes of the miniature set bf16
     if processes == 1:
         train_from_config(config_path(stage), overrides)
     else:

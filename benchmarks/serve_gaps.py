@@ -7,8 +7,8 @@ first all at once (``max_pause=inf``), then in steps (the default). The usual ga
 takes longer as the answers grow, so the answers are also generated without the request: ``of same length`` is the
 longest gap relative to the usual one at the same position. Gaps are the processor time of the model thread, which does
 not depend on other processes of the machine; with one thread and no other process this is the elapsed time. The model
-is the mid-sized one with random numbers (``mid_size_model.py``), stored in bfloat16; FOLDER keeps
-it for the next run. ``bench_serve.py --gaps`` runs the same.
+is the mid-sized one with random numbers (``mid_size_model.py``), stored in bfloat16; FOLDER keeps it for the next
+run. ``bench_serve.py --gaps`` runs the same.
 """
 
 from __future__ import annotations

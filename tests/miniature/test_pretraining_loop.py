@@ -10,6 +10,7 @@ from torch import nn
 from video_llama.errors import CheckpointError
 from video_llama.miniature import pretraining_loop
 from video_llama.miniature.pretraining_loop import Pretraining, fit, learning_rate
+from video_llama.models import cpu as cpu_module
 from video_llama.models.cpu import Processor
 
 RECIPE = Pretraining(num_steps=30, batch_size=8, peak_lr=0.05, warmup_steps=5)
@@ -100,6 +101,6 @@ def test_learning_rate_factors_apply_to_the_named_parameters(tmp_path: Path) -> 
 @pytest.mark.parametrize(("has_bfloat16", "expected"), [(True, torch.bfloat16), (False, torch.float32)])
 def test_bfloat16_only_where_the_processor_multiplies_it(monkeypatch, has_bfloat16, expected):
     cpu = Processor("test", ("avx2",), has_bfloat16=has_bfloat16, has_fbgemm=True)
-    monkeypatch.setattr(pretraining_loop, "processor", lambda: cpu)
+    monkeypatch.setattr(cpu_module, "processor", lambda: cpu)
     with pretraining_loop.half_precision():
         assert nn.Linear(4, 4)(torch.ones(2, 4)).dtype is expected

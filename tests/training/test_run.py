@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from video_llama.checkpoints.folder import read_model_folder
 from video_llama.config import load_config, load_yaml
 from video_llama.errors import CheckpointError, ConfigError, DataError
+from video_llama.models import cpu as cpu_module
 from video_llama.models.cpu import Processor
 from video_llama.training import run as training_run
 from video_llama.training.checkpoint import checkpoints, newest_checkpoint
@@ -240,7 +241,8 @@ def test_bf16_that_the_processor_emulates(
     write_yaml: Write, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, has_bfloat16: bool
 ) -> None:
     cpu = Processor("a test CPU", ("avx2",), has_bfloat16=has_bfloat16, has_fbgemm=True)
-    monkeypatch.setattr(training_run, "processor", lambda: cpu)
+    for module in (cpu_module, training_run):
+        monkeypatch.setattr(module, "processor", lambda: cpu)
     config = load_config(TrainConfig, write_yaml(run={"dtype": "bf16"}))
     with caplog.at_level("WARNING"):
         training_run.check_combinations(config, World(0, 1, torch.device("cpu")))

@@ -19,9 +19,9 @@ from video_llama.checkpoints.keys import convert_state_dict
 from video_llama.config import load_config
 from video_llama.conversation import TOKENIZER_MODEL
 from video_llama.errors import CheckpointError, ConfigError
+from video_llama.models import cpu as cpu_module
 from video_llama.models.cpu import Processor
 from video_llama.models.placement import LoadOptions
-from video_llama.training import starting_model
 from video_llama.training.checkpoint import newest_checkpoint
 from video_llama.training.config import TrainConfig
 from video_llama.training.run import train_from_config
@@ -194,7 +194,7 @@ def test_frozen_half_precision_weights_become_float32_where_bfloat16_is_emulated
     expected: torch.dtype,
 ) -> None:
     cpu = Processor("test", ("avx2",), has_bfloat16=has_bfloat16, has_fbgemm=True)
-    monkeypatch.setattr(starting_model, "processor", lambda: cpu)
+    monkeypatch.setattr(cpu_module, "processor", lambda: cpu)
     half = read_model_folder(base, LoadOptions(dtype="bfloat16"))
     rest = {"settings": half.settings, "manifest": half.manifest}
     folder = tmp_path / "half"

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from video_llama.errors import CheckpointError
 from video_llama.files import new_file
 from video_llama.log import logger, progress
-from video_llama.models.cpu import processor
+from video_llama.models.cpu import emulates_bfloat16
 
 FINAL_LR_SHARE = 0.03
 BETAS = (0.9, 0.98)
@@ -35,7 +35,7 @@ def half_precision() -> torch.autocast:
 
     Emulated, bfloat16 would take many times as long as float32.
     """
-    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=processor().has_bfloat16)
+    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=not emulates_bfloat16(torch.device("cpu")))
 
 
 @dataclass(frozen=True)

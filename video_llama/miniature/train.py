@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from video_llama.config import load_yaml
 from video_llama.errors import CheckpointError
 from video_llama.files import new_folder
@@ -22,7 +24,7 @@ from video_llama.miniature.pretrain_language import LANGUAGE, pretrain_language
 from video_llama.miniature.pretrain_vision import pretrain_frames, pretrain_tower
 from video_llama.miniature.stage_runner import BuildStage, run_stages
 from video_llama.miniature.tokenizer import train_tokenizer
-from video_llama.models.cpu import processor
+from video_llama.models.cpu import emulates_bfloat16
 from video_llama.training.run import train_from_config
 
 DEFAULT_ROOT = Path("runs/miniature")
@@ -69,9 +71,7 @@ class _TrainBranch:
     config_name: str
 
     def __call__(self, root: Path, seed: int) -> None:
-        overrides = [*moved_paths(self.config_name, root), f"run.seed={seed}"]
-        if not processor().has_bfloat16:
-            overrides.append("run.dtype=fp32")
+        overrides = [*moved_paths(self.config_name, root), *precision(torch.device("cpu")), f"run.seed={seed}"]
         train_from_config(config_path(self.config_name), overrides, resume="auto")
 
 
@@ -100,6 +100,11 @@ def config_path(name: str) -> Path:
         if (folder / f"{name}.yaml").is_file():
             return folder / f"{name}.yaml"
     raise CheckpointError(f"train_configs/miniature/{name}.yaml is missing. Reinstall the package.")
+
+
+def precision(device: torch.device) -> list[str]:
+    """Return the override of the recipes' bf16 for a device that would emulate it."""
+    return ["run.dtype=fp32"] if emulates_bfloat16(device) else []
 
 
 def moved_paths(name: str, root: Path) -> list[str]:

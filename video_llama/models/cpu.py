@@ -43,6 +43,11 @@ def processor() -> Processor:
     )
 
 
+def emulates_bfloat16(device: torch.device) -> bool:
+    """Return whether bfloat16 is emulated on this device, which takes many times as long as float32."""
+    return device.type == "cpu" and not processor().has_bfloat16
+
+
 def _has_bfloat16_units(found: dict[str, bool]) -> bool:
     """Return whether an x86 processor multiplies bfloat16: oneDNN also supports emulation on AVX-512."""
     return found["avx512_bf16"] or found["amx"]

@@ -5,8 +5,7 @@ blocks of 32 or 64 outputs; a block has one piece of 16 or 32 bytes per input, a
 A panel is several such blocks, dequantized as [I, outputs]: it fits into the cache of a processor.
 """
 
-# O outputs, I inputs, G groups of inputs with a common scale, g group size, N input vectors, P panel outputs, b blocks
-# of a panel
+# O outputs, I inputs, G groups of inputs with a common scale, g group size, N input vectors, P panel outputs
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ from video_llama.datasets.sample import Sample
 from video_llama.errors import CheckpointError, ConfigError, MissingExtraError
 from video_llama.files import replace_text
 from video_llama.log import logger
-from video_llama.models.cpu import processor
+from video_llama.models.cpu import emulates_bfloat16, processor
 from video_llama.models.video_llama import VideoLlamaForConditionalGeneration
 from video_llama.training.checkpoint import RUN_CONFIG_FILE, newest_checkpoint, restore_checkpoint, restore_weights
 from video_llama.training.config import RunConfig, TrainConfig
@@ -162,7 +162,7 @@ def _full_disk_is_named(output_dir: Path) -> Iterator[None]:
 def check_combinations(config: TrainConfig, this: World) -> None:
     """Raise ConfigError for settings that do not work together or on this device; warn of bf16 that is emulated."""
     run = config.run
-    if run.dtype == "bf16" and this.device.type == "cpu" and not processor().has_bfloat16 and this.is_main:
+    if run.dtype == "bf16" and emulates_bfloat16(this.device) and this.is_main:
         logger.warning(
             "run.dtype: this processor (%s) emulates bf16, which takes many times as long as fp32. Set fp32.",
             processor().name,

@@ -27,7 +27,7 @@ from video_llama.checkpoints.initialization import INITIALIZABLE_PARTS
 from video_llama.checkpoints.loading import load_assembly, plan
 from video_llama.errors import CheckpointError, ConfigError
 from video_llama.log import logger
-from video_llama.models.cpu import processor
+from video_llama.models.cpu import emulates_bfloat16
 from video_llama.models.placement import LoadOptions, meta_model
 from video_llama.training.checkpoint import load_trained, read_trained, trained_file
 from video_llama.training.config import ModelConfig, RunConfig, TrainConfig
@@ -57,8 +57,8 @@ def weights_dtype(run: RunConfig, device: torch.device) -> torch.dtype | None:
     Half-precision weights become float32 with ``run.dtype: fp32``, and on a CPU without bfloat16 arithmetic, where a
     backward pass in bfloat16 takes many times as long, unless ``run.dtype`` is set.
     """
-    emulates = device.type == "cpu" and not processor().has_bfloat16
-    return torch.float32 if run.dtype == "fp32" or (run.dtype is None and emulates) else None
+    is_float32 = run.dtype == "fp32" or (run.dtype is None and emulates_bfloat16(device))
+    return torch.float32 if is_float32 else None
 
 
 def load_published(config: TrainConfig, source: str, options: LoadOptions) -> ModelFolder:
